@@ -1,0 +1,244 @@
+package affinity_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/affinity"
+)
+
+// asThreads makes the test binary a program with many threads that reports its CPUs, then waits for the end
+// of its standard input.
+const asThreads = "AFFINITY_TEST_THREADS"
+
+func init() {
+	if os.Getenv(asThreads) == "" {
+		return
+	}
+	var started, hold sync.WaitGroup
+	hold.Add(1)
+	for range 20 {
+		started.Add(1)
+		go func() {
+			runtime.LockOSThread() // one thread each
+			started.Done()
+			hold.Wait()
+		}()
+	}
+	started.Wait()
+	fmt.Println(runtime.NumCPU(), runtime.GOMAXPROCS(0))
+	bufio.NewReader(os.Stdin).ReadByte()
+	os.Exit(0)
+}
+
+// threads starts that program by way of start and returns the line that it printed.
+func threads(t *testing.T, start func(*exec.Cmd) error) (pid int, line string) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), asThreads+"=1", "GOMAXPROCS=")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("helper: %v", err)
+		}
+	})
+	line, err = bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("helper said %q: %v", line, err)
+	}
+	return cmd.Process.Pid, strings.TrimSpace(line)
+}
+
+// masks returns the distinct masks of all threads of a process, by how many threads have them.
+func masks(t *testing.T, pid int) map[string]int {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/task", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]int{}
+	for _, e := range entries {
+		text, err := os.ReadFile(dir + "/" + e.Name() + "/status")
+		if err != nil {
+			continue // the thread has ended
+		}
+		_, rest, _ := strings.Cut(string(text), "Cpus_allowed_list:\t")
+		list, _, _ := strings.Cut(rest, "\n")
+		found[list]++
+	}
+	return found
+}
+
+func current(t *testing.T) affinity.Set {
+	t.Helper()
+	s, err := affinity.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestDoPinsEveryThreadOfAChild(t *testing.T) {
+	for cpu := range current(t).All() {
+		pid, line := threads(t, func(cmd *exec.Cmd) error { return affinity.Do(affinity.Of(cpu), cmd.Start) })
+		if line != "1 1" {
+			t.Errorf("CPU %d: NumCPU and GOMAXPROCS of the child = %q, want 1 1", cpu, line)
+		}
+		got := masks(t, pid)
+		if n := got[fmt.Sprint(cpu)]; len(got) != 1 || n < 20 {
+			t.Errorf("CPU %d: threads by mask = %v, want at least 20, all with mask %d", cpu, got, cpu)
+		}
+	}
+}
+
+func TestDoLeavesNoThreadBound(t *testing.T) {
+	before := current(t)
+	one, _ := before.First()
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			err := affinity.Do(affinity.Of(one), func() error {
+				if s, err := affinity.Current(); err != nil || s != affinity.Of(one) {
+					return fmt.Errorf("inside: %q, %v", s, err)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := masks(t, os.Getpid()); len(got) != 1 || got[before.String()] == 0 {
+		t.Errorf("threads by mask = %v, want all with %q", got, before)
+	}
+}
+
+func TestDoPassesOn(t *testing.T) {
+	one, _ := current(t).First()
+	oops := errors.New("oops")
+	if err := affinity.Do(affinity.Of(one), func() error { return oops }); err != oops {
+		t.Errorf("error: %v", err)
+	}
+	func() {
+		defer func() {
+			if v := recover(); v != "boom" {
+				t.Errorf("panic: %v", v)
+			}
+		}()
+		affinity.Do(affinity.Of(one), func() error { panic("boom") })
+	}()
+	ended := make(chan bool, 1)
+	go func() {
+		defer func() { ended <- true }()
+		affinity.Do(affinity.Of(one), func() error { runtime.Goexit(); return nil })
+		ended <- false
+	}()
+	if !<-ended {
+		t.Error("Goexit in f did not end the caller")
+	}
+}
+
+func TestBadSets(t *testing.T) {
+	never := func() error { t.Error("f was called"); return nil }
+	for _, s := range []affinity.Set{{}, affinity.Of(affinity.MaxCPUs - 1)} {
+		if err := affinity.Do(s, never); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("Do(%q): %v, want EINVAL", s, err)
+		}
+		if undo, err := affinity.Pin(s); !errors.Is(err, unix.EINVAL) || undo != nil {
+			t.Errorf("Pin(%q): %v, want EINVAL", s, err)
+		}
+		if err := affinity.Process(0, s); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("Process(0, %q): %v, want EINVAL", s, err)
+		}
+	}
+}
+
+func TestPin(t *testing.T) {
+	before := current(t)
+	for cpu := range before.All() {
+		undo, err := affinity.Pin(affinity.Of(cpu))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 1000 {
+			runtime.Gosched()
+			if got := current(t); got != affinity.Of(cpu) {
+				t.Fatalf("pinned to %d, on %q", cpu, got)
+			}
+		}
+		if err := undo(); err != nil {
+			t.Fatal(err)
+		}
+		if got := current(t); got != before {
+			t.Errorf("after undo: %q, want %q", got, before)
+		}
+	}
+}
+
+func TestProcess(t *testing.T) {
+	allowed := current(t)
+	pid, _ := threads(t, (*exec.Cmd).Start)
+	for cpu := range allowed.All() {
+		if err := affinity.Process(pid, affinity.Of(cpu)); err != nil {
+			t.Fatal(err)
+		}
+		if got := masks(t, pid); len(got) != 1 || got[fmt.Sprint(cpu)] < 20 {
+			t.Errorf("threads by mask = %v, want all on %d", got, cpu)
+		}
+	}
+	if err := affinity.Process(pid, allowed); err != nil {
+		t.Fatal(err)
+	}
+	if got := masks(t, pid); len(got) != 1 || got[allowed.String()] == 0 {
+		t.Errorf("threads by mask = %v, want all on %q", got, allowed)
+	}
+}
+
+func TestProcessGone(t *testing.T) {
+	cmd := exec.Command("/bin/true")
+	if err := cmd.Run(); err != nil {
+		t.Skip(err)
+	}
+	if err := affinity.Process(cmd.Process.Pid, current(t)); !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("a process that has ended: %v", err)
+	}
+}
+
+func TestSpreadHere(t *testing.T) {
+	allowed := current(t)
+	for p := affinity.PerCPU; p <= affinity.PerNode; p++ {
+		sets, err := affinity.Spread(7, p)
+		if err != nil || len(sets) != 7 {
+			t.Fatalf("%s: %v, %v", p, sets, err)
+		}
+		for _, s := range sets {
+			if s == (affinity.Set{}) || s.Minus(allowed) != (affinity.Set{}) {
+				t.Errorf("%s: a worker gets %q, allowed is %q", p, s, allowed)
+			}
+		}
+	}
+}

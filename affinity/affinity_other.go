@@ -1,0 +1,11 @@
+//go:build !linux
+
+package affinity
+
+import "errors"
+
+func get(int) (Set, error)       { return Set{}, errors.ErrUnsupported }
+func assign(int, Set) error      { return errors.ErrUnsupported }
+func bindProcess(int, Set) error { return errors.ErrUnsupported }
+
+const haveSysfs = false

@@ -1,0 +1,23 @@
+//go:build !linux
+
+package affinity_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/gopherpack/gopherpack/affinity"
+)
+
+func TestUnsupported(t *testing.T) {
+	_, current := affinity.Current()
+	_, pin := affinity.Pin(affinity.Of(0))
+	_, topology := affinity.ReadTopology()
+	_, spread := affinity.Spread(1, affinity.PerCPU)
+	do := affinity.Do(affinity.Of(0), func() error { return nil })
+	for _, err := range []error{current, pin, topology, spread, do, affinity.Process(0, affinity.Of(0))} {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%v; want errors.ErrUnsupported", err)
+		}
+	}
+}
