@@ -1,0 +1,13 @@
+//go:build unix
+
+package reuseport
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func setReusePort(fd int) error {
+	return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+}

@@ -1,0 +1,318 @@
+package reuseport_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+// openGroup opens a group that is closed when the test ends.
+func openGroup(t *testing.T, c *reuseport.Config, network, address string, n int) []net.Listener {
+	t.Helper()
+	group, err := c.ListenGroup(t.Context(), network, address, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, l := range group {
+			l.Close()
+		}
+	})
+	return group
+}
+
+// connectAndCount opens conns connections to a group, one after the other, and returns how many each member got
+// and how many of them the kernel says the CPU of the member's place received.
+func connectAndCount(t *testing.T, group []net.Listener, conns int) (got, local []int) {
+	t.Helper()
+	type accepted struct{ member, cpu int }
+	arrived := make(chan accepted)
+	for i, l := range group {
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				cpu, err := reuseport.IncomingCPU(c.(syscall.Conn))
+				if err != nil {
+					t.Error(err)
+				}
+				c.Close()
+				arrived <- accepted{i, cpu}
+			}
+		}()
+	}
+	got, local = make([]int, len(group)), make([]int, len(group))
+	for range conns {
+		c, err := net.Dial(group[0].Addr().Network(), group[0].Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := <-arrived
+		c.Close()
+		got[a.member]++
+		if a.cpu == a.member {
+			local[a.member]++
+		}
+	}
+	for _, l := range group { // let the goroutines go
+		l.Close()
+	}
+	return got, local
+}
+
+func TestGroupSharesOnePort(t *testing.T) {
+	for _, tt := range []struct{ network, address string }{
+		{"tcp", "localhost:0"}, {"tcp4", "127.0.0.1:0"}, {"tcp6", "[::1]:0"}, {"tcp", ":0"}, {"tcp", "0.0.0.0:0"},
+	} {
+		for _, exclusive := range []bool{false, true} {
+			group, err := (&reuseport.Config{Exclusive: exclusive}).ListenGroup(t.Context(), tt.network, tt.address, 5)
+			if err != nil {
+				t.Errorf("%s %s: %v", tt.network, tt.address, err)
+				continue
+			}
+			for _, l := range group {
+				if l.Addr().String() != group[0].Addr().String() {
+					t.Errorf("%s %s: members on %s and %s", tt.network, tt.address, l.Addr(), group[0].Addr())
+				}
+				l.Close()
+			}
+		}
+	}
+}
+
+func TestEveryMemberGetsConnections(t *testing.T) {
+	for _, exclusive := range []bool{false, true} {
+		group := openGroup(t, &reuseport.Config{Exclusive: exclusive}, "tcp", "localhost:0", 3)
+		got, _ := connectAndCount(t, group, 300)
+		for i, n := range got {
+			if n < 50 { // the expectation is 100; a fair hash gives less than 50 once in 10^9 runs
+				t.Errorf("exclusive %v: member %d of 3 got %d of 300 connections", exclusive, i, n)
+			}
+		}
+	}
+}
+
+func TestGroupIsAllOrNone(t *testing.T) {
+	oops := errors.New("oops")
+	var opened atomic.Int32
+	var address string
+	c := &reuseport.Config{Control: func(_, a string, _ syscall.RawConn) error {
+		address = a
+		if opened.Add(1) == 3 {
+			return oops
+		}
+		return nil
+	}}
+	group, err := c.ListenGroup(t.Context(), "tcp4", "127.0.0.1:0", 4)
+	if !errors.Is(err, oops) || group != nil {
+		t.Fatalf("%v, %v; want no group and the error of the third member", group, err)
+	}
+	if conn, err := net.Dial("tcp4", address); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("dial %s: %v, %v; want it refused", address, conn, err)
+	}
+}
+
+func TestExclusive(t *testing.T) {
+	ctx := t.Context()
+	plain, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	sharing := openGroup(t, &reuseport.Config{}, "tcp", "localhost:0", 2)
+	exclusive := openGroup(t, &reuseport.Config{Exclusive: true}, "tcp", "localhost:0", 2)
+	wild := openGroup(t, &reuseport.Config{Exclusive: true}, "tcp", ":0", 1)
+	_, wildPort, _ := net.SplitHostPort(wild[0].Addr().String())
+	for _, address := range []string{
+		plain.Addr().String(), sharing[0].Addr().String(), exclusive[0].Addr().String(), "127.0.0.1:" + wildPort,
+	} {
+		group, err := (&reuseport.Config{Exclusive: true}).ListenGroup(ctx, "tcp", address, 2)
+		if !errors.Is(err, syscall.EADDRINUSE) || group != nil {
+			t.Errorf("exclusive on %s, which is in use: %v, %v; want EADDRINUSE", address, group, err)
+		}
+	}
+	// Who does not ask to be exclusive joins, as the kernel allows.
+	if joined, err := reuseport.Listen(ctx, "tcp", sharing[0].Addr().String()); err != nil {
+		t.Errorf("joining without asking: %v", err)
+	} else {
+		joined.Close()
+	}
+}
+
+func TestExclusivePacket(t *testing.T) {
+	c := &reuseport.Config{Exclusive: true}
+	group, err := c.ListenPacketGroup(t.Context(), "udp", "127.0.0.1:0", 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range group {
+		defer p.Close()
+	}
+	if again, err := c.ListenPacketGroup(t.Context(), "udp", group[0].LocalAddr().String(), 3); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("%v, %v; want EADDRINUSE", again, err)
+	}
+}
+
+func TestNoMultipathTCP(t *testing.T) {
+	l := openGroup(t, &reuseport.Config{}, "tcp", "localhost:0", 1)[0]
+	rc, err := l.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc.Control(func(fd uintptr) {
+		if proto, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || proto != unix.IPPROTO_TCP {
+			t.Errorf("protocol %d, %v; want %d", proto, err, unix.IPPROTO_TCP)
+		}
+	})
+}
+
+// onEveryCPU calls f pinned to each CPU that this process may use.
+func onEveryCPU(t *testing.T, f func(cpu int)) {
+	t.Helper()
+	allowed, err := affinity.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cpu := range allowed.All() {
+		undo, err := affinity.Pin(affinity.Of(cpu))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f(cpu)
+		if err := undo(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// members maps CPU i to member i, and says how many members that takes.
+func members(t *testing.T) (table map[int]int, n int) {
+	t.Helper()
+	allowed, err := affinity.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table = map[int]int{}
+	for cpu := range allowed.All() {
+		table[cpu], n = cpu, max(n, cpu+1)
+	}
+	return table, n
+}
+
+func TestAttachCPU(t *testing.T) {
+	table, n := members(t)
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		for _, exclusive := range []bool{false, true} {
+			onEveryCPU(t, func(cpu int) {
+				group := openGroup(t, &reuseport.Config{Exclusive: exclusive}, "tcp", address, n)
+				if err := reuseport.AttachCPU(group[0].(syscall.Conn), table); err != nil {
+					t.Fatal(err)
+				}
+				const conns = 50
+				got, local := connectAndCount(t, group, conns)
+				if got[cpu] != conns || local[cpu] != conns {
+					t.Errorf("%s: %d connections from CPU %d went to %v, on their own CPU %v", address, conns, cpu, got, local)
+				}
+			})
+		}
+	}
+}
+
+func TestAttachCPUPacket(t *testing.T) {
+	table, n := members(t)
+	group, err := reuseport.ListenPacketGroup(t.Context(), "udp", "127.0.0.1:0", n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range group {
+		defer p.Close()
+	}
+	if err := reuseport.AttachCPU(group[0].(syscall.Conn), table); err != nil {
+		t.Fatal(err)
+	}
+	onEveryCPU(t, func(cpu int) {
+		c, err := net.Dial("udp", group[0].LocalAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for i := range 20 {
+			fmt.Fprint(c, i)
+			buf := make([]byte, 10)
+			if nr, _, err := group[cpu].ReadFrom(buf); err != nil || string(buf[:nr]) != fmt.Sprint(i) {
+				t.Fatalf("datagram %d from CPU %d: %q, %v", i, cpu, buf[:nr], err)
+			}
+		}
+	})
+}
+
+func TestDetach(t *testing.T) {
+	group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", 2)
+	first := group[0].(syscall.Conn)
+	if err := reuseport.Detach(first); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("nothing attached: %v, want ENOENT", err)
+	}
+	nowhere := map[int]int{}
+	for cpu := range 512 {
+		nowhere[cpu] = 1 // all to member 1
+	}
+	if err := reuseport.AttachCPU(first, nowhere); err != nil {
+		t.Fatal(err)
+	}
+	if err := reuseport.Detach(group[1].(syscall.Conn)); err != nil { // any member will do
+		t.Fatal(err)
+	}
+	if got, _ := connectAndCount(t, group, 100); got[0] == 0 {
+		t.Errorf("after Detach the members got %v", got)
+	}
+}
+
+func TestAttachCPUErrors(t *testing.T) {
+	l, err := net.Listen("tcp", "localhost:0") // Multipath TCP, where the kernel has it, and no group
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, table := range []map[int]int{nil, {-1: 0}, {0: -1}, {0: 0}} {
+		if err := reuseport.AttachCPU(l.(syscall.Conn), table); err == nil {
+			t.Errorf("AttachCPU(%v) to a socket without a group: no error", table)
+		}
+	}
+}
+
+// TestUnprivileged runs the other tests as nobody, without any capability.
+func TestUnprivileged(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the other tests are unprivileged already")
+	}
+	exe, err := os.ReadFile("/proc/self/exe") // nobody cannot reach go test's own folder
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "reuseport")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/test", exe, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(dir+"/test", "-test.run=^(TestAttachCPU|TestDetach|TestEveryMember|TestExclusive)", "-test.v")
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("as uid 65534: %v\n%s", err, out)
+	}
+}

@@ -1,0 +1,16 @@
+//go:build !linux
+
+package reuseport
+
+import (
+	"errors"
+
+	"golang.org/x/net/bpf"
+)
+
+// Other systems have the option, but hand everything to one of the sockets.
+const spreads = false
+
+func attach(int, []bpf.RawInstruction) error { return errors.ErrUnsupported }
+func detach(int) error                       { return errors.ErrUnsupported }
+func incomingCPU(int) (int, error)           { return -1, errors.ErrUnsupported }
