@@ -1,0 +1,301 @@
+// Package procgroup runs a group of child processes and keeps them running: it starts them, learns when they
+// are ready, notices at once when one ends, starts it again with growing patience, and stops them all, with a
+// deadline.
+//
+// Each child is the leader of a process group of its own, so a Ctrl-C in the terminal reaches the parent
+// alone, and gets a lifeline: one end of a stream socket pair whose other end the parent holds. A child that
+// knows of it says over it that it is ready, and learns from its end that the parent is gone, however the
+// parent died; see [Inherit].
+//
+// On Linux the end of a child is noticed through a pidfd (Linux 5.10), without polling and without a thread
+// that waits; elsewhere, and where that is not allowed, a thread waits for each child. On systems without
+// fork, Run returns an error that matches [errors.ErrUnsupported].
+package procgroup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+)
+
+// Group is a group of child processes, its members, numbered 0 to Size-1. Set the fields, call Run once, and
+// change no field afterwards.
+//
+// A process that ends without having been asked to has failed. The first failure after a healthy time is
+// answered by a new process at once, each further one after a delay that doubles. One member's failures do not
+// delay the others.
+//
+// Run starts member 0 alone, and the others once it is ready: what would fail for each of them fails once. If
+// this very first process fails, Run gives up and returns its error; later Run keeps trying for as long as
+// its context lasts.
+type Group struct {
+	Size int // number of members, at least 1
+
+	// Command returns the command that a member's next process runs. The group sets Setpgid, and adds the
+	// lifeline after the ExtraFiles and to Env.
+	Command func(id int) (*exec.Cmd, error)
+
+	// Start starts the command, by calling cmd.Start. It is where the caller changes what a process inherits
+	// from the thread that starts it, such as its CPUs (affinity.Do). Default: cmd.Start.
+	Start func(id int, cmd *exec.Cmd) error
+
+	// Serve, if set, speaks a protocol of the caller's own over the parent's end of a process's lifeline,
+	// and calls p.Ready itself. It runs in a goroutine of its own for each process and must return when the
+	// connection ends, which it does when the process has; then the group closes it. Default: a process is
+	// ready when it sends its first byte.
+	Serve func(p *Process, lifeline *net.UnixConn)
+
+	// Event, if set, is told what happens, in order and one at a time, from Run's goroutine: it must not
+	// block, nor call the group.
+	Event func(Event)
+
+	// Terminate asks a process to end. It must not block. Default: SIGTERM.
+	Terminate func(p *Process) error
+
+	// ReadyTimeout is how long a process may take from its start until it is ready; then it is killed, and
+	// has failed. Default, 0: processes do not tell, and each counts as ready once it is started.
+	ReadyTimeout time.Duration
+
+	// StopTimeout is how long a process may take to end when it was asked to; then its process group is
+	// killed. Default 10 s.
+	StopTimeout time.Duration
+
+	// Healthy is how long a process must have been ready for its member's earlier failures to be forgiven.
+	// Default 30 s.
+	Healthy time.Duration
+
+	// BackoffMin is the delay before the process that follows a second failure in a row; it doubles with
+	// each further one up to BackoffMax. A random part of up to half is taken off, so that members that
+	// failed together do not start together. Defaults 250 ms and 30 s.
+	BackoffMin, BackoffMax time.Duration
+
+	spawn func(*Process) (handle, error) // starts a process and sets its PID; a fake one in tests
+
+	init  sync.Once
+	begun chan struct{}     // closed when Run begins
+	inbox chan func(*owner) // what others ask of the goroutine that owns the state
+	ended chan struct{}     // closed when that goroutine no longer reads the inbox
+}
+
+// Process is one process of a member. Its methods are safe for concurrent use; they do nothing once the
+// process has ended.
+type Process struct {
+	ID      int // the member
+	Attempt int // 1 for the member's first process
+	PID     int // 0 until it is started
+
+	group  *Group
+	handle handle
+}
+
+// handle is what the group needs to deal with a started process. When the process has ended, its maker has
+// owner.gone called.
+type handle interface {
+	signal(os.Signal) error
+	kill()            // the process and what it started that is in its process group
+	serve(p *Process) // returns when the process has ended
+}
+
+// Ready tells the group that the process is ready to work.
+func (p *Process) Ready() { p.group.post(func(o *owner) { o.ready(p) }) }
+
+// Fail tells the group why the process is about to end, for the event and for Run's error. The process has
+// failed then, whatever its exit status.
+func (p *Process) Fail(err error) { p.group.post(func(o *owner) { o.fail(p, err) }) }
+
+// Signal sends a signal to the process.
+func (p *Process) Signal(s os.Signal) error {
+	err := errors.New("the process has ended")
+	p.group.do(func(o *owner) {
+		if o.members[p.ID].process == p {
+			err = p.handle.signal(s)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("procgroup: signal member %d (pid %d): %w", p.ID, p.PID, err)
+	}
+	return nil
+}
+
+// EventKind is what happened.
+type EventKind int
+
+const (
+	Started EventKind = iota // a process was started
+	Ready                    // a process is ready
+	Killed                   // a process had to be killed, because of Err
+	Failed                   // a process could not be started, or ended unasked, because of Err
+	Stopped                  // a process ended that was asked to; Err is its exit status, if that is not 0
+)
+
+var kindNames = []string{"started", "ready", "killed", "failed", "stopped"}
+
+// String returns the name of the constant in lower case.
+func (k EventKind) String() string {
+	if k < 0 || int(k) >= len(kindNames) {
+		return fmt.Sprintf("EventKind(%d)", int(k))
+	}
+	return kindNames[k]
+}
+
+// Event is something that happened to a process of the group.
+type Event struct {
+	Kind     EventKind
+	ID       int           // the member
+	PID      int           // 0 if it could not be started
+	Attempt  int           // which process of the member
+	Err      error         // why, for Killed, Failed and Stopped
+	Failures int           // for Failed: how many in a row
+	Retry    time.Duration // for Failed: the delay before the next process; -1 if there will be none
+	Uptime   time.Duration // for Failed and Stopped: since the start
+}
+
+// Run starts the group and keeps it running until ctx ends. It then asks every process to end and returns nil
+// when all have ended, at the latest StopTimeout later. If the group cannot be started it returns why.
+func (g *Group) Run(ctx context.Context) error {
+	if err := g.check(); err != nil {
+		return fmt.Errorf("procgroup: %w", err)
+	}
+	g.setup()
+	close(g.begun)
+	o := &owner{Group: g, members: make([]member, g.Size)}
+	err := o.run(ctx)
+	o.serving.Wait()
+	if err != nil {
+		return fmt.Errorf("procgroup: %w", err)
+	}
+	return nil
+}
+
+// check reports what is wrong with the fields, and sets the defaults.
+func (g *Group) check() error {
+	switch {
+	case g.Size < 1:
+		return fmt.Errorf("a group of %d processes: there must be at least one", g.Size)
+	case g.Command == nil && g.spawn == nil:
+		return errors.New("the group has no Command")
+	case min(g.ReadyTimeout, g.StopTimeout, g.Healthy, g.BackoffMin, g.BackoffMax) < 0:
+		return errors.New("a duration is negative")
+	}
+	g.StopTimeout = cmp.Or(g.StopTimeout, 10*time.Second)
+	g.Healthy = cmp.Or(g.Healthy, 30*time.Second)
+	g.BackoffMin = cmp.Or(g.BackoffMin, 250*time.Millisecond)
+	g.BackoffMax = max(cmp.Or(g.BackoffMax, 30*time.Second), g.BackoffMin)
+	if g.Start == nil {
+		g.Start = func(_ int, cmd *exec.Cmd) error { return cmd.Start() }
+	}
+	if g.Serve == nil {
+		g.Serve = serveFirstByte
+	}
+	if g.Terminate == nil {
+		g.Terminate = func(p *Process) error { return p.handle.signal(terminate) }
+	}
+	if g.Event == nil {
+		g.Event = func(Event) {}
+	}
+	if g.spawn == nil {
+		g.spawn = g.startProcess
+	}
+	return nil
+}
+
+func (g *Group) setup() {
+	g.init.Do(func() {
+		g.begun = make(chan struct{})
+		g.inbox = make(chan func(*owner))
+		g.ended = make(chan struct{})
+	})
+}
+
+// post has f run by the owner's goroutine, and reports whether it will be: not before Run nor after it.
+func (g *Group) post(f func(*owner)) bool {
+	g.setup()
+	select {
+	case <-g.begun:
+	default:
+		return false
+	}
+	select {
+	case g.inbox <- f:
+		return true
+	case <-g.ended:
+		return false
+	}
+}
+
+// do is post, and waits until f has run.
+func (g *Group) do(f func(*owner)) bool {
+	done := make(chan struct{})
+	ok := g.post(func(o *owner) { defer close(done); f(o) })
+	if ok {
+		<-done
+	}
+	return ok
+}
+
+// Member tells how one member does.
+type Member struct {
+	ID       int
+	PID      int // 0 if it has no process now
+	Attempt  int // how many processes it has had, the present one included
+	Ready    bool
+	Failures int // in a row
+}
+
+// Members returns how each member does, in the order of their numbers; nil before Run and after it.
+func (g *Group) Members() []Member {
+	var all []Member
+	g.do(func(o *owner) {
+		for id, m := range o.members {
+			one := Member{ID: id, Attempt: m.attempts, Ready: m.phase == ready, Failures: m.failures}
+			if m.process != nil {
+				one.PID = m.process.PID
+			}
+			all = append(all, one)
+		}
+	})
+	return all
+}
+
+// Signal sends a signal to every process of the group.
+func (g *Group) Signal(s os.Signal) error {
+	var errs []error
+	g.do(func(o *owner) {
+		for _, m := range o.members {
+			if m.process != nil {
+				errs = append(errs, m.process.handle.signal(s))
+			}
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("procgroup: signal group: %w", err)
+	}
+	return nil
+}
+
+// Restart asks the process of a member to end and starts a new one when it has. It does not wait for that. A
+// member that is waiting for its next attempt starts at once.
+func (g *Group) Restart(id int) error {
+	err := errors.New("the group is not running")
+	g.do(func(o *owner) { err = o.restart(id) })
+	if err != nil {
+		return fmt.Errorf("procgroup: restart member %d: %w", id, err)
+	}
+	return nil
+}
+
+// Kill kills every process of the group, with what it has started that is still in its process group. While
+// Run's context lasts they are replaced; afterwards it cuts the time to StopTimeout short.
+func (g *Group) Kill() {
+	g.do(func(o *owner) {
+		for id := range o.members {
+			o.kill(&o.members[id], errors.New("asked to"))
+		}
+	})
+}

@@ -1,0 +1,72 @@
+package procgroup
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// lifelineEnv tells a child which descriptor is its lifeline, and who its parent is: "3,1234". The second
+// number lets a program that the child starts, and that inherits the variable, see that it is not meant.
+const lifelineEnv = "PROCGROUP_LIFELINE"
+
+var (
+	// ErrNotChild is the error of Inherit in a process that no Group started.
+	ErrNotChild = errors.New("not started by a process group")
+
+	// ErrOrphan is the error of Inherit in a process whose parent is gone already.
+	ErrOrphan = errors.New("the parent process is gone")
+)
+
+// Inherit returns the lifeline of this process to the [Group] that started it. The caller closes it; a second
+// call returns [ErrNotChild], since the first takes the lifeline out of the environment, so that programs
+// started from here on do not take it for theirs.
+//
+// The lifeline is a stream socket. Reading from it gives what the parent's Group.Serve writes, by default
+// nothing, and [io.EOF] once the parent has ended, even by SIGKILL: a child that shall not outlive its parent
+// reads, and ends when the read does. By default the first byte that is written to it says that this process
+// is ready.
+func Inherit() (*net.UnixConn, error) {
+	value, ok := os.LookupEnv(lifelineEnv)
+	if !ok {
+		return nil, ErrNotChild
+	}
+	os.Unsetenv(lifelineEnv)
+	fd, parent, err := parseLifeline(value)
+	if err != nil {
+		return nil, fmt.Errorf("procgroup: environment variable %s: %w", lifelineEnv, err)
+	}
+	if os.Getppid() != parent {
+		if lifelineEnded(fd) {
+			return nil, ErrOrphan
+		}
+		return nil, ErrNotChild // a program that a child started before it called Inherit
+	}
+	conn, err := openLifeline(fd)
+	if err != nil {
+		return nil, fmt.Errorf("procgroup: open lifeline, descriptor %d: %w", fd, err)
+	}
+	return conn, nil
+}
+
+func formatLifeline(fd, parent int) string { return fmt.Sprintf("%d,%d", fd, parent) }
+
+func parseLifeline(value string) (fd, parent int, err error) {
+	first, second, _ := strings.Cut(value, ",")
+	fd, err1 := strconv.Atoi(first)
+	parent, err2 := strconv.Atoi(second)
+	if err1 != nil || err2 != nil || fd < 3 || parent < 1 {
+		return 0, 0, fmt.Errorf("%.40q is not a descriptor and a process ID", value)
+	}
+	return fd, parent, nil
+}
+
+// serveFirstByte is the default of Group.Serve.
+func serveFirstByte(p *Process, lifeline *net.UnixConn) {
+	if n, _ := lifeline.Read(make([]byte, 1)); n == 1 {
+		p.Ready()
+	}
+}

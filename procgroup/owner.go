@@ -1,0 +1,260 @@
+package procgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+)
+
+// phase is what a member is doing.
+type phase int
+
+const (
+	unstarted phase = iota // member 0 is not ready yet
+	waiting                // for the next attempt
+	starting               // it has a process, which is not ready
+	ready
+	stopping // its process was asked to end
+	over     // it has no process and gets no other
+)
+
+type member struct {
+	phase    phase
+	process  *Process
+	attempts int
+	failures int // in a row
+	reason   error
+	again    bool      // when stopping: start anew
+	killed   bool      // its process was killed, by us
+	deadline time.Time // of the phase; zero if it has none
+	started  time.Time
+	readied  time.Time
+}
+
+// owner is the state of a running group. Only Run's goroutine touches it.
+type owner struct {
+	*Group
+	members  []member
+	stopping bool
+	proven   bool  // some process was ready once
+	err      error // why Run gave up
+	serving  sync.WaitGroup
+}
+
+func (o *owner) run(ctx context.Context) error {
+	defer close(o.ended)
+	o.start(0)
+	canceled := ctx.Done()
+	for o.alive() {
+		timer := time.NewTimer(time.Until(o.nextDeadline()))
+		select {
+		case f := <-o.inbox:
+			f(o)
+		case <-canceled:
+			canceled = nil
+			o.stop()
+		case <-timer.C:
+			o.expire()
+		}
+		timer.Stop()
+	}
+	return o.err
+}
+
+// alive reports whether there is anything left to wait for.
+func (o *owner) alive() bool {
+	return slices.ContainsFunc(o.members, func(m member) bool { return m.phase != over })
+}
+
+func (o *owner) nextDeadline() time.Time {
+	next := time.Now().Add(time.Hour)
+	for _, m := range o.members {
+		if !m.deadline.IsZero() && m.deadline.Before(next) {
+			next = m.deadline
+		}
+	}
+	return next
+}
+
+// expire acts on the deadlines that have passed.
+func (o *owner) expire() {
+	now := time.Now()
+	for id := range o.members {
+		m := &o.members[id]
+		if m.deadline.IsZero() || m.deadline.After(now) {
+			continue
+		}
+		m.deadline = time.Time{}
+		switch m.phase {
+		case waiting:
+			o.start(id)
+		case starting:
+			o.kill(m, fmt.Errorf("not ready within %v", o.ReadyTimeout))
+		case stopping:
+			o.kill(m, fmt.Errorf("not ended within %v", o.StopTimeout))
+		}
+	}
+}
+
+// start starts a new process of a member.
+func (o *owner) start(id int) {
+	m := &o.members[id]
+	m.attempts++
+	p := &Process{ID: id, Attempt: m.attempts, group: o.Group}
+	m.process, m.phase, m.reason, m.again, m.killed = p, starting, nil, false, false
+	m.started, m.readied, m.deadline = time.Now(), time.Time{}, time.Time{}
+	h, err := o.spawn(p)
+	if err != nil {
+		o.gone(p, err)
+		return
+	}
+	p.handle = h
+	o.serving.Go(func() { h.serve(p) })
+	o.tell(p, Event{Kind: Started})
+	if o.ReadyTimeout == 0 {
+		o.ready(p)
+		return
+	}
+	m.deadline = m.started.Add(o.ReadyTimeout)
+}
+
+func (o *owner) ready(p *Process) {
+	m := &o.members[p.ID]
+	if m.process != p || m.phase != starting {
+		return
+	}
+	m.phase, m.readied, m.deadline = ready, time.Now(), time.Time{}
+	o.tell(p, Event{Kind: Ready})
+	if o.proven {
+		return
+	}
+	o.proven = true
+	for id := range o.members {
+		if o.members[id].phase == unstarted {
+			o.start(id)
+		}
+	}
+}
+
+func (o *owner) fail(p *Process, err error) {
+	if m := &o.members[p.ID]; m.process == p && m.reason == nil {
+		m.reason = err
+	}
+}
+
+// gone is called when a process has ended, or could not be started; err is its exit status, if not 0, or why.
+func (o *owner) gone(p *Process, err error) {
+	m := &o.members[p.ID]
+	asked := m.phase == stopping
+	uptime := time.Since(m.started)
+	m.process, m.deadline = nil, time.Time{}
+	if m.reason != nil { // what it said, or why it was killed, tells more than its exit status
+		err = m.reason
+	}
+	if asked {
+		o.tell(p, Event{Kind: Stopped, Err: err, Uptime: uptime})
+		if m.again && !o.stopping {
+			o.start(p.ID)
+		} else {
+			m.phase = over
+		}
+		return
+	}
+	if err == nil {
+		err = errors.New("ended by itself, with exit status 0")
+	}
+	if !m.readied.IsZero() && time.Since(m.readied) >= o.Healthy {
+		m.failures = 0
+	}
+	m.failures++
+	event := Event{Kind: Failed, Err: err, Failures: m.failures, Retry: o.backoff(m.failures), Uptime: uptime}
+	if o.stopping || !o.proven {
+		event.Retry = -1
+	}
+	o.tell(p, event)
+	switch {
+	case o.stopping:
+		m.phase = over
+	case !o.proven:
+		o.err = fmt.Errorf("the first process failed: %w", err)
+		o.stop()
+	default:
+		m.phase, m.deadline = waiting, time.Now().Add(event.Retry)
+	}
+}
+
+// stop asks everybody to end, for good.
+func (o *owner) stop() {
+	o.stopping = true
+	for id := range o.members {
+		m := &o.members[id]
+		if m.process == nil {
+			m.phase, m.deadline = over, time.Time{}
+			continue
+		}
+		m.again = false
+		o.terminate(m)
+	}
+}
+
+func (o *owner) restart(id int) error {
+	if id < 0 || id >= len(o.members) {
+		return fmt.Errorf("there are members 0 to %d", len(o.members)-1)
+	}
+	m := &o.members[id]
+	switch m.phase {
+	case waiting:
+		o.start(id)
+	case starting, ready:
+		m.again = true
+		o.terminate(m)
+	case stopping:
+		m.again = !o.stopping
+	}
+	return nil
+}
+
+// terminate asks the process of a member to end, once.
+func (o *owner) terminate(m *member) {
+	if m.phase == stopping {
+		return
+	}
+	m.phase, m.deadline = stopping, time.Now().Add(o.StopTimeout)
+	if err := o.Terminate(m.process); err != nil {
+		o.kill(m, fmt.Errorf("cannot ask it to end: %w", err))
+	}
+}
+
+// kill kills the process of a member, once.
+func (o *owner) kill(m *member, why error) {
+	if m.process == nil || m.killed {
+		return
+	}
+	m.killed, m.deadline = true, time.Time{}
+	if m.reason == nil {
+		m.reason = fmt.Errorf("killed: %w", why)
+	}
+	o.tell(m.process, Event{Kind: Killed, Err: why})
+	m.process.handle.kill()
+}
+
+func (o *owner) tell(p *Process, e Event) {
+	e.ID, e.PID, e.Attempt = p.ID, p.PID, p.Attempt
+	o.Event(e)
+}
+
+// backoff returns the delay before the process that follows the nth failure in a row.
+func (g *Group) backoff(failures int) time.Duration {
+	if failures < 2 {
+		return 0
+	}
+	d := g.BackoffMax
+	if shift := failures - 2; shift < 32 && g.BackoffMin<<shift < d {
+		d = g.BackoffMin << shift
+	}
+	return d - rand.N(d/2+1)
+}

@@ -1,0 +1,335 @@
+package procgroup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fakeGroup is a group of processes that the test plays, in a bubble whose time passes at once.
+type fakeGroup struct {
+	*Group
+	t        *testing.T
+	procs    []*fakeProcess // in the order of their start
+	fails    map[int]error  // what starting a process of a member gives
+	log      []string       // the events
+	result   chan error
+	cancel   context.CancelFunc
+	stubborn bool // processes ignore that they are asked to end
+}
+
+type fakeProcess struct {
+	p       *Process
+	g       *fakeGroup
+	signals []os.Signal
+	gone    chan struct{}
+}
+
+func (f *fakeProcess) signal(s os.Signal) error {
+	f.signals = append(f.signals, s)
+	if s == terminate && !f.g.stubborn {
+		go f.exit(nil)
+	}
+	return nil
+}
+
+func (f *fakeProcess) kill()            { go f.exit(errors.New("signal: killed")) }
+func (f *fakeProcess) serve(p *Process) { <-f.gone }
+
+// exit makes the process end.
+func (f *fakeProcess) exit(err error) {
+	f.g.do(func(o *owner) { o.gone(f.p, err) })
+	close(f.gone)
+}
+
+// fakeTest runs test with a group that is being run.
+func fakeTest(t *testing.T, g *Group, test func(f *fakeGroup)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := &fakeGroup{Group: g, t: t, fails: map[int]error{}, result: make(chan error, 1), cancel: cancel}
+		g.spawn = func(p *Process) (handle, error) {
+			if err := f.fails[p.ID]; err != nil {
+				return nil, err
+			}
+			p.PID = 1000 + len(f.procs)
+			f.procs = append(f.procs, &fakeProcess{p: p, g: f, gone: make(chan struct{})})
+			return f.procs[len(f.procs)-1], nil
+		}
+		g.Event = func(e Event) {
+			line := fmt.Sprintf("%s %d.%d", e.Kind, e.ID, e.Attempt)
+			if e.Err != nil {
+				line += ": " + e.Err.Error()
+			}
+			f.log = append(f.log, line)
+		}
+		go func() { f.result <- g.Run(ctx) }()
+		synctest.Wait()
+		test(f)
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// expect compares the events since the last call, in the order of the members: their own order is not defined.
+func (f *fakeGroup) expect(want ...string) {
+	f.t.Helper()
+	synctest.Wait()
+	slices.SortStableFunc(f.log, func(a, b string) int { return cmp.Compare(memberOf(a), memberOf(b)) })
+	slices.SortStableFunc(want, func(a, b string) int { return cmp.Compare(memberOf(a), memberOf(b)) })
+	if !slices.Equal(f.log, want) {
+		f.t.Errorf("events:\n  %s\nwant:\n  %s", strings.Join(f.log, "\n  "), strings.Join(want, "\n  "))
+	}
+	f.log = nil
+}
+
+// memberOf returns the member of an event's line, such as "ready 1.2".
+func memberOf(line string) string {
+	_, rest, _ := strings.Cut(line, " ")
+	id, _, _ := strings.Cut(rest, ".")
+	return id
+}
+
+// last returns the youngest process of a member.
+func (f *fakeGroup) last(id int) *fakeProcess {
+	for _, p := range slices.Backward(f.procs) {
+		if p.p.ID == id {
+			return p
+		}
+	}
+	f.t.Fatalf("member %d has no process", id)
+	return nil
+}
+
+func TestFirstMemberProvesTheRest(t *testing.T) {
+	fakeTest(t, &Group{Size: 3, ReadyTimeout: time.Minute}, func(f *fakeGroup) {
+		f.expect("started 0.1")
+		f.last(0).p.Ready()
+		f.expect("ready 0.1", "started 1.1", "started 2.1")
+		f.last(2).p.Ready()
+		f.last(2).p.Ready() // twice is once
+		f.expect("ready 2.1")
+		f.cancel()
+		f.expect("stopped 0.1", "stopped 1.1", "stopped 2.1")
+		if err := <-f.result; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestFirstProcessFails(t *testing.T) {
+	for name, fail := range map[string]func(f *fakeGroup){
+		"exit status 2":                       func(f *fakeGroup) { f.last(0).exit(errors.New("exit status 2")) },
+		"port in use":                         func(f *fakeGroup) { f.last(0).p.Fail(errors.New("port in use")); f.last(0).exit(nil) },
+		"ended by itself, with exit status 0": func(f *fakeGroup) { f.last(0).exit(nil) },
+		"killed: not ready within 1m0s":       func(f *fakeGroup) { time.Sleep(2 * time.Minute) },
+	} {
+		fakeTest(t, &Group{Size: 3, ReadyTimeout: time.Minute}, func(f *fakeGroup) {
+			fail(f)
+			err := <-f.result
+			if want := "procgroup: the first process failed: " + name; err == nil || err.Error() != want {
+				t.Errorf("Run: %v; want %s", err, want)
+			}
+			if len(f.procs) != 1 {
+				t.Errorf("%d processes were started", len(f.procs))
+			}
+		})
+	}
+	oops := errors.New("fork: resource temporarily unavailable")
+	synctest.Test(t, func(t *testing.T) {
+		g := &Group{Size: 2, spawn: func(*Process) (handle, error) { return nil, oops }}
+		if err := g.Run(t.Context()); !errors.Is(err, oops) {
+			t.Errorf("Run: %v; want %v", err, oops)
+		}
+	})
+}
+
+func TestFailuresBackOffAndAreForgiven(t *testing.T) {
+	g := &Group{Size: 2, BackoffMin: time.Second, BackoffMax: 8 * time.Second, Healthy: time.Minute}
+	fakeTest(t, g, func(f *fakeGroup) {
+		f.expect("started 0.1", "ready 0.1", "started 1.1", "ready 1.1")
+		// The delays after the nth failure in a row, the longest possible.
+		for i, most := range []time.Duration{0, 1, 2, 4, 8, 8, 8} {
+			before := time.Now()
+			dying := f.last(1)
+			attempt := dying.p.Attempt
+			dying.exit(errors.New("boom"))
+			for synctest.Wait(); f.last(1).p.Attempt == attempt; synctest.Wait() {
+				time.Sleep(time.Millisecond)
+			}
+			most *= time.Second
+			if waited := time.Since(before); waited < most/2 || waited > most+2*time.Millisecond {
+				t.Errorf("failure %d: the next start came after %v, want %v to %v", i+1, waited, most/2, most)
+			}
+			if m := f.Members()[1]; m.Failures != i+1 || m.Attempt != i+2 {
+				t.Errorf("failure %d: %+v", i+1, m)
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		f.last(1).exit(errors.New("boom"))
+		synctest.Wait()
+		if m := f.Members()[1]; m.Failures != 1 || !m.Ready {
+			t.Errorf("after a healthy minute: %+v; want one failure and a new process at once", m)
+		}
+		if f.last(0).p.Attempt != 1 {
+			t.Error("the other member was restarted")
+		}
+	})
+}
+
+func TestOneMemberThatCannotStartLeavesTheOthers(t *testing.T) {
+	fakeTest(t, &Group{Size: 3}, func(f *fakeGroup) {
+		f.fails[1] = errors.New("no such file")
+		f.Restart(1)
+		synctest.Wait()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		for _, m := range f.Members() {
+			if want := m.ID != 1; m.Ready != want {
+				t.Errorf("%+v", m)
+			}
+		}
+		delete(f.fails, 1)
+		if err := f.Restart(1); err != nil { // does not wait out the delay
+			t.Error(err)
+		}
+		if m := f.Members()[1]; !m.Ready {
+			t.Errorf("%+v", m)
+		}
+	})
+}
+
+func TestReadyTimeout(t *testing.T) {
+	fakeTest(t, &Group{Size: 2, ReadyTimeout: 10 * time.Second}, func(f *fakeGroup) {
+		f.last(0).p.Ready()
+		f.expect("started 0.1", "ready 0.1", "started 1.1")
+		time.Sleep(9 * time.Second)
+		f.expect()
+		time.Sleep(2 * time.Second)
+		f.expect("killed 1.1: not ready within 10s", "failed 1.1: killed: not ready within 10s", "started 1.2")
+		f.last(1).p.Ready()
+		f.expect("ready 1.2")
+		time.Sleep(time.Hour)
+		f.expect()
+	})
+}
+
+func TestStopTimeoutKills(t *testing.T) {
+	fakeTest(t, &Group{Size: 2, StopTimeout: 5 * time.Second}, func(f *fakeGroup) {
+		f.expect("started 0.1", "ready 0.1", "started 1.1", "ready 1.1")
+		f.stubborn = true
+		f.cancel()
+		time.Sleep(4 * time.Second)
+		f.expect()
+		f.last(1).exit(nil)
+		f.expect("stopped 1.1")
+		time.Sleep(2 * time.Second)
+		f.expect("killed 0.1: not ended within 5s", "stopped 0.1: killed: not ended within 5s")
+		if err := <-f.result; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestKillCutsTheStopShort(t *testing.T) {
+	fakeTest(t, &Group{Size: 2, StopTimeout: time.Hour}, func(f *fakeGroup) {
+		f.stubborn = true
+		f.cancel()
+		synctest.Wait()
+		before := time.Now()
+		f.Kill()
+		if err := <-f.result; err != nil || time.Since(before) != 0 {
+			t.Errorf("Run: %v, %v after Kill", err, time.Since(before))
+		}
+	})
+}
+
+func TestRestart(t *testing.T) {
+	fakeTest(t, &Group{Size: 2}, func(f *fakeGroup) {
+		f.expect("started 0.1", "ready 0.1", "started 1.1", "ready 1.1")
+		if err := f.Restart(1); err != nil {
+			t.Error(err)
+		}
+		f.expect("stopped 1.1", "started 1.2", "ready 1.2")
+		for _, id := range []int{-1, 2} {
+			if err := f.Restart(id); err == nil || !strings.Contains(err.Error(), "members 0 to 1") {
+				t.Errorf("Restart(%d): %v", id, err)
+			}
+		}
+	})
+}
+
+func TestStopWhileWaiting(t *testing.T) {
+	fakeTest(t, &Group{Size: 2, BackoffMin: time.Hour, BackoffMax: time.Hour}, func(f *fakeGroup) {
+		f.last(1).exit(errors.New("boom"))
+		synctest.Wait()
+		f.last(1).exit(errors.New("boom"))
+		synctest.Wait()
+		f.cancel()
+		if err := <-f.result; err != nil {
+			t.Error(err)
+		}
+		if len(f.procs) != 3 {
+			t.Errorf("%d processes were started, want 3", len(f.procs))
+		}
+	})
+}
+
+func TestOutsideRun(t *testing.T) {
+	g := &Group{Size: 1}
+	g.Kill()
+	if err := g.Restart(0); err == nil {
+		t.Error("Restart before Run: no error")
+	}
+	if g.Members() != nil {
+		t.Error("Members before Run")
+	}
+	fakeTest(t, &Group{Size: 1}, func(f *fakeGroup) {
+		p := f.last(0).p
+		f.cancel()
+		<-f.result
+		f.Kill()
+		p.Ready()
+		if err := p.Signal(terminate); err == nil {
+			t.Error("a signal to a process that has ended: no error")
+		}
+	})
+}
+
+func TestFields(t *testing.T) {
+	for _, tt := range []struct {
+		g    *Group
+		want string
+	}{
+		{&Group{}, "a group of 0 processes"},
+		{&Group{Size: -3}, "a group of -3 processes"},
+		{&Group{Size: 1}, "no Command"},
+		{&Group{Size: 1, spawn: func(*Process) (handle, error) { return nil, nil }, StopTimeout: -1}, "negative"},
+	} {
+		if err := tt.g.Run(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v; want an error about %q", err, tt.want)
+		}
+	}
+}
+
+func FuzzLifeline(f *testing.F) {
+	for _, s := range []string{"3,1", "", "3", "-1,5", "3,1,4", "99999999999999999999,1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		fd, parent, err := parseLifeline(value)
+		if err != nil {
+			return
+		}
+		if fd2, parent2, err := parseLifeline(formatLifeline(fd, parent)); fd < 3 || parent < 1 || fd2 != fd || parent2 != parent || err != nil {
+			t.Errorf("%q: %d, %d, %v", value, fd, parent, err)
+		}
+	})
+}

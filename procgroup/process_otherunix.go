@@ -1,0 +1,8 @@
+//go:build unix && !linux
+
+package procgroup
+
+// watches says that watch returns before the process is reaped: it does not, cmd.Wait does the waiting.
+const watches = false
+
+func watch(int) (exited func()) { return func() {} }

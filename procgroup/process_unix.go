@@ -1,0 +1,124 @@
+//go:build unix
+
+package procgroup
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const terminate = unix.SIGTERM
+
+// child is a process that this one started.
+type child struct {
+	cmd      *exec.Cmd
+	lifeline *net.UnixConn
+	reaping  bool // its exit status is being read: its numbers may soon belong to somebody else
+}
+
+func (g *Group) startProcess(p *Process) (handle, error) {
+	cmd, err := g.Command(p.ID)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	fd := 3 + len(cmd.ExtraFiles)
+	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
+	cmd.Env = append(cmd.Environ(), lifelineEnv+"="+formatLifeline(fd, os.Getpid()))
+	attr := syscall.SysProcAttr{}
+	if cmd.SysProcAttr != nil {
+		attr = *cmd.SysProcAttr
+	}
+	attr.Setpgid = true
+	cmd.SysProcAttr = &attr
+	if err := g.Start(p.ID, cmd); err != nil {
+		ours.Close()
+		return nil, err
+	}
+	p.PID = cmd.Process.Pid
+	c := &child{cmd: cmd, lifeline: ours}
+	exited := watch(p.PID)
+	go func() {
+		exited()
+		g.do(func(*owner) { c.reaping = true })
+		err := cmd.Wait()
+		ours.Close() // ends Serve
+		g.do(func(o *owner) { o.gone(p, err) })
+	}()
+	return c, nil
+}
+
+func (c *child) serve(p *Process) { p.group.Serve(p, c.lifeline) }
+
+func (c *child) signal(s os.Signal) error { return c.cmd.Process.Signal(s) }
+
+// kill kills the process group. That is safe only while the leader is not reaped, for until then no other
+// process group can have its number; owner and watcher agree on that by reaping.
+func (c *child) kill() {
+	if watches && !c.reaping {
+		unix.Kill(-c.cmd.Process.Pid, unix.SIGKILL)
+		return
+	}
+	c.cmd.Process.Kill()
+}
+
+// socketpair returns the two ends of a lifeline, both close-on-exec; os/exec clears that in the child.
+func socketpair() (*net.UnixConn, *os.File, error) {
+	syscall.ForkLock.RLock() // no fork between the making and the closing on exec; not every system has SOCK_CLOEXEC
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	child := os.NewFile(uintptr(fds[1]), "lifeline")
+	parent, err := unixConn(fds[0])
+	if err != nil {
+		child.Close()
+		return nil, nil, err
+	}
+	return parent, child, nil
+}
+
+// unixConn makes a connection of a descriptor, which it takes over.
+func unixConn(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "lifeline")
+	defer f.Close() // FileConn dups it
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, &os.PathError{Op: "inherit", Path: "descriptor " + strconv.Itoa(fd), Err: unix.ENOTSOCK}
+	}
+	return uc, nil
+}
+
+func openLifeline(fd int) (*net.UnixConn, error) {
+	// It arrives without close-on-exec. Look before taking it: an os.File would close what is not ours.
+	if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+		return nil, os.NewSyscallError("getsockopt", err)
+	}
+	unix.CloseOnExec(fd)
+	return unixConn(fd)
+}
+
+// lifelineEnded reports whether the descriptor is a socket whose other end is closed.
+func lifelineEnded(fd int) bool {
+	n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return err == nil && n == 0
+}
