@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,13 +18,15 @@ import (
 // fakeGroup is a group of processes that the test plays, in a bubble whose time passes at once.
 type fakeGroup struct {
 	*Group
-	t        *testing.T
+	t *testing.T
+
+	mu       sync.Mutex     // the passing of time does not order memory accesses
 	procs    []*fakeProcess // in the order of their start
 	fails    map[int]error  // what starting a process of a member gives
 	log      []string       // the events
 	result   chan error
 	cancel   context.CancelFunc
-	stubborn bool // processes ignore that they are asked to end
+	stubborn atomic.Bool // processes ignore that they are asked to end
 }
 
 type fakeProcess struct {
@@ -34,7 +38,7 @@ type fakeProcess struct {
 
 func (f *fakeProcess) signal(s os.Signal) error {
 	f.signals = append(f.signals, s)
-	if s == terminate && !f.g.stubborn {
+	if s == terminate && !f.g.stubborn.Load() {
 		go f.exit(nil)
 	}
 	return nil
@@ -55,6 +59,8 @@ func fakeTest(t *testing.T, g *Group, test func(f *fakeGroup)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		f := &fakeGroup{Group: g, t: t, fails: map[int]error{}, result: make(chan error, 1), cancel: cancel}
 		g.spawn = func(p *Process) (handle, error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
 			if err := f.fails[p.ID]; err != nil {
 				return nil, err
 			}
@@ -67,6 +73,8 @@ func fakeTest(t *testing.T, g *Group, test func(f *fakeGroup)) {
 			if e.Err != nil {
 				line += ": " + e.Err.Error()
 			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
 			f.log = append(f.log, line)
 		}
 		go func() { f.result <- g.Run(ctx) }()
@@ -81,12 +89,21 @@ func fakeTest(t *testing.T, g *Group, test func(f *fakeGroup)) {
 func (f *fakeGroup) expect(want ...string) {
 	f.t.Helper()
 	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	slices.SortStableFunc(f.log, func(a, b string) int { return cmp.Compare(memberOf(a), memberOf(b)) })
 	slices.SortStableFunc(want, func(a, b string) int { return cmp.Compare(memberOf(a), memberOf(b)) })
 	if !slices.Equal(f.log, want) {
 		f.t.Errorf("events:\n  %s\nwant:\n  %s", strings.Join(f.log, "\n  "), strings.Join(want, "\n  "))
 	}
 	f.log = nil
+}
+
+// failStart makes every start of a process of a member fail, or succeed if err is nil.
+func (f *fakeGroup) failStart(id int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fails[id] = err
 }
 
 // memberOf returns the member of an event's line, such as "ready 1.2".
@@ -98,6 +115,8 @@ func memberOf(line string) string {
 
 // last returns the youngest process of a member.
 func (f *fakeGroup) last(id int) *fakeProcess {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, p := range slices.Backward(f.procs) {
 		if p.p.ID == id {
 			return p
@@ -186,7 +205,7 @@ func TestFailuresBackOffAndAreForgiven(t *testing.T) {
 
 func TestOneMemberThatCannotStartLeavesTheOthers(t *testing.T) {
 	fakeTest(t, &Group{Size: 3}, func(f *fakeGroup) {
-		f.fails[1] = errors.New("no such file")
+		f.failStart(1, errors.New("no such file"))
 		f.Restart(1)
 		synctest.Wait()
 		time.Sleep(10 * time.Minute)
@@ -196,7 +215,7 @@ func TestOneMemberThatCannotStartLeavesTheOthers(t *testing.T) {
 				t.Errorf("%+v", m)
 			}
 		}
-		delete(f.fails, 1)
+		f.failStart(1, nil)
 		if err := f.Restart(1); err != nil { // does not wait out the delay
 			t.Error(err)
 		}
@@ -224,7 +243,7 @@ func TestReadyTimeout(t *testing.T) {
 func TestStopTimeoutKills(t *testing.T) {
 	fakeTest(t, &Group{Size: 2, StopTimeout: 5 * time.Second}, func(f *fakeGroup) {
 		f.expect("started 0.1", "ready 0.1", "started 1.1", "ready 1.1")
-		f.stubborn = true
+		f.stubborn.Store(true)
 		f.cancel()
 		time.Sleep(4 * time.Second)
 		f.expect()
@@ -240,7 +259,7 @@ func TestStopTimeoutKills(t *testing.T) {
 
 func TestKillCutsTheStopShort(t *testing.T) {
 	fakeTest(t, &Group{Size: 2, StopTimeout: time.Hour}, func(f *fakeGroup) {
-		f.stubborn = true
+		f.stubborn.Store(true)
 		f.cancel()
 		synctest.Wait()
 		before := time.Now()
