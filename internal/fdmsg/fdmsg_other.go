@@ -1,0 +1,11 @@
+//go:build !unix
+
+package fdmsg
+
+import "errors"
+
+var oobSpace = 0
+
+func rights([]int) []byte               { return nil }
+func truncated(int) bool                { return false }
+func parseRights([]byte) ([]int, error) { return nil, errors.ErrUnsupported }

@@ -1,0 +1,177 @@
+//go:build unix
+
+package fdmsg
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
+// pair returns two connected sockets.
+func pair(t testing.TB) (a, b *net.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conns := make([]*net.UnixConn, 2)
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		c, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		conns[i] = c.(*net.UnixConn)
+	}
+	return conns[0], conns[1]
+}
+
+func TestMessages(t *testing.T) {
+	a, b := pair(t)
+	bodies := [][]byte{nil, []byte("hello"), bytes.Repeat([]byte("x"), MaxBody)}
+	go func() {
+		for _, body := range bodies {
+			if err := Write(a, body); err != nil {
+				t.Error(err)
+			}
+		}
+		a.Close()
+	}()
+	for _, want := range bodies {
+		body, files, err := Read(b)
+		if err != nil || !bytes.Equal(body, want) || files != nil {
+			t.Errorf("%d bytes, %v, %v; want %d bytes", len(body), files, err, len(want))
+		}
+	}
+	if _, _, err := Read(b); err != io.EOF {
+		t.Errorf("at the end: %v, want io.EOF", err)
+	}
+}
+
+// TestDescriptors sends many messages with descriptors before any is read, and checks which arrives with which.
+func TestDescriptors(t *testing.T) {
+	a, b := pair(t)
+	for i := range 20 {
+		var files []syscall.Conn
+		for j := range i % 4 {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(w, i, j)
+			w.Close()
+			defer r.Close()
+			files = append(files, r)
+		}
+		if err := Write(a, fmt.Append(nil, i), files...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 20 {
+		body, files, err := Read(b)
+		if err != nil || string(body) != fmt.Sprint(i) || len(files) != i%4 {
+			t.Fatalf("message %d: %q, %d files, %v", i, body, len(files), err)
+		}
+		for j, f := range files {
+			if text, err := io.ReadAll(f); err != nil || string(text) != fmt.Sprint(i, j) {
+				t.Errorf("file %d of message %d holds %q, %v", j, i, text, err)
+			}
+			flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0)
+			if err != nil || flags&unix.FD_CLOEXEC == 0 {
+				t.Errorf("file %d of message %d is not close-on-exec", j, i)
+			}
+			f.Close()
+		}
+	}
+}
+
+func TestListenerStaysNonblocking(t *testing.T) {
+	a, b := pair(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := Write(a, nil, l.(syscall.Conn)); err != nil {
+		t.Fatal(err)
+	}
+	_, files, err := Read(b)
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	copied, err := net.FileListener(files[0])
+	files[0].Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer copied.Close()
+	rc, _ := l.(syscall.Conn).SyscallConn()
+	rc.Control(func(fd uintptr) {
+		if flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+			t.Errorf("the description that both share has become blocking: %#x, %v", flags, err)
+		}
+	})
+}
+
+func TestErrors(t *testing.T) {
+	a, b := pair(t)
+	if err := Write(a, make([]byte, MaxBody+1)); err == nil || !strings.Contains(err.Error(), "65537 bytes") {
+		t.Errorf("too long a message: %v", err)
+	}
+	l, _ := net.Listen("tcp", "127.0.0.1:0")
+	l.Close()
+	if err := Write(a, nil, l.(syscall.Conn)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a closed descriptor: %v", err)
+	}
+	a.Write([]byte{0, 0})
+	a.Close()
+	if _, _, err := Read(b); err != io.ErrUnexpectedEOF {
+		t.Errorf("half a header: %v", err)
+	}
+	for header, want := range map[string]string{"\xff\xff\xff\xff": "4294967295 bytes", "\x00\x00\x00\x05abc": "unexpected EOF"} {
+		a, b := pair(t)
+		a.Write([]byte(header))
+		a.Close()
+		if _, _, err := Read(b); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want an error about %q", header, err, want)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x05hello"))
+	f.Add([]byte("\x00\x01\x00\x01"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		if len(wire) > MaxBody {
+			return // more than the socket's buffer might hold
+		}
+		a, b := pair(t)
+		a.Write(wire)
+		a.Close()
+		for {
+			body, files, err := Read(b)
+			if err != nil {
+				return
+			}
+			if len(files) != 0 || len(body) > len(wire) {
+				t.Errorf("%q gave %d bytes and %d files", wire, len(body), len(files))
+			}
+		}
+	})
+}
