@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -289,6 +290,45 @@ func TestAttachCPUErrors(t *testing.T) {
 		if err := reuseport.AttachCPU(l.(syscall.Conn), table); err == nil {
 			t.Errorf("AttachCPU(%v) to a socket without a group: no error", table)
 		}
+	}
+}
+
+// TestQuiesce keeps what is queued, ignores who comes later, and refuses once the listener is closed.
+func TestQuiesce(t *testing.T) {
+	l := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", 1)[0]
+	const queued = 5
+	for range queued {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprint(c, "x")
+	}
+	err := reuseport.Quiesce(l.(syscall.Conn))
+	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := net.DialTimeout("tcp", l.Addr().String(), 300*time.Millisecond); err == nil {
+		c.Close()
+		t.Error("a connection after Quiesce was accepted")
+	}
+	for range queued {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.Read(make([]byte, 2)); n != 1 || err != nil {
+			t.Errorf("a queued connection: read %d bytes, %v", n, err)
+		}
+		c.Close()
+	}
+	l.Close()
+	if _, err := net.Dial("tcp", l.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("after Close: %v, want it refused", err)
 	}
 }
 

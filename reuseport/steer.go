@@ -71,3 +71,35 @@ func IncomingCPU(conn syscall.Conn) (int, error) {
 	}
 	return cpu, nil
 }
+
+// Quiesce makes the kernel ignore further attempts to connect to a TCP listener, while handshakes that are under
+// way finish and the accept queue stays as it is. Whoever then accepts until the queue is empty can close the
+// listener without resetting a connection. A client that is ignored tries again after about a second; after
+// the close it is refused.
+//
+// A socket filter does it (SO_ATTACH_FILTER, socket(7)), on the socket itself, so every process that shares the
+// descriptor is concerned. Recent kernels (seen on 6.18) want CAP_NET_ADMIN for a filter on a TCP socket;
+// without it the error matches [os.ErrPermission].
+func Quiesce(listener syscall.Conn) error {
+	program, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: tcpFlags, Size: 1},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: tcpSYN | tcpACK},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: tcpSYN, SkipFalse: 1},
+		bpf.RetConstant{Val: 0},          // drop
+		bpf.RetConstant{Val: ^uint32(0)}, // keep the whole packet
+	})
+	if err == nil {
+		err = onConn(listener, func(fd int) error { return quiesce(fd, program) })
+	}
+	if err != nil {
+		return fmt.Errorf("reuseport: quiesce: %w", err)
+	}
+	return nil
+}
+
+// The TCP header, which is what a filter on a TCP socket sees first.
+const (
+	tcpFlags = 13
+	tcpSYN   = 0x02
+	tcpACK   = 0x10
+)

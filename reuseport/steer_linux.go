@@ -10,13 +10,20 @@ import (
 const spreads = true
 
 func attach(fd int, program []bpf.RawInstruction) error {
+	return setProgram(fd, unix.SO_ATTACH_REUSEPORT_CBPF, "SO_ATTACH_REUSEPORT_CBPF", program)
+}
+
+func quiesce(fd int, program []bpf.RawInstruction) error {
+	return setProgram(fd, unix.SO_ATTACH_FILTER, "SO_ATTACH_FILTER", program)
+}
+
+func setProgram(fd, option int, name string, program []bpf.RawInstruction) error {
 	filter := make([]unix.SockFilter, len(program))
 	for i, ins := range program {
 		filter[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
 	}
 	fprog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_CBPF",
-		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &fprog))
+	return os.NewSyscallError("setsockopt "+name, unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, option, &fprog))
 }
 
 func detach(fd int) error {

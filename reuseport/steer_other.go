@@ -11,6 +11,7 @@ import (
 // Other systems have the option, but hand everything to one of the sockets.
 const spreads = false
 
-func attach(int, []bpf.RawInstruction) error { return errors.ErrUnsupported }
-func detach(int) error                       { return errors.ErrUnsupported }
-func incomingCPU(int) (int, error)           { return -1, errors.ErrUnsupported }
+func attach(int, []bpf.RawInstruction) error  { return errors.ErrUnsupported }
+func detach(int) error                        { return errors.ErrUnsupported }
+func incomingCPU(int) (int, error)            { return -1, errors.ErrUnsupported }
+func quiesce(int, []bpf.RawInstruction) error { return errors.ErrUnsupported }
