@@ -123,6 +123,14 @@ func (p *Process) Signal(s os.Signal) error {
 	return nil
 }
 
+// StartError is why a group could not be started: its first process failed before it was ready.
+type StartError struct {
+	Err error // what it told by Process.Fail, or how it ended
+}
+
+func (e *StartError) Error() string { return "the first process failed: " + e.Err.Error() }
+func (e *StartError) Unwrap() error { return e.Err }
+
 // EventKind is what happened.
 type EventKind int
 
@@ -157,7 +165,8 @@ type Event struct {
 }
 
 // Run starts the group and keeps it running until ctx ends. It then asks every process to end and returns nil
-// when all have ended, at the latest StopTimeout later. If the group cannot be started it returns why.
+// when all have ended, at the latest StopTimeout later. If the very first process fails, the error is a
+// [*StartError].
 func (g *Group) Run(ctx context.Context) error {
 	if err := g.check(); err != nil {
 		return fmt.Errorf("procgroup: %w", err)

@@ -47,6 +47,9 @@ type owner struct {
 
 func (o *owner) run(ctx context.Context) error {
 	defer close(o.ended)
+	if ctx.Err() != nil {
+		return nil
+	}
 	o.start(0)
 	canceled := ctx.Done()
 	for o.alive() {
@@ -180,7 +183,7 @@ func (o *owner) gone(p *Process, err error) {
 	case o.stopping:
 		m.phase = over
 	case !o.proven:
-		o.err = fmt.Errorf("the first process failed: %w", err)
+		o.err = &StartError{err}
 		o.stop()
 	default:
 		m.phase, m.deadline = waiting, time.Now().Add(event.Retry)

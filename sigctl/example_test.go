@@ -28,13 +28,13 @@ func ExampleMux() {
 		{
 			Name:    "stop",
 			Signals: []os.Signal{os.Interrupt, syscall.SIGTERM},
-			Do:      func(context.Context) { cancel() },
+			Do:      func(context.Context, os.Signal) { cancel() },
 			Again:   func() { os.Exit(1) },
 		},
 		{
 			Name:    "reload",
 			Signals: []os.Signal{syscall.SIGHUP},
-			Do:      func(ctx context.Context) { log.Print("reading the configuration again") },
+			Do:      func(context.Context, os.Signal) { log.Print("reading the configuration again") },
 		},
 	}}
 	m.Run(ctx)

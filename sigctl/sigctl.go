@@ -58,10 +58,10 @@ type Action struct {
 	Name    string // for errors
 	Signals []os.Signal
 
-	// Do is run when one of the signals arrives. Signals of the action that arrive while it waits are the
+	// Do is run when one of the signals arrives, with the first that did. Signals of the action that arrive while it waits are the
 	// same wish and lead to one run; those that arrive while Do runs lead to one more. ctx ends when an
 	// action of higher precedence waits, or the context of Run ends: Do should then give up and return.
-	Do func(ctx context.Context)
+	Do func(ctx context.Context, s os.Signal)
 
 	// Again, if set, makes Do run once only: each further signal of the action, also while Do runs, calls
 	// Again instead. Use it for the second signal that forces what the first one asked for. It is called
@@ -113,20 +113,20 @@ func (m *Mux) register(arrived chan<- os.Signal) error {
 func (m *Mux) loop(ctx context.Context, arrived <-chan os.Signal) error {
 	const none = -1
 	var (
-		waiting = make([]bool, len(m.Actions))
-		begun   = make([]bool, len(m.Actions)) // Do has been started
+		waiting = make([]os.Signal, len(m.Actions)) // what asked for the action; nil if nothing did
+		begun   = make([]bool, len(m.Actions))      // Do has been started
 		running = none
 		cancel  = func() {} // ends the context of the running Do
 		done    = make(chan struct{}, 1)
 	)
 	for {
-		next := slices.Index(waiting, true)
+		next := slices.IndexFunc(waiting, func(s os.Signal) bool { return s != nil })
 		switch {
 		case ctx.Err() != nil && running == none:
 			return context.Cause(ctx)
 		case ctx.Err() == nil && running == none && next != none:
-			running, waiting[next], begun[next] = next, false, true
-			cancel = launch(ctx, m.Actions[next].Do, done)
+			cancel = launch(ctx, m.Actions[next].Do, waiting[next], done)
+			running, waiting[next], begun[next] = next, nil, true
 		case running != none && next != none && next < running:
 			cancel()
 		}
@@ -141,21 +141,21 @@ func (m *Mux) loop(ctx context.Context, arrived <-chan os.Signal) error {
 			running = none
 		case s := <-arrived:
 			i := slices.IndexFunc(m.Actions, func(a Action) bool { return slices.Contains(a.Signals, s) })
-			if again := m.Actions[i].Again; again != nil && (begun[i] || waiting[i]) {
+			if again := m.Actions[i].Again; again != nil && (begun[i] || waiting[i] != nil) {
 				again()
-			} else {
-				waiting[i] = true
+			} else if waiting[i] == nil {
+				waiting[i] = s
 			}
 		}
 	}
 }
 
 // launch runs do in a goroutine, tells done when it has returned, and returns what ends its context.
-func launch(ctx context.Context, do func(context.Context), done chan<- struct{}) context.CancelFunc {
+func launch(ctx context.Context, do func(context.Context, os.Signal), s os.Signal, done chan<- struct{}) context.CancelFunc {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		defer func() { done <- struct{}{} }()
-		do(ctx)
+		do(ctx, s)
 	}()
 	return cancel
 }

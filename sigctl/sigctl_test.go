@@ -102,8 +102,8 @@ func TestMuxRealSignals(t *testing.T) {
 	defer cancel()
 	got := make(chan string, 1)
 	m := Mux{Actions: []Action{
-		{Name: "one", Signals: []os.Signal{syscall.SIGUSR1}, Do: func(context.Context) { got <- "one" }},
-		{Name: "two", Signals: []os.Signal{syscall.SIGUSR2, syscall.SIGWINCH}, Do: func(context.Context) { got <- "two" }},
+		{Name: "one", Signals: []os.Signal{syscall.SIGUSR1}, Do: func(context.Context, os.Signal) { got <- "one" }},
+		{Name: "two", Signals: []os.Signal{syscall.SIGUSR2, syscall.SIGWINCH}, Do: func(context.Context, os.Signal) { got <- "two" }},
 	}}
 	registered := make(chan os.Signal, 64)
 	if err := m.register(registered); err != nil {
@@ -150,7 +150,7 @@ func muxTest(t *testing.T, m *Mux, test func(send func(...syscall.Signal))) {
 func TestMuxCoalescesAndNeverOverlaps(t *testing.T) {
 	var runs, concurrent atomic.Int32
 	var proceed chan struct{}
-	do := func(context.Context) {
+	do := func(context.Context, os.Signal) {
 		if concurrent.Add(1) != 1 {
 			t.Error("two actions ran at once")
 		}
@@ -176,14 +176,14 @@ func TestMuxCoalescesAndNeverOverlaps(t *testing.T) {
 
 func TestMuxPrecedenceInterrupts(t *testing.T) {
 	var order []string
-	hold := func(name string) func(context.Context) {
-		return func(ctx context.Context) {
+	hold := func(name string) func(context.Context, os.Signal) {
+		return func(ctx context.Context, _ os.Signal) {
 			<-ctx.Done()
 			order = append(order, name)
 		}
 	}
 	m := &Mux{Actions: []Action{
-		{Name: "stop", Signals: []os.Signal{syscall.SIGTERM}, Do: func(context.Context) { order = append(order, "stop") }},
+		{Name: "stop", Signals: []os.Signal{syscall.SIGTERM}, Do: func(context.Context, os.Signal) { order = append(order, "stop") }},
 		{Name: "upgrade", Signals: []os.Signal{syscall.SIGUSR2}, Do: hold("upgrade")},
 		{Name: "reload", Signals: []os.Signal{syscall.SIGHUP}, Do: hold("reload")},
 	}}
@@ -205,13 +205,17 @@ func TestMuxPrecedenceInterrupts(t *testing.T) {
 
 func TestMuxAgain(t *testing.T) {
 	var did, again int
+	var asked os.Signal
 	m := &Mux{Actions: []Action{{
 		Name: "stop", Signals: []os.Signal{syscall.SIGTERM, syscall.SIGINT},
-		Do:    func(ctx context.Context) { did++; <-ctx.Done() },
+		Do:    func(ctx context.Context, s os.Signal) { did++; asked = s; <-ctx.Done() },
 		Again: func() { again++ },
 	}}}
 	muxTest(t, m, func(send func(...syscall.Signal)) {
 		send(syscall.SIGTERM)
+		if asked != syscall.SIGTERM {
+			t.Errorf("Do was told of %v", asked)
+		}
 		if did != 1 || again != 0 {
 			t.Errorf("after the first signal: Do %d, Again %d", did, again)
 		}
@@ -223,7 +227,7 @@ func TestMuxAgain(t *testing.T) {
 }
 
 func TestMuxErrors(t *testing.T) {
-	do := func(context.Context) {}
+	do := func(context.Context, os.Signal) {}
 	for _, tt := range []struct {
 		m    Mux
 		want string

@@ -1,0 +1,212 @@
+package pack
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// httpServer drains an http.Server without losing a request.
+//
+// http.Server.Shutdown by itself loses some: a connection on which a request arrives after Shutdown has begun is
+// closed without a reply, even if the whole request was read before (net/http, conn.serve). So before Shutdown
+// the server stops accepting, gives fresh connections the time to be served their first request, and tells
+// clients by "Connection: close" to use a new connection for the next.
+type httpServer struct {
+	*http.Server
+	drainDelay time.Duration // how long idle connections are left open for a next request
+	draining   atomic.Bool
+	prepare    sync.Once
+
+	mu      sync.Mutex
+	conns   map[net.Conn]*httpConn
+	changed chan struct{} // told, when draining, that a connection has another state
+}
+
+// newConnGrace is how long a connection without a request may hold up the drain.
+const newConnGrace = time.Second
+
+func newHTTPServer(srv *http.Server) *httpServer {
+	return &httpServer{Server: srv, conns: map[net.Conn]*httpConn{}, changed: make(chan struct{}, 1)}
+}
+
+// httpConn is what an open connection is doing.
+type httpConn struct {
+	conn  net.Conn
+	state connState
+	since time.Time // of the state; only kept for fresh
+}
+
+type connState int
+
+const (
+	fresh    connState = iota // accepted, no request yet
+	received                  // a request was read, its handler has not begun
+	handling                  // a handler has begun: Shutdown waits for it
+	idle                      // between requests
+)
+
+type httpConnKey struct{}
+
+// Serve serves, over TLS if the server has a TLSConfig. It can be called with several listeners.
+func (h *httpServer) Serve(l net.Listener) error {
+	h.prepare.Do(h.hook)
+	if h.TLSConfig != nil {
+		if err := checkCertificate(h.TLSConfig); err != nil {
+			return err
+		}
+		return h.ServeTLS(l, "", "")
+	}
+	return h.Server.Serve(l)
+}
+
+// hook adds to the server's hooks.
+func (h *httpServer) hook() {
+	next := h.Handler
+	if next == nil {
+		next = http.DefaultServeMux
+	}
+	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := r.Context().Value(httpConnKey{}).(*httpConn); ok {
+			h.set(c, handling)
+		}
+		if h.draining.Load() {
+			w.Header().Set("Connection", "close") // on HTTP/2 net/http makes a GOAWAY of it
+		}
+		next.ServeHTTP(w, r)
+	})
+	connContext := h.ConnContext
+	h.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		if connContext != nil {
+			ctx = connContext(ctx, conn)
+		}
+		if c := h.lookUp(conn); c != nil {
+			ctx = context.WithValue(ctx, httpConnKey{}, c)
+		}
+		return ctx
+	}
+	connState := h.ConnState
+	h.ConnState = func(conn net.Conn, state http.ConnState) {
+		h.observe(conn, state)
+		if connState != nil {
+			connState(conn, state)
+		}
+	}
+}
+
+// lookUp returns what is known of a connection. net/http asks for a connection's context before it reports the
+// connection as new, so this is where it is first seen.
+func (h *httpServer) lookUp(conn net.Conn) *httpConn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.conns[conn]
+	if c == nil {
+		c = &httpConn{conn: conn, since: time.Now()}
+		h.conns[conn] = c
+	}
+	return c
+}
+
+// observe follows net/http's own view of a connection.
+func (h *httpServer) observe(conn net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		h.lookUp(conn)
+	case http.StateActive:
+		if c := h.lookUp(conn); isHTTP2(conn) {
+			h.set(c, handling) // streams end after a GOAWAY, none is lost
+		} else {
+			h.set(c, received)
+		}
+	case http.StateIdle:
+		h.set(h.lookUp(conn), idle)
+	case http.StateClosed, http.StateHijacked:
+		h.mu.Lock()
+		delete(h.conns, conn)
+		h.mu.Unlock()
+		h.tell()
+	}
+}
+
+func isHTTP2(conn net.Conn) bool {
+	t, ok := conn.(*tls.Conn)
+	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
+}
+
+func (h *httpServer) set(c *httpConn, state connState) {
+	h.mu.Lock()
+	c.state = state
+	h.mu.Unlock()
+	h.tell()
+}
+
+func (h *httpServer) tell() {
+	if h.draining.Load() {
+		select {
+		case h.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// beginDrain makes every further response ask the client to close. It is called while the server still accepts.
+func (h *httpServer) beginDrain() { h.draining.Store(true) }
+
+// Shutdown finishes what is there. The listeners are closed and Serve has returned.
+func (h *httpServer) Shutdown(ctx context.Context) error {
+	h.draining.Store(true)
+	begun := time.Now()
+	for wait := h.holdUp(begun); wait > 0; wait = h.holdUp(begun) {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-h.changed:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+		timer.Stop()
+	}
+	h.dropFresh()
+	return h.Server.Shutdown(ctx)
+}
+
+// holdUp returns for how long, at most, some connection still needs the server as it is; 0 if none does.
+func (h *httpServer) holdUp(begun time.Time) (wait time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	for _, c := range h.conns {
+		switch c.state {
+		case fresh:
+			wait = max(wait, max(c.since.Add(newConnGrace).Sub(now), begun.Add(h.drainDelay).Sub(now)))
+		case received:
+			wait = max(wait, newConnGrace) // its handler is about to begin
+		case idle:
+			wait = max(wait, begun.Add(h.drainDelay).Sub(now))
+		}
+	}
+	return wait
+}
+
+// dropFresh closes connections that have still not sent a request; Shutdown would wait 5 s for them.
+func (h *httpServer) dropFresh() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for conn, c := range h.conns {
+		if c.state == fresh {
+			conn.Close()
+		}
+	}
+}
+
+// open returns how many connections there are.
+func (h *httpServer) open() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.conns)
+}

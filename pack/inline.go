@@ -1,0 +1,44 @@
+package pack
+
+import (
+	"context"
+	"net"
+
+	"github.com/gopherpack/gopherpack/sigctl"
+)
+
+// runInline serves in this process, which is master and only worker in one.
+func (p *Pack) runInline(ctx context.Context) error {
+	log := p.config.Logger
+	ctx, release := sigctl.Context(ctx, stopSignals...)
+	defer release()
+	if hook := p.config.OnStart; hook != nil {
+		if err := hook(ctx); err != nil {
+			return onStartError(err)
+		}
+	}
+	own := &sockets{workers: 1}
+	defer own.close()
+	s := &service{pack: p, log: log, listen: func(e endpoint) (net.Listener, error) {
+		socket, err := own.get(ctx, e, 0)
+		if err != nil {
+			return nil, err
+		}
+		return socket, nil
+	}}
+	err := s.start(ctx)
+	if err == nil && ctx.Err() == nil {
+		log.Info("pack serves in line, in one process", "listening", own.addresses())
+		select {
+		case err = <-s.broken:
+		case <-ctx.Done():
+		}
+	}
+	own.quiesce()
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), workerShutdownTimeout(p.config.ShutdownTimeout))
+	defer cancel()
+	if cut := s.drain(deadline, true, func() {}); cut > 0 {
+		log.Warn("connections were cut at ShutdownTimeout", "connections", cut)
+	}
+	return err
+}

@@ -1,0 +1,249 @@
+// Package pack runs a server as a pack: a master process that serves nothing, and one worker process per CPU,
+// pinned to it, each accepting from a socket of its own on the shared address (SO_REUSEPORT).
+//
+//	srv := &http.Server{Handler: mux}
+//	err := pack.ListenAndServeHTTP("tcp", ":8080", srv)
+//
+// The same program is both. Run, in the process that the user starts, is the master's: it opens the listening
+// sockets, starts workers, which are the same executable with the same arguments, and replaces those that
+// die. In a worker, Run asks the master for the sockets and serves. Code before Run runs in the master and in
+// every worker; [IsMaster] tells them apart, and [Config] has hooks for what must be done once.
+//
+// The master keeps every socket open for as long as it lives, so a worker that dies loses none of the
+// connections that wait in its queue: they wait for its replacement. If the master dies, however it dies, the
+// workers finish what they have and end.
+//
+// TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
+// latest after ShutdownTimeout. A second signal ends it at once. Each worker is in a process group of its own,
+// so Ctrl-C reaches the master alone.
+//
+// Linux has all of it. On macOS and FreeBSD the workers share one listening socket and are not pinned. On
+// Windows, and where the environment has GOPHERPACK_INLINE=1, the pack is one process that serves by itself.
+package pack
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopherpack/gopherpack/affinity"
+)
+
+// Placement says how large a share of the machine each worker gets.
+type Placement = affinity.Policy
+
+const (
+	PerCPU   = affinity.PerCPU   // one worker per CPU, pinned to it; each has GOMAXPROCS 1
+	PerCore  = affinity.PerCore  // one per physical core, on its hardware threads
+	PerCache = affinity.PerCache // one per last-level cache, on the CPUs that share it
+	PerNode  = affinity.PerNode  // one per NUMA node, on its CPUs
+)
+
+// Config is what can be set about a pack. The zero value is a good default.
+//
+// Some fields can be overridden by the environment of the master, for operators: GOPHERPACK_WORKERS,
+// GOPHERPACK_CPUS ("0-3,8"), GOPHERPACK_PLACEMENT ("cpu", "core", "cache", "node") and GOPHERPACK_INLINE ("1").
+type Config struct {
+	// Workers is the number of workers. Default, 0: as many as the machine has shares of the size of
+	// Placement among the CPUs that may be used, and not more than the processor quota of the control
+	// groups, or GOMAXPROCS in the environment, allows.
+	Workers int
+
+	// CPUs are those to use. Default, the empty set: all that this process may use, by its own mask and
+	// cpuset. It is an error to name one that it may not use.
+	//
+	// If neither CPUs nor Workers is set and a processor quota allows less than these CPUs, workers are not
+	// pinned: a quota is about time, not place, and several containers would crowd the same first CPUs.
+	CPUs affinity.Set
+
+	// Placement is the share of the machine that each worker gets. Default PerCPU.
+	Placement Placement
+
+	// Logger is used by the master and the workers. Default slog.Default(). See [FromStdLogger] for others.
+	Logger *slog.Logger
+
+	// ShutdownTimeout is how long a graceful stop may take, DrainDelay included. What is not finished then
+	// is cut, and the log says how much. Default 30 s.
+	ShutdownTimeout time.Duration
+
+	// ReadyTimeout is how long a worker may take from its start until it accepts connections, OnWorkerStart
+	// included; then it is killed. Default 60 s.
+	ReadyTimeout time.Duration
+
+	// DrainDelay is how long a worker that stops leaves idle HTTP connections open for a next request, which
+	// is answered with "Connection: close" (HTTP/2: GOAWAY). Set it where clients keep connections alive and
+	// do not retry. Default 0: they are closed when the worker has stopped accepting.
+	DrainDelay time.Duration
+
+	// User runs the workers as another user: "name", "uid", "name:group" or "uid:gid", with the user's
+	// supplementary groups if no group is given. The master, which needs the right to do so, stays what it
+	// is. Default, "": the master's user.
+	User string
+
+	// Files is the limit of open files (RLIMIT_NOFILE) that workers must have. If it is above the hard
+	// limit and may not be raised, Run fails. Default, 0: the hard limit.
+	Files uint64
+
+	// Inline runs the pack as one process, without master and workers, as GOPHERPACK_INLINE=1 does: for
+	// debuggers and tests. A program that asks IsMaster must use the environment, since IsMaster cannot
+	// know of this field.
+	Inline bool
+
+	// OnStart is called once per pack, in the master, before the first worker starts: for migrations, or to
+	// start what shall run once. An error ends the pack. The context ends when the pack stops.
+	OnStart func(context.Context) error
+
+	// OnWorkerStart is called in each worker before it asks for its sockets and is ready. It may call
+	// Handle. An error ends the worker. The context ends when the worker stops.
+	OnWorkerStart func(context.Context) error
+
+	// OnShutdown is called in each worker when a graceful stop begins, while it still accepts. The context
+	// ends when the time for the stop is over.
+	OnShutdown func(context.Context)
+}
+
+// Pack is a pack that has not run yet, or the one that runs.
+type Pack struct {
+	config  Config
+	handles []handle
+	sealed  atomic.Bool // Handle comes too late
+	ran     atomic.Bool
+}
+
+// handle is one call of Handle.
+type handle struct {
+	endpoint endpoint
+	server   Server
+}
+
+// New returns a pack with the given configuration, which is checked by Run.
+func New(c Config) *Pack { return &Pack{config: c} }
+
+// Handle serves network and address with s. It can be called any number of times, for several services in one
+// pack, before Run or in OnWorkerStart; later it panics. In the master s is not used and may be nil: a program
+// can call Handle in the workers only, and the master learns of the address when a worker asks for it. An
+// address that the master does know is opened before the first worker starts.
+//
+// network is tcp, tcp4, tcp6 or unix. A TCP address is as for [net.Listen]; with port 0 the kernel chooses a
+// port, the same for all workers. Nobody else may be listening on it: a second instance of the program is
+// refused. A Unix socket whose process is gone is replaced; it is removed when the pack stops.
+//
+// An [*http.Server] serves TLS if its TLSConfig is set, which must have a certificate, and HTTP/2 with it. It
+// is drained without losing a request, not by its own Shutdown alone. Run sets its Handler, ConnState and
+// ConnContext to ones that call those that were set.
+func (p *Pack) Handle(network, address string, s Server) {
+	if p.sealed.Load() {
+		panic(fmt.Sprintf("pack: Handle(%q, %q) after the worker's start; call it before Run or in OnWorkerStart", network, address))
+	}
+	e := endpoint{Network: network, Address: address}
+	for _, h := range p.handles {
+		if h.endpoint.Network == network && h.endpoint.Address == address {
+			e.Index++
+		}
+	}
+	if srv, ok := s.(*http.Server); ok && srv != nil {
+		s = p.httpServer(srv)
+	}
+	p.handles = append(p.handles, handle{e, s})
+}
+
+// httpServer returns the one wrapper of a server, which may be handled at several addresses.
+func (p *Pack) httpServer(srv *http.Server) *httpServer {
+	for _, h := range p.handles {
+		if w, ok := h.server.(*httpServer); ok && w.Server == srv {
+			return w
+		}
+	}
+	w := newHTTPServer(srv)
+	w.drainDelay = p.config.DrainDelay
+	return w
+}
+
+// Run runs the pack until ctx ends or a signal stops it, and returns nil after a graceful stop. It can be
+// called once.
+//
+// In the master an error says why the pack could not start, or that it was forced to stop. In a worker Run
+// returns nil when the worker has drained, and also when it could not serve: it has told the master why, whose
+// log and Run say it once.
+func (p *Pack) Run(ctx context.Context) error {
+	if err := p.run(ctx); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	return nil
+}
+
+func (p *Pack) run(ctx context.Context) error {
+	if !p.ran.CompareAndSwap(false, true) {
+		return errors.New("Run was called before")
+	}
+	if err := p.checkHandles(); err != nil {
+		return err
+	}
+	role := thisProcess()
+	if role.kind == master {
+		if err := p.config.overrideByEnv(); err != nil {
+			return err
+		}
+	}
+	if err := p.config.check(); err != nil {
+		return err
+	}
+	switch {
+	case role.kind == worker:
+		return p.runWorker(ctx, role)
+	case role.kind == inline || p.config.Inline:
+		return p.runInline(ctx)
+	default:
+		return p.runMaster(ctx)
+	}
+}
+
+// checkHandles finds addresses that cannot be opened twice.
+func (p *Pack) checkHandles() error {
+	for _, h := range p.handles {
+		_, port, _ := net.SplitHostPort(h.endpoint.Address)
+		if anyPort := h.endpoint.Network != "unix" && port == "0"; h.endpoint.Index > 0 && !anyPort {
+			return fmt.Errorf("%s is handled twice", h.endpoint)
+		}
+	}
+	return nil
+}
+
+// check reports what is wrong with the configuration, and sets the defaults.
+func (c *Config) check() error {
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"ShutdownTimeout", c.ShutdownTimeout}, {"ReadyTimeout", c.ReadyTimeout}, {"DrainDelay", c.DrainDelay}} {
+		if d.value < 0 {
+			return fmt.Errorf("%s is negative: %v", d.name, d.value)
+		}
+	}
+	switch {
+	case c.Workers < 0:
+		return fmt.Errorf("the number of workers is negative: %d", c.Workers)
+	case c.Workers > maxWorkers:
+		return fmt.Errorf("%d workers: at most %d", c.Workers, maxWorkers)
+	case !slices.Contains([]Placement{PerCPU, PerCore, PerCache, PerNode}, c.Placement):
+		return fmt.Errorf("no such placement: %d", int(c.Placement))
+	}
+	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 30*time.Second)
+	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, 60*time.Second)
+	if c.DrainDelay >= c.ShutdownTimeout {
+		return fmt.Errorf("DrainDelay %v leaves nothing of ShutdownTimeout %v", c.DrainDelay, c.ShutdownTimeout)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return nil
+}
+
+// maxWorkers is a sanity check; the kernel's own limit for sockets on one address is 65535.
+const maxWorkers = 4096

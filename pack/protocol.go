@@ -1,0 +1,101 @@
+package pack
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/gopherpack/gopherpack/internal/fdmsg"
+)
+
+// protocolVersion is the version of the protocol between master and worker, which PROTOCOL.md describes.
+const protocolVersion = 1
+
+// messageType says what a message means.
+type messageType string
+
+const (
+	// From a worker.
+	msgHello  messageType = "hello"  // first: Version
+	msgListen messageType = "listen" // asks for its socket: Endpoint; the answer is msgSocket or msgRefused
+	msgReady  messageType = "ready"  // it accepts on every socket that it asked for
+	msgFailed messageType = "failed" // it ends because of Error
+	msgClosed messageType = "closed" // when draining: it has closed all its sockets
+	msgEnd    messageType = "end"    // last: it has drained; Cut connections were left and are cut
+
+	// From the master.
+	msgSocket  messageType = "socket"  // a descriptor comes with it
+	msgRefused messageType = "refused" // there is no such socket, because of Error
+	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets
+)
+
+// message is one message. Fields that a type does not name are empty, fields and types that a receiver does not
+// know are ignored.
+type message struct {
+	Type     messageType `json:"type"`
+	Version  int         `json:"version,omitempty"`
+	Endpoint *endpoint   `json:"endpoint,omitempty"`
+	Error    string      `json:"error,omitempty"`
+	Final    bool        `json:"final,omitempty"`
+	Cut      int         `json:"cut,omitempty"`
+}
+
+// endpoint is an address that a pack serves.
+type endpoint struct {
+	Network string `json:"network"`
+	Address string `json:"address"`
+	// Index tells apart endpoints that are written alike, such as two of "localhost:0".
+	Index int `json:"index,omitempty"`
+}
+
+func (e endpoint) String() string { return e.Network + " " + e.Address }
+
+// link is one end of the control socket between the master and a worker. send may be called concurrently,
+// receive by one goroutine.
+type link struct {
+	conn    *net.UnixConn
+	sending sync.Mutex
+}
+
+func (l *link) send(m message, files ...syscall.Conn) error {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	l.sending.Lock()
+	defer l.sending.Unlock()
+	return fdmsg.Write(l.conn, body, files...)
+}
+
+func (l *link) receive() (message, []*os.File, error) {
+	body, files, err := fdmsg.Read(l.conn)
+	if err != nil {
+		return message{}, nil, err
+	}
+	m, err := parseMessage(body)
+	if err != nil {
+		closeAll(files)
+		return message{}, nil, err
+	}
+	return m, files, nil
+}
+
+func parseMessage(body []byte) (message, error) {
+	var m message
+	if err := json.Unmarshal(body, &m); err != nil {
+		return message{}, fmt.Errorf("message %.100q: %w", body, err)
+	}
+	if m.Type == "" {
+		return message{}, fmt.Errorf("message %.100q has no type", body)
+	}
+	return m, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

@@ -1,0 +1,115 @@
+package pack
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+)
+
+// Server is what a worker serves with. An [*http.Server] is one as it is, and is treated specially; see
+// [Pack.Handle].
+type Server interface {
+	// Serve accepts connections and serves them until the listener is closed, or Shutdown or Close begins.
+	Serve(net.Listener) error
+
+	// Shutdown finishes what is there and returns when that is done, or when ctx ends. When it is called the
+	// listener has been closed and Serve has returned.
+	Shutdown(context.Context) error
+
+	// Close cuts what is left. It is called if Shutdown returned an error.
+	Close() error
+}
+
+// GRPCServer is the part of a *grpc.Server that [GRPC] needs.
+type GRPCServer interface {
+	Serve(net.Listener) error
+	GracefulStop()
+	Stop()
+}
+
+// GRPC returns a Server that serves with s, a *grpc.Server. A graceful stop tells clients to go elsewhere
+// (GOAWAY) and lets running calls finish; at the deadline connections are cut, and handlers that ignore their
+// context are not waited for.
+func GRPC(s GRPCServer) Server { return grpcServer{s} }
+
+type grpcServer struct{ GRPCServer }
+
+func (s grpcServer) Shutdown(ctx context.Context) error {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.GracefulStop()
+	}()
+	select {
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Close does not wait for Stop, since Stop waits for handlers.
+func (s grpcServer) Close() error {
+	go s.Stop()
+	return nil
+}
+
+// Func returns a Server for a framework that has functions of its own: serve must return when the listener is
+// closed, shutdown finishes what is there, and may be nil if there is nothing to finish.
+//
+//	pack.Func(app.Listener, app.ShutdownWithContext) // fiber
+func Func(serve func(net.Listener) error, shutdown func(context.Context) error) Server {
+	return funcServer{serve, shutdown}
+}
+
+type funcServer struct {
+	serve    func(net.Listener) error
+	shutdown func(context.Context) error
+}
+
+func (s funcServer) Serve(l net.Listener) error { return s.serve(l) }
+
+func (s funcServer) Shutdown(ctx context.Context) error {
+	if s.shutdown == nil {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.shutdown(ctx) }() // not every framework minds its context
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s funcServer) Close() error { return nil } // the end of the worker cuts
+
+// ListenAndServeHTTP serves HTTP with srv on one pinned worker per CPU: in the master it supervises the
+// workers, in a worker it serves. It returns nil after a graceful stop. If srv.TLSConfig is set it serves TLS.
+// It is New(Config{}) with one Handle and Run.
+func ListenAndServeHTTP(network, address string, srv *http.Server) error {
+	return listenAndServe(network, address, srv)
+}
+
+// ListenAndServeTCP serves raw connections with handler, each in a goroutine of its own, over TLS if tlsConfig
+// is not nil. The connection is closed when handler returns. When the worker stops, handler reads the end of
+// the stream ([io.EOF]) once it has read what arrived before. Use [TCP] to be told by a context instead.
+func ListenAndServeTCP(network, address string, tlsConfig *tls.Config, handler func(net.Conn)) error {
+	return listenAndServe(network, address, TCP(tlsConfig, func(ctx context.Context, c net.Conn) {
+		defer context.AfterFunc(ctx, func() { closeRead(c) })()
+		handler(c)
+	}))
+}
+
+// ListenAndServeGRPC serves gRPC with srv, a *grpc.Server; see [ListenAndServeHTTP].
+func ListenAndServeGRPC(network, address string, srv GRPCServer) error {
+	return listenAndServe(network, address, GRPC(srv))
+}
+
+func listenAndServe(network, address string, s Server) error {
+	p := New(Config{})
+	p.Handle(network, address, s)
+	return p.Run(context.Background())
+}

@@ -1,0 +1,191 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/gopherpack/gopherpack/rlimit"
+)
+
+// service is the serving half of a pack: a worker's, or that of a pack in line.
+type service struct {
+	pack   *Pack
+	log    *slog.Logger
+	listen func(endpoint) (net.Listener, error) // opens, or asks for, a socket
+
+	listeners []*listener // of the pack's handles, in their order, as far as it came
+	serving   sync.WaitGroup
+	broken    chan error // a server returned unasked
+}
+
+// start calls the hook and starts all servers. It returns when each of them accepts, or with why one does not.
+func (s *service) start(ctx context.Context) error {
+	if err := raiseFiles(s.pack.config.Files); err != nil {
+		return err
+	}
+	if hook := s.pack.config.OnWorkerStart; hook != nil {
+		if err := hook(ctx); err != nil {
+			return fmt.Errorf("OnWorkerStart: %w", err)
+		}
+	}
+	s.pack.sealed.Store(true)
+	handles := s.pack.handles
+	if len(handles) == 0 {
+		return errors.New("there is nothing to serve: call Handle before Run")
+	}
+	s.broken = make(chan error, len(handles))
+	for _, h := range handles {
+		if h.server == nil {
+			return fmt.Errorf("the server for %s is nil", h.endpoint)
+		}
+		socket, err := s.listen(h.endpoint)
+		if err != nil {
+			return err
+		}
+		s.serve(h, newListener(socket, h.endpoint, s.log))
+	}
+	for _, l := range s.listeners {
+		select {
+		case <-l.accepting:
+		case err := <-s.broken:
+			return err
+		case <-ctx.Done():
+			return nil // asked to stop before it was ready
+		}
+	}
+	return nil
+}
+
+// serve starts the server of one endpoint.
+func (s *service) serve(h handle, l *listener) {
+	s.listeners = append(s.listeners, l)
+	if t, ok := h.server.(interface{ setLogger(*slog.Logger) }); ok {
+		t.setLogger(s.log)
+	}
+	var serveOn net.Listener = l
+	if _, ok := h.server.(interface{ open() int }); !ok {
+		serveOn = counting{l}
+	}
+	s.serving.Go(func() {
+		err := h.server.Serve(serveOn)
+		if !l.closed() && l.finishing.Load() == 0 {
+			if err == nil {
+				err = errors.New("Serve returned nil")
+			}
+			s.broken <- fmt.Errorf("the server for %s stopped serving: %w", h.endpoint, err)
+		}
+	})
+}
+
+// queueEmpty is how long a queue must stay empty to count as empty, when connections may be under way; and
+// queueLimit is when it does not matter any more.
+const (
+	queueEmpty = 20 * time.Millisecond
+	queueLimit = time.Second
+)
+
+// drain stops accepting and finishes what is there until ctx ends, then cuts the rest and returns how many
+// connections that were. If final, nobody takes over the sockets, and what is queued on them is served too.
+// closed is called when the sockets are closed.
+func (s *service) drain(ctx context.Context, final bool, closed func()) (cut int) {
+	if hook := s.pack.config.OnShutdown; hook != nil {
+		hook(ctx)
+	}
+	s.eachServer(func(_ int, server Server) {
+		if h, ok := server.(*httpServer); ok {
+			h.beginDrain()
+		}
+	})
+	for _, l := range s.listeners {
+		if final {
+			l.finish(queueEmpty)
+			defer time.AfterFunc(queueLimit, func() { l.Close() }).Stop()
+		} else {
+			l.Close()
+		}
+	}
+	s.waitForServe(ctx)
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	closed()
+	var stopping sync.WaitGroup
+	var mu sync.Mutex
+	s.eachServer(func(i int, server Server) {
+		stopping.Go(func() {
+			err := server.Shutdown(ctx)
+			if err == nil {
+				return
+			}
+			left := s.openConnections(i, server)
+			mu.Lock()
+			cut += left
+			mu.Unlock()
+			s.log.Debug("server did not finish", "endpoint", s.pack.handles[i].endpoint.String(), "error", err, "connections", left)
+			server.Close()
+		})
+	})
+	stopping.Wait()
+	return cut
+}
+
+// waitForServe waits until every Serve has returned: until then a connection may be on its way from accept to
+// where the server knows of it.
+func (s *service) waitForServe(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { s.serving.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// eachServer calls f for each server that was started, once even if it serves several endpoints, with the place
+// of its first listener.
+func (s *service) eachServer(f func(i int, server Server)) {
+	seen := map[*httpServer]bool{}
+	for i := range s.listeners {
+		server := s.pack.handles[i].server
+		if h, ok := server.(*httpServer); ok {
+			if seen[h] {
+				continue
+			}
+			seen[h] = true
+		}
+		f(i, server)
+	}
+}
+
+// openConnections returns how many connections a server has.
+func (s *service) openConnections(i int, server Server) int {
+	if o, ok := server.(interface{ open() int }); ok {
+		return o.open()
+	}
+	return int(s.listeners[i].open.Load())
+}
+
+// raiseFiles gives this process the limit of open files that it must have, or as much as it may.
+func raiseFiles(files uint64) error {
+	const plenty = 1 << 30 // what unlimited is cut down to; systems refuse more in various ways
+	now, err := rlimit.Get(rlimit.NOFILE)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if files == 0 {
+		// As much as there is, and no reason to fail: on some systems the hard limit cannot be reached.
+		rlimit.Raise(rlimit.NOFILE, min(now.Hard, plenty))
+		return nil
+	}
+	if _, err = rlimit.Raise(rlimit.NOFILE, files); err != nil {
+		return fmt.Errorf("%w (raise it with ulimit -Hn or LimitNOFILE=, or lower Config.Files)", err)
+	}
+	return nil
+}

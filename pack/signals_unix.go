@@ -1,0 +1,21 @@
+//go:build unix
+
+package pack
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// stopSignals stop a pack gracefully.
+var stopSignals = []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}
+
+// ignoreSignalsOfMaster keeps a worker alive when somebody sends a signal that is meant for the master to every
+// process of the program (pkill -HUP). It does not use signal.Ignore, which programs that the worker starts
+// would inherit.
+func ignoreSignalsOfMaster() chan<- os.Signal {
+	never := make(chan os.Signal, 1)
+	signal.Notify(never, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
+	return never
+}

@@ -1,0 +1,214 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+// sockets are the listening sockets of a pack, which the master holds and never accepts from. Safe for
+// concurrent use.
+type sockets struct {
+	workers int
+
+	mu     sync.Mutex
+	open   map[endpoint]*socketSet
+	closed bool
+}
+
+// socketSet is the sockets of one endpoint.
+type socketSet struct {
+	listeners []net.Listener // one per worker, or one for all
+	path      string         // of a Unix socket in the file system
+	inode     fs.FileInfo    // of path, to remove no other's
+}
+
+// descriptor is a listener that can be handed over.
+type descriptor interface {
+	net.Listener
+	syscall.Conn
+}
+
+// get returns a worker's socket of an endpoint, and opens the sockets of the endpoint if need be.
+func (s *sockets) get(ctx context.Context, e endpoint, worker int) (descriptor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("listen %s: the pack is stopping", e)
+	}
+	set := s.open[e]
+	if set == nil {
+		var err error
+		if set, err = openSet(ctx, e, s.workers); err != nil {
+			return nil, explain(err)
+		}
+		if s.open == nil {
+			s.open = map[endpoint]*socketSet{}
+		}
+		s.open[e] = set
+	}
+	return set.listeners[worker%len(set.listeners)].(descriptor), nil
+}
+
+func openSet(ctx context.Context, e endpoint, workers int) (*socketSet, error) {
+	switch e.Network {
+	case "tcp", "tcp4", "tcp6":
+		return openTCP(ctx, e, workers)
+	case "unix":
+		return openUnix(ctx, e.Address)
+	}
+	return nil, fmt.Errorf("listen %s: want the network to be tcp, tcp4, tcp6 or unix: %w", e, net.UnknownNetworkError(e.Network))
+}
+
+func openTCP(ctx context.Context, e endpoint, workers int) (*socketSet, error) {
+	config := reuseport.Config{Exclusive: true}
+	listeners, err := config.ListenGroup(ctx, e.Network, e.Address, workers)
+	if errors.Is(err, errors.ErrUnsupported) {
+		var shared net.Listener
+		if shared, err = new(net.ListenConfig).Listen(ctx, e.Network, e.Address); err == nil {
+			listeners = []net.Listener{shared}
+		}
+	}
+	if err != nil {
+		// What is wrong is told by the *net.OpError; that it happened in package reuseport is not.
+		if op, ok := errors.AsType[*net.OpError](err); ok {
+			return nil, op
+		}
+		return nil, err
+	}
+	return &socketSet{listeners: listeners}, nil
+}
+
+// openUnix opens a Unix socket, in place of one whose process is gone.
+func openUnix(ctx context.Context, path string) (*socketSet, error) {
+	named := path != "" && path[0] != '@' // others have no file
+	if named {
+		if err := removeStale(ctx, path); err != nil {
+			return nil, fmt.Errorf("listen unix %s: %w", path, err)
+		}
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // a worker's copy must not
+	set := &socketSet{listeners: []net.Listener{l}}
+	if named {
+		set.path = path
+		if set.inode, err = os.Lstat(path); err != nil {
+			l.Close()
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+// removeStale removes a Unix socket on which nobody listens any more.
+func removeStale(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("there is a file that is not a socket: %w", fs.ErrExist)
+	}
+	dialer := net.Dialer{Timeout: time.Second}
+	conn, err := dialer.DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		conn.Close()
+		return fmt.Errorf("a process is listening there: %w", syscall.EADDRINUSE)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return os.Remove(path)
+	default:
+		return fmt.Errorf("cannot tell whether a process is listening there: %w", err)
+	}
+}
+
+// explain adds what to do to the errors that users meet most.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w (is another instance running? ss -lntxp shows who listens)", err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%w (ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE, Unix sockets a writable directory)", err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w (no interface of this machine has that address)", err)
+	}
+	return err
+}
+
+// shared reports whether workers share one TCP socket because the system cannot do better.
+func (s *sockets) shared() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e, set := range s.open {
+		if e.Network != "unix" && s.workers > 1 && len(set.listeners) == 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// addresses returns what is listened on, for the log.
+func (s *sockets) addresses() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []string
+	for e, set := range s.open {
+		all = append(all, e.Network+" "+set.listeners[0].Addr().String())
+	}
+	slices.Sort(all)
+	return all
+}
+
+// quiesce keeps new connections out, as far as can be, so that those that are queued can be served before the
+// sockets are closed for good.
+func (s *sockets) quiesce() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, set := range s.open {
+		for _, l := range set.listeners {
+			if tcp, ok := l.(*net.TCPListener); ok {
+				// Without the right to, connections that come in the last moment are reset.
+				_ = reuseport.Quiesce(tcp)
+			}
+		}
+		set.unlink()
+	}
+}
+
+// close closes the sockets, for good.
+func (s *sockets) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, set := range s.open {
+		for _, l := range set.listeners {
+			l.Close()
+		}
+		set.unlink()
+	}
+	s.open, s.closed = nil, true
+}
+
+// unlink removes the file of a Unix socket, unless somebody else has put another in its place.
+func (s *socketSet) unlink() {
+	if s.path == "" {
+		return
+	}
+	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.inode) {
+		os.Remove(s.path)
+	}
+	s.path = ""
+}

@@ -1,0 +1,51 @@
+//go:build unix
+
+package pack
+
+import (
+	"fmt"
+	"os/user"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// runAs returns what starts a process as "user" or "user:group", each a name or a number.
+func runAs(spec string) (*syscall.SysProcAttr, error) {
+	name, groupName, hasGroup := strings.Cut(spec, ":")
+	c := &syscall.Credential{}
+	u, err := user.Lookup(name)
+	if err != nil {
+		if u, err = user.LookupId(name); err != nil {
+			uid, nerr := strconv.ParseUint(name, 10, 32)
+			if nerr != nil || !hasGroup {
+				return nil, fmt.Errorf("%w (a number that has no name needs a group too)", err)
+			}
+			u = &user.User{Uid: strconv.FormatUint(uid, 10)}
+		}
+	}
+	groups := []string{groupName}
+	if hasGroup {
+		if g, err := user.LookupGroup(groupName); err == nil {
+			groups[0] = g.Gid
+		}
+	} else if groups, err = u.GroupIds(); err != nil {
+		return nil, err
+	} else {
+		groups = append([]string{u.Gid}, groups...)
+	}
+	for i, text := range append([]string{u.Uid}, groups...) {
+		n, err := strconv.ParseUint(text, 10, 32)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("no such group: %q", text)
+		case i == 0:
+			c.Uid = uint32(n)
+		case i == 1:
+			c.Gid = uint32(n)
+		default:
+			c.Groups = append(c.Groups, uint32(n))
+		}
+	}
+	return &syscall.SysProcAttr{Credential: c}, nil
+}

@@ -1,0 +1,142 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/gopherpack/gopherpack/reuseport"
+	"github.com/gopherpack/gopherpack/sigctl"
+)
+
+// errMasterGone is why a worker stops when its control socket ends.
+var errMasterGone = errors.New("the master is gone")
+
+// stopRequest is why, and how, a worker is to stop.
+type stopRequest struct {
+	why   error
+	final bool // nobody takes over the sockets
+}
+
+func (r *stopRequest) Error() string { return r.why.Error() }
+
+// workerState is a worker's side of the control socket.
+type workerState struct {
+	link
+	answers chan answer // to the requests of this worker, in order
+	stop    context.CancelCauseFunc
+}
+
+type answer struct {
+	message
+	files []*os.File
+}
+
+func (p *Pack) runWorker(ctx context.Context, r role) error {
+	if r.err != nil {
+		return r.err
+	}
+	defer r.lifeline.Close()
+	log := p.config.Logger.With("worker", r.id)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ignored := ignoreSignalsOfMaster()
+	defer signal.Stop(ignored)
+	ctx, release := sigctl.Context(ctx, stopSignals...)
+	defer release()
+
+	w := &workerState{link: link{conn: r.lifeline}, answers: make(chan answer), stop: stop}
+	go w.receiveAll(ctx)
+	w.send(message{Type: msgHello, Version: protocolVersion})
+
+	s := &service{pack: p, log: log, listen: func(e endpoint) (net.Listener, error) { return w.socket(ctx, e) }}
+	err := s.start(ctx)
+	if err == nil && ctx.Err() == nil {
+		w.send(message{Type: msgReady})
+		select {
+		case err = <-s.broken:
+		case <-ctx.Done():
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		// If it cannot be told to the master, nobody else will say it.
+		if w.send(message{Type: msgFailed, Error: err.Error()}) != nil {
+			return err
+		}
+	}
+	var request stopRequest
+	if asked, ok := errors.AsType[*stopRequest](context.Cause(ctx)); ok {
+		request = *asked
+	}
+	if request.final && errors.Is(request.why, errMasterGone) {
+		log.Warn("the master is gone, stopping")
+		for _, l := range s.listeners { // the master quiesces its own sockets
+			if tcp, ok := l.Listener.(*net.TCPListener); ok {
+				_ = reuseport.Quiesce(tcp)
+			}
+		}
+	}
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), workerShutdownTimeout(p.config.ShutdownTimeout))
+	defer cancel()
+	cut := s.drain(deadline, request.final, func() { w.send(message{Type: msgClosed}) })
+	w.send(message{Type: msgEnd, Cut: cut})
+	return nil
+}
+
+// workerShutdownTimeout leaves a worker a little less than the master waits for it, so that it can still tell
+// what it cut, and end by itself.
+func workerShutdownTimeout(d time.Duration) time.Duration { return d - min(d/10, 500*time.Millisecond) }
+
+// receiveAll deals with what the master says until the end of the control socket.
+func (w *workerState) receiveAll(ctx context.Context) {
+	for {
+		m, files, err := w.receive()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				if !errors.Is(err, io.EOF) {
+					err = fmt.Errorf("%w: %w", errMasterGone, err)
+				} else {
+					err = errMasterGone
+				}
+				w.stop(&stopRequest{why: err, final: true})
+			}
+			return
+		}
+		switch m.Type {
+		case msgDrain:
+			w.stop(&stopRequest{why: errors.New("the master asked to"), final: m.Final})
+		case msgSocket, msgRefused:
+			select {
+			case w.answers <- answer{m, files}:
+				continue // the files are the receiver's now
+			case <-ctx.Done():
+			}
+		}
+		closeAll(files)
+	}
+}
+
+// socket asks the master for this worker's socket of an endpoint.
+func (w *workerState) socket(ctx context.Context, e endpoint) (net.Listener, error) {
+	if err := w.send(message{Type: msgListen, Endpoint: &e}); err != nil {
+		return nil, fmt.Errorf("ask the master for %s: %w", e, err)
+	}
+	select {
+	case a := <-w.answers:
+		defer closeAll(a.files) // FileListener makes a copy
+		switch {
+		case a.Type == msgRefused:
+			return nil, errors.New(a.Error)
+		case len(a.files) != 1:
+			return nil, fmt.Errorf("the master sent %d descriptors for %s", len(a.files), e)
+		}
+		return net.FileListener(a.files[0])
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
