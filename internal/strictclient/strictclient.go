@@ -1,0 +1,194 @@
+// Package strictclient loads an HTTP/1.1 server with closed-loop clients that retry nothing and count every
+// failure by its kind. (An http.Transport would send a request again, unasked, when a kept-alive connection
+// turns out to be closed.)
+package strictclient
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Load is what to send, and to whom.
+type Load struct {
+	Network, Address string
+	Clients          int           // each has one request under way at a time
+	KeepAlive        bool          // keep the connection for the next request, unless the server closes it
+	Pause            time.Duration // between a client's requests
+	Path             string        // default "/"
+	Body             string        // POST it; default: GET
+	Timeout          time.Duration // of a request, connecting included; default 30 s
+	PerClient        int           // requests of each client; default: until ctx ends
+}
+
+// Result is what came of it.
+type Result struct {
+	Requests int            // that were answered, with status 200 and the whole body
+	Conns    int            // that were opened
+	Failures map[string]int // by kind
+	Samples  []Failure      // some of them
+	Bodies   map[string]int // how often each answer was given
+	Latest   time.Duration  // the longest request that was answered
+}
+
+// Failure is one request that was not answered.
+type Failure struct {
+	Kind  string
+	Err   error
+	Local string    // the client's address, if it was connected
+	Sent  time.Time // when the request began
+}
+
+// Failed returns how many requests failed.
+func (r *Result) Failed() int {
+	n := 0
+	for _, k := range r.Failures {
+		n += k
+	}
+	return n
+}
+
+func (r *Result) String() string {
+	return fmt.Sprintf("%d answered on %d connections, %d failed %v", r.Requests, r.Conns, r.Failed(), r.Failures)
+}
+
+// Run loads the server until ctx ends, then lets the requests that are under way finish.
+func (l Load) Run(ctx context.Context) *Result {
+	if l.Timeout == 0 {
+		l.Timeout = 30 * time.Second
+	}
+	if l.Path == "" {
+		l.Path = "/"
+	}
+	total := &Result{Failures: map[string]int{}, Bodies: map[string]int{}}
+	var mu sync.Mutex
+	var clients sync.WaitGroup
+	for range l.Clients {
+		clients.Go(func() {
+			c := client{Load: l}
+			defer c.close()
+			for n := 0; ctx.Err() == nil && (l.PerClient == 0 || n < l.PerClient); n++ {
+				begun := time.Now()
+				body, failure := c.request()
+				mu.Lock()
+				total.add(body, failure, time.Since(begun))
+				mu.Unlock()
+				if l.Pause > 0 {
+					select {
+					case <-time.After(l.Pause):
+					case <-ctx.Done():
+					}
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			total.Conns += c.opened
+		})
+	}
+	clients.Wait()
+	return total
+}
+
+func (r *Result) add(body string, f *Failure, took time.Duration) {
+	if f != nil {
+		r.Failures[f.Kind]++
+		if len(r.Samples) < 1000 {
+			r.Samples = append(r.Samples, *f)
+		}
+		return
+	}
+	r.Requests++
+	r.Bodies[body]++
+	r.Latest = max(r.Latest, took)
+}
+
+// client is one client.
+type client struct {
+	Load
+	conn   net.Conn
+	reader *bufio.Reader
+	opened int
+}
+
+func (c *client) close() {
+	if c.conn != nil {
+		c.conn.Close()
+		c.conn = nil
+	}
+}
+
+// request sends one request and reads its answer.
+func (c *client) request() (string, *Failure) {
+	begun := time.Now()
+	deadline := begun.Add(c.Timeout)
+	fail := func(stage string, err error) (string, *Failure) {
+		f := &Failure{Kind: stage + ": " + kindOf(err), Err: err, Sent: begun}
+		if c.conn != nil {
+			f.Local = c.conn.LocalAddr().String()
+		}
+		c.close()
+		return "", f
+	}
+	stage := "kept-alive connection"
+	if c.conn == nil {
+		stage = "new connection"
+		conn, err := (&net.Dialer{Deadline: deadline}).Dial(c.Network, c.Address)
+		if err != nil {
+			return fail("connect", err)
+		}
+		c.conn, c.reader = conn, bufio.NewReader(conn)
+		c.opened++
+	}
+	c.conn.SetDeadline(deadline)
+	method, connection := "GET", "close"
+	if c.Body != "" {
+		method = "POST"
+	}
+	if c.KeepAlive {
+		connection = "keep-alive"
+	}
+	_, err := fmt.Fprintf(c.conn, "%s %s HTTP/1.1\r\nHost: strict\r\nConnection: %s\r\nContent-Length: %d\r\n\r\n%s",
+		method, c.Path, connection, len(c.Body), c.Body)
+	if err != nil {
+		return fail(stage+", write", err)
+	}
+	resp, err := http.ReadResponse(c.reader, nil)
+	if err != nil {
+		return fail(stage+", response", err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		return fail(stage+", body", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fail(stage+", status", fmt.Errorf("status %d", resp.StatusCode))
+	}
+	if !c.KeepAlive || resp.Close {
+		c.close()
+	}
+	return strings.TrimSpace(string(body)), nil
+}
+
+// kindOf names an error without the addresses that make each one different.
+func kindOf(err error) string {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return "closed without an answer"
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno.Error()
+	}
+	return err.Error()
+}

@@ -1,0 +1,160 @@
+package pack_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+)
+
+// allowed returns the CPUs of the test, and skips it if there are fewer than n.
+func allowed(t *testing.T, n int) affinity.Set {
+	t.Helper()
+	s, err := affinity.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Len() < n {
+		t.Skipf("needs %d CPUs, has %q", n, s)
+	}
+	return s
+}
+
+// masks returns the CPU masks that the threads of a process have.
+func masks(t *testing.T, pid int) map[string]bool {
+	t.Helper()
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	found := map[string]bool{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		_, rest, _ := strings.Cut(string(text), "Cpus_allowed_list:\t")
+		list, _, _ := strings.Cut(rest, "\n")
+		found[list] = true
+	}
+	return found
+}
+
+func load(p *program, clients, perClient int) strictclient.Load {
+	return strictclient.Load{Network: "tcp", Address: p.address(), Clients: clients, PerClient: perClient}
+}
+
+// answers reads what the workers say of themselves: their PIDs by ID.
+func answers(t *testing.T, r *strictclient.Result) (pids map[int]int, said []string) {
+	t.Helper()
+	pids = map[int]int{}
+	for body := range r.Bodies {
+		var id, pid int
+		if n, err := fmt.Sscanf(body, "id=%d pid=%d", &id, &pid); n != 2 {
+			t.Fatalf("answer %q: %v", body, err)
+		}
+		pids[id] = pid
+		said = append(said, body)
+	}
+	return pids, said
+}
+
+func TestEveryThreadIsPinned(t *testing.T) {
+	cpus := allowed(t, 1)
+	p := start(t, "http", nil)
+	// Files make threads, too: a read of a file blocks one.
+	r := load(p, 32, 50).Run(t.Context())
+	if r.Failed() > 0 {
+		t.Errorf("%v", r)
+	}
+	pids, said := answers(t, r)
+	if len(pids) != cpus.Len() {
+		t.Errorf("%d workers answered, on %q", len(pids), cpus)
+	}
+	i := 0
+	for cpu := range cpus.All() {
+		pid := pids[i]
+		if got := masks(t, pid); len(got) != 1 || !got[fmt.Sprint(cpu)] {
+			t.Errorf("worker %d: threads have the masks %v, want %d", i, got, cpu)
+		}
+		if want := fmt.Sprintf("id=%d pid=%d cpu=%d pinned=true procs=1", i, pid, cpu); r.Bodies[want] == 0 {
+			t.Errorf("worker %d does not say %q; said: %q", i, want, said)
+		}
+		i++
+	}
+	if got := masks(t, p.cmd.Process.Pid); len(got) != 1 || !got[cpus.String()] {
+		t.Errorf("threads of the master have the masks %v, want %q", got, cpus)
+	}
+	p.stop()
+}
+
+// TestStaysInTheMaskItWasGiven is taskset -c with the last CPU.
+func TestStaysInTheMaskItWasGiven(t *testing.T) {
+	last := -1
+	for last = range allowed(t, 2).All() {
+	}
+	p := &program{}
+	err := affinity.Do(affinity.Of(last), func() error {
+		p = start(t, "http", func(c *exec.Cmd) { c.Env = append(c.Env, "GOMAXPROCS=8") }, "-workers=3")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids, said := answers(t, load(p, 30, 10).Run(t.Context()))
+	if len(pids) != 3 {
+		t.Errorf("%d of 3 workers answered", len(pids))
+	}
+	for _, pid := range append(p.workers(), p.cmd.Process.Pid) {
+		if got := masks(t, pid); len(got) != 1 || !got[fmt.Sprint(last)] {
+			t.Errorf("process %d: masks %v, want %d alone", pid, got, last)
+		}
+	}
+	for _, text := range said {
+		if !strings.HasSuffix(text, "procs=1") {
+			t.Errorf("a worker has more than one processor: %s", text)
+		}
+	}
+	p.stop()
+}
+
+func TestPlacementPerNode(t *testing.T) {
+	cpus := allowed(t, 2)
+	sets, err := affinity.Spread(0, affinity.PerNode)
+	if err != nil || len(sets) != 1 {
+		t.Skipf("needs a machine with one node: %v, %v", sets, err)
+	}
+	p := start(t, "http", nil, "-placement=node")
+	r := load(p, 4, 10).Run(t.Context())
+	pids, said := answers(t, r)
+	if len(pids) != 1 || !strings.HasSuffix(said[0], fmt.Sprintf("procs=%d", cpus.Len())) {
+		t.Errorf("%q; want one worker with all CPUs", said)
+	}
+	if got := masks(t, pids[0]); len(got) != 1 || !got[cpus.String()] {
+		t.Errorf("masks %v, want %q", got, cpus)
+	}
+	p.stop()
+}
+
+func TestWorkersEnvironment(t *testing.T) {
+	p := start(t, "http", func(c *exec.Cmd) { c.Env = append(c.Env, "GOPHERPACK_WORKERS=1", "GOPHERPACK_CPUS=0") })
+	resp, err := http.Get("http://" + p.address() + "/env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	text := make([]byte, 1000)
+	n, _ := resp.Body.Read(text)
+	if got := string(text[:n]); strings.Contains(got, "IDENTITY") || strings.Contains(got, "LIFELINE") {
+		t.Errorf("programs that a worker starts would get\n%s", got)
+	}
+	if n := len(p.workers()); n != 1 {
+		t.Errorf("%d workers, want 1 by the environment", n)
+	}
+	resp.Body.Close()
+	p.stop()
+}

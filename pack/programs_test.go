@@ -1,0 +1,269 @@
+//go:build unix
+
+package pack_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/pack"
+)
+
+// The programs of the tests. Each is master and worker, as a user's would be.
+var programs = map[string]func() error{
+	"http":    httpProgram,
+	"https":   httpsProgram,
+	"tcp":     tcpProgram,
+	"many":    manyProgram,
+	"lazy":    lazyProgram,
+	"hooks":   hooksProgram,
+	"oneline": onelineProgram,
+	"broken":  brokenProgram,
+	"func":    funcProgram,
+}
+
+// configFlags are flags for the fields of a Config.
+func configFlags() (c *pack.Config, address *string) {
+	c = &pack.Config{Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil))}
+	flag.IntVar(&c.Workers, "workers", 0, "")
+	flag.TextVar(&c.CPUs, "cpus", affinity.Set{}, "")
+	flag.TextVar(&c.Placement, "placement", pack.PerCPU, "")
+	flag.DurationVar(&c.ShutdownTimeout, "shutdown", 0, "")
+	flag.DurationVar(&c.ReadyTimeout, "ready", 0, "")
+	flag.DurationVar(&c.DrainDelay, "drain", 0, "")
+	flag.StringVar(&c.User, "user", "", "")
+	flag.Uint64Var(&c.Files, "files", 0, "")
+	flag.BoolVar(&c.Inline, "inline", false, "")
+	return c, flag.String("address", "tcp localhost:0", "")
+}
+
+// handler answers with who it is, and does what the path says.
+func handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		id, _ := pack.WorkerID()
+		cpu, pinned := pack.WorkerCPU()
+		fmt.Fprintf(w, "id=%d pid=%d cpu=%d pinned=%v procs=%d", id, os.Getpid(), cpu, pinned, runtime.GOMAXPROCS(0))
+	})
+	mux.HandleFunc("/proto", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) })
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(2 * time.Second)
+		io.WriteString(w, "slow")
+	})
+	mux.HandleFunc("/hang", func(w http.ResponseWriter, r *http.Request) { select {} })
+	mux.HandleFunc("/burn", func(w http.ResponseWriter, r *http.Request) {
+		for end := time.Now().Add(20 * time.Millisecond); time.Now().Before(end); {
+		}
+		io.WriteString(w, "burnt")
+	})
+	mux.HandleFunc("/user", func(w http.ResponseWriter, r *http.Request) {
+		groups, _ := os.Getgroups()
+		fmt.Fprintf(w, "uid=%d gid=%d groups=%v", os.Getuid(), os.Getgid(), groups)
+	})
+	mux.HandleFunc("/files", func(w http.ResponseWriter, r *http.Request) {
+		var l syscall.Rlimit
+		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
+		fmt.Fprint(w, l.Cur)
+	})
+	mux.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) {
+		for _, e := range os.Environ() {
+			if strings.HasPrefix(e, "GOPHERPACK_") || strings.HasPrefix(e, "PROCGROUP_") {
+				fmt.Fprintln(w, e)
+			}
+		}
+	})
+	return mux
+}
+
+func serve(c *pack.Config, address string, s pack.Server) error {
+	network, addr, _ := strings.Cut(address, " ")
+	p := pack.New(*c)
+	p.Handle(network, addr, s)
+	return p.Run(context.Background())
+}
+
+// acceptLog writes a line, at once, for each connection that a worker accepted, to the file -accepts.
+func acceptLog(name string) func(net.Conn, http.ConnState) {
+	if name == "" {
+		return nil
+	}
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		panic(err)
+	}
+	return func(c net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			fmt.Fprintf(f, "%d %s\n", os.Getpid(), c.RemoteAddr())
+		}
+	}
+}
+
+func httpProgram() error {
+	c, address := configFlags()
+	accepts := flag.String("accepts", "", "")
+	flag.Parse()
+	srv := &http.Server{Handler: handler()}
+	if !pack.IsMaster() {
+		srv.ConnState = acceptLog(*accepts)
+	}
+	return serve(c, *address, srv)
+}
+
+func httpsProgram() error {
+	c, address := configFlags()
+	none := flag.Bool("nocert", false, "")
+	flag.Parse()
+	config := &tls.Config{}
+	if !*none {
+		config.Certificates = []tls.Certificate{testCertificate()}
+	}
+	return serve(c, *address, &http.Server{Handler: handler(), TLSConfig: config})
+}
+
+func tcpProgram() error {
+	c, address := configFlags()
+	secure := flag.Bool("tls", false, "")
+	flag.Parse()
+	var config *tls.Config
+	if *secure {
+		config = &tls.Config{Certificates: []tls.Certificate{testCertificate()}}
+	}
+	return serve(c, *address, pack.TCP(config, func(ctx context.Context, conn net.Conn) {
+		defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
+		buf := make([]byte, 4096)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				if ctx.Err() != nil {
+					io.WriteString(conn, "bye\n")
+				}
+				return
+			}
+			if strings.HasPrefix(string(buf[:n]), "panic") {
+				panic("the client asked for it")
+			}
+			conn.Write(buf[:n])
+		}
+	}))
+}
+
+// manyProgram serves several things at once.
+func manyProgram() error {
+	c, path := configFlags()
+	flag.Parse()
+	p := pack.New(*c)
+	answer := func(text string) *http.Server {
+		return &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, text) })}
+	}
+	same := answer("same")
+	p.Handle("tcp", "localhost:0", answer("first"))
+	p.Handle("tcp", "localhost:0", answer("second"))
+	p.Handle("tcp4", "127.0.0.1:0", same)
+	p.Handle("unix", *path, same)
+	return p.Run(context.Background())
+}
+
+// lazyProgram builds its servers in the workers only.
+func lazyProgram() error {
+	c, address := configFlags()
+	flag.Parse()
+	p := pack.New(*c)
+	if pack.IsMaster() {
+		return p.Run(context.Background())
+	}
+	network, addr, _ := strings.Cut(*address, " ")
+	p.Handle(network, addr, &http.Server{Handler: handler()})
+	return p.Run(context.Background())
+}
+
+// hooksProgram logs every hook.
+func hooksProgram() error {
+	c, address := configFlags()
+	fail := flag.String("fail", "", "")
+	flag.Parse()
+	hook := func(name string) func(context.Context) error {
+		return func(context.Context) error {
+			if *fail == name {
+				return errors.New(name + " went wrong")
+			}
+			id, isWorker := pack.WorkerID()
+			c.Logger.Info("hook "+name, "id", id, "isWorker", isWorker, "isMaster", pack.IsMaster())
+			return nil
+		}
+	}
+	c.OnStart = hook("OnStart")
+	c.OnWorkerStart = hook("OnWorkerStart")
+	c.OnShutdown = func(ctx context.Context) { hook("OnShutdown")(ctx) }
+	return serve(c, *address, &http.Server{Handler: handler()})
+}
+
+func onelineProgram() error {
+	_, address := configFlags()
+	kind := flag.String("kind", "", "")
+	flag.Parse()
+	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, nil)))
+	network, addr, _ := strings.Cut(*address, " ")
+	if *kind == "tcp" {
+		return pack.ListenAndServeTCP(network, addr, nil, func(c net.Conn) { io.Copy(c, c) })
+	}
+	return pack.ListenAndServeHTTP(network, addr, &http.Server{Handler: handler()})
+}
+
+// brokenProgram goes wrong in some way.
+func brokenProgram() error {
+	c, address := configFlags()
+	how := flag.String("how", "", "")
+	flag.Parse()
+	id, isWorker := pack.WorkerID()
+	if isWorker {
+		switch *how {
+		case "panic":
+			panic("cannot open the database")
+		case "exit":
+			os.Exit(0)
+		case "panic in worker 1":
+			if id == 1 {
+				os.Exit(4)
+			}
+		case "hang":
+			select {}
+		}
+	}
+	switch *how {
+	case "nothing":
+		return pack.New(*c).Run(context.Background())
+	case "nil":
+		return serve(c, *address, nil)
+	case "serve fails":
+		return serve(c, *address, pack.Func(func(net.Listener) error { return errors.New("no more tape") }, nil))
+	case "never accepts":
+		return serve(c, *address, pack.Func(func(net.Listener) error { select {} }, nil))
+	case "twice":
+		p := pack.New(*c)
+		p.Handle("tcp", "localhost:1", &http.Server{})
+		p.Handle("tcp", "localhost:1", &http.Server{})
+		return p.Run(context.Background())
+	}
+	return serve(c, *address, &http.Server{Handler: handler()})
+}
+
+// funcProgram serves with a framework that has only functions.
+func funcProgram() error {
+	c, address := configFlags()
+	flag.Parse()
+	srv := &http.Server{Handler: handler()}
+	return serve(c, *address, pack.Func(srv.Serve, srv.Shutdown))
+}

@@ -1,0 +1,424 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+)
+
+// TestStopAnswersWhatIsUnderWay stops a pack under a load of 2-second requests, on new and kept-alive connections.
+func TestStopAnswersWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT} {
+		t.Run(s.String(), func(t *testing.T) {
+			t.Parallel()
+			p := start(t, "http", nil)
+			const clients = 40
+			slow := load(p, clients, 1)
+			slow.Path, slow.KeepAlive = "/slow", s == syscall.SIGINT
+			result := make(chan *strictclient.Result)
+			go func() { result <- slow.Run(t.Context()) }()
+			p.untilConnected(clients)
+			p.signal(s)
+			r := <-result
+			if r.Requests != clients || r.Bodies["slow"] != clients || r.Failed() != 0 {
+				t.Errorf("%v; want all %d answered", r, clients)
+			}
+			if status := p.wait(5 * time.Second); status != 0 {
+				t.Errorf("exit status %d", status)
+			}
+			stopped := p.logged(1, "stopped")
+			if stopped["cut"] != 0.0 {
+				t.Errorf("%v", stopped)
+			}
+		})
+	}
+}
+
+// untilConnected waits until clients have that many established connections to the pack.
+func (p *program) untilConnected(n int) {
+	p.t.Helper()
+	_, port, err := net.SplitHostPort(p.address())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	number, _ := strconv.Atoi(port)
+	remote := fmt.Sprintf(":%04X 01 ", number) // the client's side: remote port, state ESTABLISHED
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		text, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if strings.Count(string(text), remote) >= n {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%d connections did not come about", n)
+		}
+	}
+}
+
+// TestStopUnderNewConnections stops a pack while clients connect as fast as they can. Whoever the kernel accepted
+// gets an answer; who comes too late is refused, and nobody is reset.
+func TestStopUnderNewConnections(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("keeping new connections out needs CAP_NET_ADMIN")
+	}
+	t.Parallel()
+	for range 5 {
+		p := start(t, "http", nil)
+		l := load(p, 16, 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		result := make(chan *strictclient.Result)
+		go func() { result <- l.Run(ctx) }()
+		p.untilConnected(10)
+		p.stop()
+		cancel()
+		r := <-result
+		const late = "connect: connection refused"
+		if refused := r.Failures[late]; r.Requests == 0 || r.Failed() != refused {
+			t.Errorf("%v; want no failure but %q", r, late)
+		}
+	}
+}
+
+func TestHangingHandlerIsCut(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil, "-shutdown=2s")
+	hanging := load(p, 3, 1)
+	hanging.Path = "/hang"
+	result := make(chan *strictclient.Result)
+	go func() { result <- hanging.Run(t.Context()) }()
+	p.untilConnected(3)
+	begun := time.Now()
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(10 * time.Second); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	if took := time.Since(begun); took > 2*time.Second+500*time.Millisecond { // the rest is this test's own waiting
+		t.Errorf("the stop took %v of 2s", took)
+	}
+	if r := <-result; r.Failed() != 3 {
+		t.Errorf("%v", r)
+	}
+	if stopped := p.logged(1, "stopped"); stopped["cut"] != 3.0 {
+		t.Errorf("the log does not tell of 3 cut connections: %v", stopped)
+	}
+}
+
+func TestSecondSignalKills(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil, "-shutdown=1h")
+	hanging := load(p, 1, 1)
+	hanging.Path = "/hang"
+	result := make(chan *strictclient.Result)
+	go func() { result <- hanging.Run(t.Context()) }()
+	p.untilConnected(1)
+	p.signal(syscall.SIGTERM)
+	p.logged(1, "stopping")
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(10 * time.Second); status != 1 {
+		t.Errorf("exit status %d, want 1", status)
+	}
+	if !strings.Contains(p.text(), "stopped by force") {
+		t.Error("the log does not say that it was forced")
+	}
+	<-result
+}
+
+// TestIdleConnectionsAreToldToClose has clients that pause between requests on a connection that they keep.
+func TestIdleConnectionsAreToldToClose(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil, "-drain=1s")
+	l := load(p, 20, 0)
+	l.KeepAlive, l.Pause = true, 20*time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan *strictclient.Result)
+	go func() { result <- l.Run(ctx) }()
+	p.untilConnected(20)
+	p.stop()
+	cancel()
+	r := <-result
+	if refused := r.Failures["connect: connection refused"]; r.Requests < 20 || r.Failed() != refused {
+		t.Errorf("%v; want nobody to lose a kept-alive connection unawares", r)
+	}
+}
+
+// TestMasterKilled wants workers to finish what they have and to end when the master is killed.
+func TestMasterKilled(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil)
+	slow := load(p, 20, 1)
+	slow.Path = "/slow"
+	result := make(chan *strictclient.Result)
+	go func() { result <- slow.Run(t.Context()) }()
+	p.untilConnected(20)
+	p.signal(syscall.SIGKILL)
+	p.wait(5 * time.Second)
+	if r := <-result; r.Requests != 20 {
+		t.Errorf("%v; want the workers to answer", r)
+	}
+	p.noneLeft()
+}
+
+// TestWorkerIsAskedToStop sends TERM to one worker: it drains, another takes its place, nobody notices.
+func TestWorkerIsAskedToStop(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil)
+	l := load(p, 8, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan *strictclient.Result)
+	go func() { result <- l.Run(ctx) }()
+	p.untilConnected(4)
+	for i := range 5 {
+		pid := p.workers()[0]
+		syscall.Kill(pid, syscall.SIGTERM)
+		p.logged(i+1, "worker ready")
+	}
+	cancel()
+	if r := <-result; r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.stop()
+}
+
+// TestSignalsForTheMaster sends workers what operators send to every process of the program.
+func TestSignalsForTheMaster(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil)
+	p.address()
+	for _, pid := range p.workers() {
+		for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU} {
+			if err := syscall.Kill(pid, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if r := load(p, 4, 10).Run(t.Context()); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.stop()
+	if n := p.count("worker failed"); n != 0 {
+		t.Errorf("%d workers died of a signal that was not theirs", n)
+	}
+}
+
+// TestKilledWorkerLosesNoQueuedConnection stops a worker, so that connections queue on its socket, then kills it.
+func TestKilledWorkerLosesNoQueuedConnection(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil, "-workers=2")
+	p.address()
+	victim := p.workers()[0]
+	if err := syscall.Kill(victim, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	const clients = 60
+	result := make(chan *strictclient.Result)
+	go func() { result <- load(p, clients, 1).Run(t.Context()) }()
+	p.untilConnected(clients / 4) // those that the stopped worker has to serve; the others come and go
+	syscall.Kill(victim, syscall.SIGKILL)
+	if r := <-result; r.Requests != clients || r.Failed() != 0 {
+		t.Errorf("%v; want all %d answered, by the replacement", r, clients)
+	}
+	if failed := p.logged(1, "worker failed"); failed["error"] != "signal: killed" || failed["next"] != 0.0 {
+		t.Errorf("%v", failed)
+	}
+	p.stop()
+}
+
+// TestKilledWorkerUnderLoad kills workers under load. Only connections that the dead worker had accepted may fail.
+func TestKilledWorkerUnderLoad(t *testing.T) {
+	t.Parallel()
+	accepts := t.TempDir() + "/accepts"
+	if err := os.WriteFile(accepts, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "http", nil, "-accepts="+accepts)
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan *strictclient.Result)
+	go func() { result <- load(p, 16, 0).Run(ctx) }()
+	p.untilConnected(8)
+	const kills = 8
+	dead := map[string]bool{}
+	for i := range kills {
+		pids := p.workers()
+		pid := pids[i%len(pids)]
+		dead[strconv.Itoa(pid)] = true
+		syscall.Kill(pid, syscall.SIGKILL)
+		p.logged(i+1, "worker ready")
+	}
+	cancel()
+	r := <-result
+	p.stop()
+	by := acceptedBy(t, accepts)
+	unlogged := 0
+	for _, f := range r.Samples {
+		switch pid, ok := by[f.Local]; {
+		case !ok:
+			unlogged++ // killed between accept and the log: at most one a kill, since one accepts at a time
+		case !dead[pid]:
+			t.Errorf("%s: %v, but it was accepted by worker %s, which lived", f.Kind, f.Err, pid)
+		}
+	}
+	if unlogged > kills {
+		t.Errorf("%d failed connections were accepted by nobody, in %d kills: %v", unlogged, kills, r)
+	}
+	t.Logf("%v; %d of the failures not logged as accepted", r, unlogged)
+}
+
+// acceptedBy reads which worker accepted which client address.
+func acceptedBy(t *testing.T, name string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		pid, address, _ := strings.Cut(strings.TrimSpace(line), " ")
+		by[address] = pid
+	}
+	return by
+}
+
+// TestManyCrashes has workers end faster than they can start, and wants the pack to stay calm.
+func TestManyCrashes(t *testing.T) {
+	t.Parallel()
+	p := start(t, "broken", nil, "-workers=2", "-how=panic in worker 1")
+	p.logged(4, "worker failed") // the others in about 250 ms, 500 ms
+	if n := p.count("pack is up"); n != 0 {
+		t.Error("it says it is up")
+	}
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(10 * time.Second); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+func TestTCPEcho(t *testing.T) {
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		p := start(t, "tcp", nil, fmt.Sprintf("-tls=%v", secure))
+		dial := func() (net.Conn, error) { return net.Dial("tcp", p.address()) }
+		if secure {
+			dial = func() (net.Conn, error) {
+				return tls.Dial("tcp", p.address(), &tls.Config{InsecureSkipVerify: true})
+			}
+		}
+		var clients sync.WaitGroup
+		var ready sync.WaitGroup
+		ready.Add(10)
+		for i := range 10 {
+			clients.Go(func() {
+				c, err := dial()
+				if err != nil {
+					t.Error(err)
+					ready.Done()
+					return
+				}
+				defer c.Close()
+				r := bufio.NewReader(c)
+				for j := range 20 {
+					want := fmt.Sprintln("echo", i, j)
+					io.WriteString(c, want)
+					if got, err := r.ReadString('\n'); got != want {
+						t.Errorf("%q, %v; want %q", got, err, want)
+					}
+				}
+				ready.Done()
+				if got, err := r.ReadString('\n'); got != "bye\n" {
+					t.Errorf("at the stop: %q, %v", got, err)
+				}
+			})
+		}
+		ready.Wait()
+		c, err := dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "panic")
+		if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("after a panic in the handler: %d, %v", n, err)
+		}
+		c.Close()
+		p.logged(1, "handler panicked")
+		p.stop()
+		clients.Wait()
+		if n := p.count("worker failed"); n != 0 {
+			t.Error("the panic ended the worker")
+		}
+	}
+}
+
+// TestTCPOneLiner has a handler that knows of no context: it sees the end of the stream at the stop.
+func TestTCPOneLiner(t *testing.T) {
+	t.Parallel()
+	p := start(t, "oneline", nil, "-kind=tcp")
+	c, err := net.Dial("tcp", p.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "hello\n")
+	r := bufio.NewReader(c)
+	if line, err := r.ReadString('\n'); line != "hello\n" {
+		t.Error(line, err)
+	}
+	begun := time.Now()
+	p.stop()
+	if took := time.Since(begun); took > 20*time.Second { // the timeout is 30 s
+		t.Errorf("the stop took %v", took)
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		t.Errorf("%v, want EOF", err)
+	}
+}
+
+func TestHTTPS(t *testing.T) {
+	t.Parallel()
+	p := start(t, "https", nil)
+	for proto, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
+		tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: http2}
+		client := http.Client{Transport: tr}
+		resp, err := client.Get("https://" + p.address() + "/proto")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if string(body) != proto || err != nil {
+			t.Errorf("%s, %v; want %s", body, err, proto)
+		}
+		resp.Body.Close()
+		defer tr.CloseIdleConnections()
+	}
+	p.stop()
+}
+
+func TestFunc(t *testing.T) {
+	t.Parallel()
+	p := start(t, "func", nil)
+	slow := load(p, 5, 1)
+	slow.Path = "/slow"
+	result := make(chan *strictclient.Result)
+	go func() { result <- slow.Run(t.Context()) }()
+	p.untilConnected(5)
+	p.stop()
+	if r := <-result; r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+}
