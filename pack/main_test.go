@@ -48,6 +48,7 @@ type program struct {
 	records []record // its log so far
 	other   []string // what it wrote besides
 	ended   bool
+	silent  bool  // it will write no more
 	err     error // of Wait
 }
 
@@ -115,6 +116,21 @@ func (p *program) readLog(lines *bufio.Scanner) {
 		p.grown.Broadcast()
 		p.mu.Unlock()
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.silent = true
+	p.grown.Broadcast()
+}
+
+// said reports whether it writes some text before it ends.
+func (p *program) said(text string) bool {
+	p.t.Helper()
+	found := false
+	p.until("the end of the log", 30*time.Second, func() bool {
+		found = slices.ContainsFunc(p.other, func(line string) bool { return strings.Contains(line, text) })
+		return found || p.silent
+	})
+	return found
 }
 
 func (p *program) text() string {
@@ -165,7 +181,7 @@ func (p *program) logged(n int, msg string) (found record) {
 				}
 			}
 		}
-		if p.ended {
+		if p.silent {
 			p.t.Fatalf("the program ended (%v) before it logged %q", p.err, msg)
 		}
 		return false

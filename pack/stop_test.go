@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -31,11 +32,10 @@ func TestStopAnswersWhatIsUnderWay(t *testing.T) {
 			const clients = 40
 			slow := load(p, clients, 1)
 			slow.Path, slow.KeepAlive = "/slow", s == syscall.SIGINT
-			result := make(chan *strictclient.Result)
-			go func() { result <- slow.Run(t.Context()) }()
-			p.untilConnected(clients)
+			u := apply(t, slow)
+			u.until(&u.sent, clients)
 			p.signal(s)
-			r := <-result
+			r := u.finish()
 			if r.Requests != clients || r.Bodies["slow"] != clients || r.Failed() != 0 {
 				t.Errorf("%v; want all %d answered", r, clients)
 			}
@@ -50,27 +50,38 @@ func TestStopAnswersWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-// untilConnected waits until clients have that many established connections to the pack.
-func (p *program) untilConnected(n int) {
-	p.t.Helper()
-	_, port, err := net.SplitHostPort(p.address())
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	number, _ := strconv.Atoi(port)
-	remote := fmt.Sprintf(":%04X 01 ", number) // the client's side: remote port, state ESTABLISHED
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		text, err := os.ReadFile("/proc/net/tcp")
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		if strings.Count(string(text), remote) >= n {
-			return
-		}
+// underLoad is a load that is being applied.
+type underLoad struct {
+	t              *testing.T
+	sent, answered atomic.Int64
+	end            context.CancelFunc
+	result         chan *strictclient.Result
+}
+
+// apply begins a load.
+func apply(t *testing.T, l strictclient.Load) *underLoad {
+	ctx, cancel := context.WithCancel(t.Context())
+	u := &underLoad{t: t, end: cancel, result: make(chan *strictclient.Result, 1)}
+	l.Sent, l.Answered = &u.sent, &u.answered
+	go func() { u.result <- l.Run(ctx) }()
+	t.Cleanup(cancel)
+	return u
+}
+
+// until waits until a counter has reached n.
+func (u *underLoad) until(counter *atomic.Int64, n int64) {
+	u.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); counter.Load() < n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			p.t.Fatalf("%d connections did not come about", n)
+			u.t.Fatalf("%d requests sent, %d answered in 20s; want %d", u.sent.Load(), u.answered.Load(), n)
 		}
 	}
+}
+
+// finish ends the load, unless it ends by itself, and returns what came of it.
+func (u *underLoad) finish() *strictclient.Result {
+	u.end()
+	return <-u.result
 }
 
 // TestStopUnderNewConnections stops a pack while clients connect as fast as they can. Whoever the kernel accepted
@@ -82,14 +93,10 @@ func TestStopUnderNewConnections(t *testing.T) {
 	t.Parallel()
 	for range 5 {
 		p := start(t, "http", nil)
-		l := load(p, 16, 0)
-		ctx, cancel := context.WithCancel(t.Context())
-		result := make(chan *strictclient.Result)
-		go func() { result <- l.Run(ctx) }()
-		p.untilConnected(10)
+		u := apply(t, load(p, 16, 0))
+		u.until(&u.answered, 500)
 		p.stop()
-		cancel()
-		r := <-result
+		r := u.finish()
 		const late = "connect: connection refused"
 		if refused := r.Failures[late]; r.Requests == 0 || r.Failed() != refused {
 			t.Errorf("%v; want no failure but %q", r, late)
@@ -102,9 +109,8 @@ func TestHangingHandlerIsCut(t *testing.T) {
 	p := start(t, "http", nil, "-shutdown=2s")
 	hanging := load(p, 3, 1)
 	hanging.Path = "/hang"
-	result := make(chan *strictclient.Result)
-	go func() { result <- hanging.Run(t.Context()) }()
-	p.untilConnected(3)
+	u := apply(t, hanging)
+	u.until(&u.sent, 3)
 	begun := time.Now()
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(10 * time.Second); status != 0 {
@@ -113,7 +119,7 @@ func TestHangingHandlerIsCut(t *testing.T) {
 	if took := time.Since(begun); took > 2*time.Second+500*time.Millisecond { // the rest is this test's own waiting
 		t.Errorf("the stop took %v of 2s", took)
 	}
-	if r := <-result; r.Failed() != 3 {
+	if r := u.finish(); r.Failed() != 3 {
 		t.Errorf("%v", r)
 	}
 	if stopped := p.logged(1, "stopped"); stopped["cut"] != 3.0 {
@@ -126,19 +132,18 @@ func TestSecondSignalKills(t *testing.T) {
 	p := start(t, "http", nil, "-shutdown=1h")
 	hanging := load(p, 1, 1)
 	hanging.Path = "/hang"
-	result := make(chan *strictclient.Result)
-	go func() { result <- hanging.Run(t.Context()) }()
-	p.untilConnected(1)
+	u := apply(t, hanging)
+	u.until(&u.sent, 1)
 	p.signal(syscall.SIGTERM)
 	p.logged(1, "stopping")
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(10 * time.Second); status != 1 {
 		t.Errorf("exit status %d, want 1", status)
 	}
-	if !strings.Contains(p.text(), "stopped by force") {
+	if !p.said("stopped by force") {
 		t.Error("the log does not say that it was forced")
 	}
-	<-result
+	u.finish()
 }
 
 // TestIdleConnectionsAreToldToClose has clients that pause between requests on a connection that they keep.
@@ -147,13 +152,10 @@ func TestIdleConnectionsAreToldToClose(t *testing.T) {
 	p := start(t, "http", nil, "-drain=1s")
 	l := load(p, 20, 0)
 	l.KeepAlive, l.Pause = true, 20*time.Millisecond
-	ctx, cancel := context.WithCancel(t.Context())
-	result := make(chan *strictclient.Result)
-	go func() { result <- l.Run(ctx) }()
-	p.untilConnected(20)
+	u := apply(t, l)
+	u.until(&u.answered, 20)
 	p.stop()
-	cancel()
-	r := <-result
+	r := u.finish()
 	if refused := r.Failures["connect: connection refused"]; r.Requests < 20 || r.Failed() != refused {
 		t.Errorf("%v; want nobody to lose a kept-alive connection unawares", r)
 	}
@@ -165,12 +167,11 @@ func TestMasterKilled(t *testing.T) {
 	p := start(t, "http", nil)
 	slow := load(p, 20, 1)
 	slow.Path = "/slow"
-	result := make(chan *strictclient.Result)
-	go func() { result <- slow.Run(t.Context()) }()
-	p.untilConnected(20)
+	u := apply(t, slow)
+	u.until(&u.sent, 20)
 	p.signal(syscall.SIGKILL)
 	p.wait(5 * time.Second)
-	if r := <-result; r.Requests != 20 {
+	if r := u.finish(); r.Requests != 20 {
 		t.Errorf("%v; want the workers to answer", r)
 	}
 	p.noneLeft()
@@ -180,18 +181,14 @@ func TestMasterKilled(t *testing.T) {
 func TestWorkerIsAskedToStop(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", nil)
-	l := load(p, 8, 0)
-	ctx, cancel := context.WithCancel(t.Context())
-	result := make(chan *strictclient.Result)
-	go func() { result <- l.Run(ctx) }()
-	p.untilConnected(4)
+	u := apply(t, load(p, 8, 0))
+	u.until(&u.answered, 100)
 	for i := range 5 {
 		pid := p.workers()[0]
 		syscall.Kill(pid, syscall.SIGTERM)
 		p.logged(i+1, "worker ready")
 	}
-	cancel()
-	if r := <-result; r.Failed() != 0 {
+	if r := u.finish(); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
 	p.stop()
@@ -228,11 +225,10 @@ func TestKilledWorkerLosesNoQueuedConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	const clients = 60
-	result := make(chan *strictclient.Result)
-	go func() { result <- load(p, clients, 1).Run(t.Context()) }()
-	p.untilConnected(clients / 4) // those that the stopped worker has to serve; the others come and go
+	u := apply(t, load(p, clients, 1))
+	u.until(&u.sent, clients) // some wait in the queue of the stopped worker
 	syscall.Kill(victim, syscall.SIGKILL)
-	if r := <-result; r.Requests != clients || r.Failed() != 0 {
+	if r := <-u.result; r.Requests != clients || r.Failed() != 0 {
 		t.Errorf("%v; want all %d answered, by the replacement", r, clients)
 	}
 	if failed := p.logged(1, "worker failed"); failed["error"] != "signal: killed" || failed["next"] != 0.0 {
@@ -249,10 +245,8 @@ func TestKilledWorkerUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := start(t, "http", nil, "-accepts="+accepts)
-	ctx, cancel := context.WithCancel(t.Context())
-	result := make(chan *strictclient.Result)
-	go func() { result <- load(p, 16, 0).Run(ctx) }()
-	p.untilConnected(8)
+	u := apply(t, load(p, 16, 0))
+	u.until(&u.answered, 100)
 	const kills = 8
 	dead := map[string]bool{}
 	for i := range kills {
@@ -262,8 +256,7 @@ func TestKilledWorkerUnderLoad(t *testing.T) {
 		syscall.Kill(pid, syscall.SIGKILL)
 		p.logged(i+1, "worker ready")
 	}
-	cancel()
-	r := <-result
+	r := u.finish()
 	p.stop()
 	by := acceptedBy(t, accepts)
 	unlogged := 0
@@ -414,11 +407,10 @@ func TestFunc(t *testing.T) {
 	p := start(t, "func", nil)
 	slow := load(p, 5, 1)
 	slow.Path = "/slow"
-	result := make(chan *strictclient.Result)
-	go func() { result <- slow.Run(t.Context()) }()
-	p.untilConnected(5)
+	u := apply(t, slow)
+	u.until(&u.sent, 5)
 	p.stop()
-	if r := <-result; r.Failed() != 0 {
+	if r := u.finish(); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
 }

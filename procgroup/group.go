@@ -47,8 +47,8 @@ type Group struct {
 
 	// Serve, if set, speaks a protocol of the caller's own over the parent's end of a process's lifeline,
 	// and calls p.Ready itself. It runs in a goroutine of its own for each process and must return when the
-	// connection ends, which it does when the process has; then the group closes it. Default: a process is
-	// ready when it sends its first byte.
+	// connection ends, which it does when the process has and everything that it said is read; then the group
+	// closes it, and takes note of the process's end. Default: a process is ready when it sends its first byte.
 	Serve func(p *Process, lifeline *net.UnixConn)
 
 	// Event, if set, is told what happens, in order and one at a time, from Run's goroutine: it must not

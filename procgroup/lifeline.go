@@ -3,6 +3,7 @@ package procgroup
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -69,4 +70,5 @@ func serveFirstByte(p *Process, lifeline *net.UnixConn) {
 	if n, _ := lifeline.Read(make([]byte, 1)); n == 1 {
 		p.Ready()
 	}
+	io.Copy(io.Discard, lifeline)
 }

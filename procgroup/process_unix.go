@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,8 @@ const terminate = unix.SIGTERM
 type child struct {
 	cmd      *exec.Cmd
 	lifeline *net.UnixConn
-	reaping  bool // its exit status is being read: its numbers may soon belong to somebody else
+	served   chan struct{} // closed when Serve has returned
+	reaping  bool          // its exit status is being read: its numbers may soon belong to somebody else
 }
 
 func (g *Group) startProcess(p *Process) (handle, error) {
@@ -45,19 +47,31 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 		return nil, err
 	}
 	p.PID = cmd.Process.Pid
-	c := &child{cmd: cmd, lifeline: ours}
-	exited := watch(p.PID)
-	go func() {
-		exited()
-		g.do(func(*owner) { c.reaping = true })
-		err := cmd.Wait()
-		ours.Close() // ends Serve
-		g.do(func(o *owner) { o.gone(p, err) })
-	}()
+	c := &child{cmd: cmd, lifeline: ours, served: make(chan struct{})}
+	go c.wait(p, watch(p.PID))
 	return c, nil
 }
 
-func (c *child) serve(p *Process) { p.group.Serve(p, c.lifeline) }
+// lastWords is how long Serve may take to read what a process has said before it ended. Then, or if something
+// that the process started holds the other end open, the lifeline is cut.
+const lastWords = time.Second
+
+// wait waits for the end of the process and tells the group of it.
+func (c *child) wait(p *Process, exited func()) {
+	exited()
+	p.group.do(func(*owner) { c.reaping = true })
+	err := c.cmd.Wait()
+	cut := time.AfterFunc(lastWords, func() { c.lifeline.Close() })
+	<-c.served
+	cut.Stop()
+	c.lifeline.Close()
+	p.group.do(func(o *owner) { o.gone(p, err) })
+}
+
+func (c *child) serve(p *Process) {
+	defer close(c.served)
+	p.group.Serve(p, c.lifeline)
+}
 
 func (c *child) signal(s os.Signal) error { return c.cmd.Process.Signal(s) }
 

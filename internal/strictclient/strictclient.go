@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -28,6 +29,7 @@ type Load struct {
 	Body             string        // POST it; default: GET
 	Timeout          time.Duration // of a request, connecting included; default 30 s
 	PerClient        int           // requests of each client; default: until ctx ends
+	Sent, Answered   *atomic.Int64 // if set, count requests as they go
 }
 
 // Result is what came of it.
@@ -79,6 +81,9 @@ func (l Load) Run(ctx context.Context) *Result {
 			for n := 0; ctx.Err() == nil && (l.PerClient == 0 || n < l.PerClient); n++ {
 				begun := time.Now()
 				body, failure := c.request()
+				if l.Answered != nil && failure == nil {
+					l.Answered.Add(1)
+				}
 				mu.Lock()
 				total.add(body, failure, time.Since(begun))
 				mu.Unlock()
@@ -160,6 +165,9 @@ func (c *client) request() (string, *Failure) {
 		method, c.Path, connection, len(c.Body), c.Body)
 	if err != nil {
 		return fail(stage+", write", err)
+	}
+	if c.Sent != nil {
+		c.Sent.Add(1)
 	}
 	resp, err := http.ReadResponse(c.reader, nil)
 	if err != nil {
