@@ -3,6 +3,7 @@ module github.com/gopherpack/gopherpack
 go 1.26.0
 
 require (
+	github.com/sirupsen/logrus v1.10.2
 	golang.org/x/net v0.62.0
 	golang.org/x/sys v0.49.0
 )

@@ -19,6 +19,7 @@ import (
 type httpServer struct {
 	*http.Server
 	drainDelay time.Duration // how long idle connections are left open for a next request
+	secure     bool          // serve TLS; decided before net/http sets a TLSConfig of its own
 	draining   atomic.Bool
 	prepare    sync.Once
 
@@ -55,7 +56,7 @@ type httpConnKey struct{}
 // Serve serves, over TLS if the server has a TLSConfig. It can be called with several listeners.
 func (h *httpServer) Serve(l net.Listener) error {
 	h.prepare.Do(h.hook)
-	if h.TLSConfig != nil {
+	if h.secure {
 		if err := checkCertificate(h.TLSConfig); err != nil {
 			return err
 		}
@@ -66,6 +67,7 @@ func (h *httpServer) Serve(l net.Listener) error {
 
 // hook adds to the server's hooks.
 func (h *httpServer) hook() {
+	h.secure = h.TLSConfig != nil
 	next := h.Handler
 	if next == nil {
 		next = http.DefaultServeMux

@@ -44,7 +44,11 @@ func masks(t *testing.T, pid int) map[string]bool {
 }
 
 func load(p *program, clients, perClient int) strictclient.Load {
-	return strictclient.Load{Network: "tcp", Address: p.address(), Clients: clients, PerClient: perClient}
+	return loadOn("tcp", p.address(), clients, perClient)
+}
+
+func loadOn(network, address string, clients, perClient int) strictclient.Load {
+	return strictclient.Load{Network: network, Address: address, Clients: clients, PerClient: perClient}
 }
 
 // answers reads what the workers say of themselves: their PIDs by ID.
@@ -65,7 +69,6 @@ func answers(t *testing.T, r *strictclient.Result) (pids map[int]int, said []str
 func TestEveryThreadIsPinned(t *testing.T) {
 	cpus := allowed(t, 1)
 	p := start(t, "http", nil)
-	// Files make threads, too: a read of a file blocks one.
 	r := load(p, 32, 50).Run(t.Context())
 	if r.Failed() > 0 {
 		t.Errorf("%v", r)

@@ -15,14 +15,13 @@ func runAs(spec string) (*syscall.SysProcAttr, error) {
 	name, groupName, hasGroup := strings.Cut(spec, ":")
 	c := &syscall.Credential{}
 	u, err := user.Lookup(name)
-	if err != nil {
-		if u, err = user.LookupId(name); err != nil {
-			uid, nerr := strconv.ParseUint(name, 10, 32)
-			if nerr != nil || !hasGroup {
-				return nil, fmt.Errorf("%w (a number that has no name needs a group too)", err)
-			}
-			u = &user.User{Uid: strconv.FormatUint(uid, 10)}
+	if uid, nerr := strconv.ParseUint(name, 10, 32); err != nil && nerr == nil {
+		if u, err = user.LookupId(name); err != nil && hasGroup { // it needs no name
+			u, err = &user.User{Uid: strconv.FormatUint(uid, 10)}, nil
 		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	groups := []string{groupName}
 	if hasGroup {
@@ -38,7 +37,7 @@ func runAs(spec string) (*syscall.SysProcAttr, error) {
 		n, err := strconv.ParseUint(text, 10, 32)
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("no such group: %q", text)
+			return nil, fmt.Errorf("unknown group %q", text)
 		case i == 0:
 			c.Uid = uint32(n)
 		case i == 1:

@@ -1,0 +1,193 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func init() { programs["idler"] = idlerProgram }
+
+// idlerProgram opens idle connections on which one request was answered, says so, and holds them until its
+// standard input ends.
+func idlerProgram() error {
+	address := flag.String("address", "", "")
+	n := flag.Int("n", 0, "")
+	flag.Parse()
+	conns := make([]net.Conn, 0, *n)
+	for range *n {
+		c, err := net.Dial("tcp", *address)
+		if err != nil {
+			return err
+		}
+		conns = append(conns, c)
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return err
+		}
+		resp, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil)
+		if err != nil {
+			return err
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	fmt.Println("holding", len(conns))
+	io.Copy(io.Discard, os.Stdin)
+	return nil
+}
+
+// hold starts an idler. The function that it returns waits until it holds its connections, and returns what lets
+// them go.
+func hold(t *testing.T, address string, n int) (wait func() (release func())) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-address="+address, "-n="+strconv.Itoa(n))
+	cmd.Env = append(os.Environ(), asProgram+"=idler")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	release := sync.OnceFunc(func() { in.Close(); cmd.Wait() })
+	t.Cleanup(release)
+	return func() func() {
+		if line, err := bufio.NewReader(out).ReadString('\n'); line != fmt.Sprintln("holding", n) {
+			t.Fatalf("the client says %q, %v", line, err)
+		}
+		return release
+	}
+}
+
+// status returns a number of /proc/PID/status.
+func status(t *testing.T, pid int, name string) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), name+":")
+	n, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// descriptors returns how many descriptors a process has open.
+func descriptors(t *testing.T, pid int) int {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// TestManyIdleConnections has two workers hold 9,000 connections each.
+func TestManyIdleConnections(t *testing.T) {
+	const each = 9000
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max < each*12/10 {
+		t.Skipf("needs %d open files, may have %d", each*12/10, limit.Max)
+	}
+	p := start(t, "http", nil, "-workers=2", "-files="+fmt.Sprint(each*12/10))
+	load(p, 8, 100).Run(t.Context()) // what the first requests cost is not the connections'
+	workers := p.workers()
+	before := map[int]int{}
+	for _, pid := range workers {
+		before[pid] = status(t, pid, "VmRSS")
+	}
+	first, second := hold(t, p.address(), each), hold(t, p.address(), each)
+	release := []func(){first(), second()}
+	for _, pid := range workers {
+		conns := descriptors(t, pid)
+		if conns < each*9/10 { // the hash spreads them evenly but for some hundred
+			t.Errorf("worker %d holds %d connections", pid, conns)
+		}
+		t.Logf("worker %d: %d connections, %.1f KiB each", pid, conns, float64(status(t, pid, "VmRSS")-before[pid])/float64(conns))
+	}
+	t.Logf("master: %d descriptors, %d KiB", descriptors(t, p.cmd.Process.Pid), status(t, p.cmd.Process.Pid, "VmRSS"))
+	if r := load(p, 8, 50).Run(t.Context()); r.Failed() != 0 {
+		t.Errorf("with all of them open: %v", r)
+	}
+	for _, f := range release {
+		f()
+	}
+	p.stop()
+}
+
+// ticks returns the processor time of a process, in clock ticks of 10 ms.
+func ticks(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return user + system
+}
+
+// TestDescriptorsRunOut has more connections than a worker may have descriptors.
+func TestDescriptorsRunOut(t *testing.T) {
+	const limit, conns = 60, 100
+	p := start(t, "http", func(c *exec.Cmd) {
+		c.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, limit), c.Path}, c.Args[1:]...)
+		c.Path = "/bin/sh"
+	}, "-workers=1")
+	address := p.address()
+	worker := p.workers()[0]
+	var held []net.Conn
+	for range conns {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held = append(held, c)
+	}
+	p.logged(1, "cannot accept connections, they wait in the queue; raise the limit of open files, or look for a leak")
+	before := ticks(t, worker)
+	time.Sleep(time.Second)
+	if used := ticks(t, worker) - before; used > 50 {
+		t.Errorf("the worker used %d ticks of 10 ms in a second in which it could do nothing", used)
+	}
+	for _, c := range held[:limit] {
+		c.Close()
+	}
+	for i, c := range held[limit:] {
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Fatalf("connection %d, which waited in the queue: %v", limit+i, err)
+		} else {
+			resp.Body.Close()
+		}
+	}
+	p.logged(1, "accepting connections again")
+	if n := p.count("cannot accept connections, they wait in the queue; raise the limit of open files, or look for a leak"); n > 3 {
+		t.Errorf("%d lines in the log", n)
+	}
+	p.stop()
+}
