@@ -1,0 +1,39 @@
+// Package gopherpack_test checks what holds for the module as a whole.
+package gopherpack_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/gopherpack/gopherpack"
+
+// TestPackagesLinkOnlyWhatTheyNeed compares what each package links, besides the standard library, with what it may.
+func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
+	sys := []string{"golang.org/x/sys/unix"}
+	concerns := []string{module + "/affinity", module + "/procgroup", module + "/reuseport", module + "/rlimit", module + "/sigctl"}
+	for name, may := range map[string][]string{
+		"affinity":  sys,
+		"rlimit":    sys,
+		"sigctl":    nil,
+		"reuseport": {sys[0], "golang.org/x/net/bpf"},
+		"procgroup": {sys[0], module + "/affinity"},
+		"pack":      append([]string{sys[0], "golang.org/x/net/bpf", module + "/internal/cgroup", module + "/internal/fdmsg"}, concerns...),
+	} {
+		for _, goos := range []string{"linux", "darwin", "freebsd", "windows"} {
+			cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./"+name)
+			cmd.Env = append(cmd.Environ(), "GOOS="+goos, "CGO_ENABLED=0")
+			out, err := cmd.Output()
+			if err != nil {
+				t.Fatalf("go list ./%s: %v", name, err)
+			}
+			allowed := " " + strings.Join(append(may, module+"/"+name), " ") + " "
+			for dep := range strings.FieldsSeq(string(out)) {
+				if !strings.Contains(allowed, " "+dep+" ") {
+					t.Errorf("%s on %s links %s", name, goos, dep)
+				}
+			}
+		}
+	}
+}
