@@ -45,7 +45,7 @@ func init() {
 func threads(t *testing.T, start func(*exec.Cmd) error) (pid int, line string) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), asThreads+"=1", "GOMAXPROCS=")
+	cmd.Env = append(os.Environ(), asThreads+"=1", "GOMAXPROCS=", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -79,7 +79,7 @@ func run(t *testing.T, name string, args ...string) (addresses []string) {
 			t.Fatalf("%s ended: %v", name, err)
 		}
 		if m := listening.FindStringSubmatch(line); m != nil {
-			for _, word := range strings.Fields(m[1] + m[2]) {
+			for word := range strings.FieldsSeq(m[1] + m[2]) {
 				if word != "tcp" && word != "unix" {
 					addresses = append(addresses, word)
 				}

@@ -34,10 +34,9 @@ func (p *Pack) runInline(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	own.quiesce()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), workerShutdownTimeout(p.config.ShutdownTimeout))
 	defer cancel()
-	if cut := s.drain(deadline, true, func() {}); cut > 0 {
+	if cut := s.drain(deadline, drainOptions{quiesce: func() error { return own.quiesce(0) }}); cut > 0 {
 		log.Warn("connections were cut at ShutdownTimeout", "connections", cut)
 	}
 	return err

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 
 // program is a running pack.
 type program struct {
-	t    *testing.T
+	t    testing.TB
 	cmd  *exec.Cmd
 	mark string
 
@@ -58,12 +58,13 @@ type record map[string]any
 func (r record) msg() string { return fmt.Sprint(r["msg"]) }
 
 // start starts a program; change may adapt the command before.
-func start(t *testing.T, name string, change func(*exec.Cmd), args ...string) *program {
+func start(t testing.TB, name string, change func(*exec.Cmd), args ...string) *program {
 	t.Helper()
 	p := &program{t: t, mark: fmt.Sprintf("%s %s-%d-%d", name, t.Name(), os.Getpid(), time.Now().UnixNano())}
 	p.grown.L = &p.mu
 	p.cmd = exec.Command(os.Args[0], args...)
-	p.cmd.Env = append(os.Environ(), asProgram+"="+p.mark)
+	// Under the race detector a program would sleep for a second before it exits.
+	p.cmd.Env = append(os.Environ(), asProgram+"="+p.mark, "GORACE=atexit_sleep_ms=0")
 	stderr, theirs, err := os.Pipe() // not StderrPipe: Wait must not close it before the workers have
 	if err != nil {
 		t.Fatal(err)
@@ -202,24 +203,32 @@ func (p *program) count(msg string) (n int) {
 }
 
 // addresses waits until the pack is up and returns what it listens on, "network address" each.
-func (p *program) addresses() (all []string) {
+func (p *program) addresses() []string {
 	p.t.Helper()
-	for _, a := range p.logged(1, "pack is up")["listening"].([]any) {
+	return p.listeningOn("pack is up")
+}
+
+// listeningOn waits for the record that tells what the program listens on.
+func (p *program) listeningOn(msg string) (all []string) {
+	p.t.Helper()
+	for _, a := range p.logged(1, msg)["listening"].([]any) {
 		all = append(all, a.(string))
 	}
 	return all
 }
 
+// listening returns the first of it.
+func (p *program) listening(msg string) (network, address string) {
+	p.t.Helper()
+	network, address, _ = strings.Cut(p.listeningOn(msg)[0], " ")
+	return network, address
+}
+
 // address returns the only TCP address that it listens on.
 func (p *program) address() string {
 	p.t.Helper()
-	for _, a := range p.addresses() {
-		if address, ok := strings.CutPrefix(a, "tcp "); ok {
-			return address
-		}
-	}
-	p.t.Fatal("the pack listens on no TCP address")
-	return ""
+	_, address := p.listening("pack is up")
+	return address
 }
 
 func (p *program) signal(s os.Signal) {

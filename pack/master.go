@@ -229,6 +229,12 @@ func (m *masterState) serve(p *procgroup.Process, conn *net.UnixConn) {
 			p.Ready()
 		case msgFailed:
 			p.Fail(&workerError{msg.Error})
+		case msgLast:
+			answer := message{Type: msgQuiet}
+			if err := m.sockets.quiesce(p.ID); err != nil {
+				answer.Error = err.Error()
+			}
+			l.send(answer)
 		case msgClosed:
 			m.socketsClosed(p)
 		case msgEnd:
@@ -263,7 +269,6 @@ func (m *masterState) terminate(p *procgroup.Process) error {
 	if l == nil {
 		return nil // serve will ask
 	}
-	l.conn.SetWriteDeadline(time.Now().Add(time.Second))
 	return l.send(message{Type: msgDrain, Final: final})
 }
 
@@ -324,7 +329,6 @@ func (m *masterState) beginStop(why error) {
 	m.stopping = true
 	m.begun = time.Now()
 	m.log.Info("stopping", "reason", why, "workers", len(m.links), "timeout", m.config.ShutdownTimeout)
-	m.sockets.quiesce()
 }
 
 // socketsClosed notes that a draining worker has closed its sockets.

@@ -1,6 +1,7 @@
 package pack_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -160,4 +161,57 @@ func TestWorkersEnvironment(t *testing.T) {
 	}
 	resp.Body.Close()
 	p.stop()
+}
+
+// TestQuotaOfAnAncestor runs a pack in a control group whose parent may use half a CPU.
+func TestQuotaOfAnAncestor(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("making control groups takes root")
+	}
+	allowed(t, 2)
+	procs := limitedGroup(t)
+	p := start(t, "http", func(c *exec.Cmd) {
+		c.Args = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, procs, c.Path}, c.Args[1:]...)
+		c.Path = "/bin/sh"
+	})
+	up := p.logged(1, "pack is up")
+	if up["workers"] != 1.0 || !strings.HasPrefix(fmt.Sprint(up["unpinned"]), "the processor quota is 0.5 of ") {
+		t.Errorf("%v; want one worker, not pinned", up)
+	}
+	if _, said := answers(t, load(p, 1, 1).Run(t.Context())); !strings.HasSuffix(said[0], "pinned=false procs=1") {
+		t.Errorf("%q", said)
+	}
+	p.stop()
+}
+
+// limitedGroup makes a control group whose parent has a quota of half a CPU, and returns its file of processes.
+func limitedGroup(t *testing.T) string {
+	t.Helper()
+	var errs []error
+	for _, v := range []struct{ root, file, limit string }{
+		{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "50000"},
+		{"/sys/fs/cgroup", "cpu.max", "50000 100000"},
+	} {
+		parent := fmt.Sprintf("%s/gopherpack-test-%d", v.root, os.Getpid())
+		group := parent + "/sub"
+		err := os.Mkdir(parent, 0o755)
+		if err == nil {
+			t.Cleanup(func() { os.Remove(parent) })
+			err = os.Mkdir(group, 0o755)
+		}
+		if err == nil {
+			t.Cleanup(func() { os.Remove(group) })
+			var f *os.File
+			if f, err = os.OpenFile(parent+"/"+v.file, os.O_WRONLY, 0); err == nil { // the kernel makes it
+				_, err = f.WriteString(v.limit)
+				f.Close()
+			}
+		}
+		if err == nil {
+			return group + "/cgroup.procs"
+		}
+		errs = append(errs, err)
+	}
+	t.Skip(errors.Join(errs...))
+	return ""
 }

@@ -193,6 +193,7 @@ func lazyProgram() error {
 func hooksProgram() error {
 	c, address := configFlags()
 	fail := flag.String("fail", "", "")
+	pause := flag.Duration("pause", 0, "")
 	flag.Parse()
 	hook := func(name string) func(context.Context) error {
 		return func(context.Context) error {
@@ -206,7 +207,10 @@ func hooksProgram() error {
 	}
 	c.OnStart = hook("OnStart")
 	c.OnWorkerStart = hook("OnWorkerStart")
-	c.OnShutdown = func(ctx context.Context) { hook("OnShutdown")(ctx) }
+	c.OnShutdown = func(ctx context.Context) {
+		hook("OnShutdown")(ctx)
+		time.Sleep(*pause)
+	}
 	return serve(c, *address, &http.Server{Handler: handler()})
 }
 

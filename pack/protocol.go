@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/gopherpack/gopherpack/internal/fdmsg"
 )
@@ -23,6 +24,7 @@ const (
 	msgListen messageType = "listen" // asks for its socket: Endpoint; the answer is msgSocket or msgRefused
 	msgReady  messageType = "ready"  // it accepts on every socket that it asked for
 	msgFailed messageType = "failed" // it ends because of Error
+	msgLast   messageType = "last"   // when draining: it serves what is queued, and then closes; the answer is msgQuiet
 	msgClosed messageType = "closed" // when draining: it has closed all its sockets
 	msgEnd    messageType = "end"    // last: it has drained; Cut connections were left and are cut
 
@@ -30,6 +32,7 @@ const (
 	msgSocket  messageType = "socket"  // a descriptor comes with it
 	msgRefused messageType = "refused" // there is no such socket, because of Error
 	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets
+	msgQuiet   messageType = "quiet"   // no new connections come to its sockets, unless there is an Error
 )
 
 // message is one message. Fields that a type does not name are empty, fields and types that a receiver does not
@@ -60,6 +63,9 @@ type link struct {
 	sending sync.Mutex
 }
 
+// sendTimeout is how long the other side may leave the socket's buffer full. Neither waits for one that hangs.
+const sendTimeout = time.Second
+
 func (l *link) send(m message, files ...syscall.Conn) error {
 	body, err := json.Marshal(m)
 	if err != nil {
@@ -67,6 +73,7 @@ func (l *link) send(m message, files ...syscall.Conn) error {
 	}
 	l.sending.Lock()
 	defer l.sending.Unlock()
+	l.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
 	return fdmsg.Write(l.conn, body, files...)
 }
 

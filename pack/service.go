@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopherpack/gopherpack/rlimit"
@@ -82,17 +83,25 @@ func (s *service) serve(h handle, l *listener) {
 	})
 }
 
-// queueEmpty is how long a queue must stay empty to count as empty, when connections may be under way; and
-// queueLimit is when it does not matter any more.
+// queueEmpty is how long a queue must stay empty to count as empty: a handshake may be under way. queueLimit is
+// how long that may take where new connections cannot be kept out.
 const (
 	queueEmpty = 20 * time.Millisecond
 	queueLimit = time.Second
 )
 
+// drainOptions is how a service is drained.
+type drainOptions struct {
+	// quiesce is set if nobody takes over the sockets, so that what is queued on them must be served before
+	// they are closed. It keeps new connections out, or says why it cannot.
+	quiesce func() error
+	// closed, if set, is called when the sockets are closed.
+	closed func()
+}
+
 // drain stops accepting and finishes what is there until ctx ends, then cuts the rest and returns how many
-// connections that were. If final, nobody takes over the sockets, and what is queued on them is served too.
-// closed is called when the sockets are closed.
-func (s *service) drain(ctx context.Context, final bool, closed func()) (cut int) {
+// connections that were.
+func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	if hook := s.pack.config.OnShutdown; hook != nil {
 		hook(ctx)
 	}
@@ -101,37 +110,46 @@ func (s *service) drain(ctx context.Context, final bool, closed func()) (cut int
 			h.beginDrain()
 		}
 	})
-	for _, l := range s.listeners {
-		if final {
-			l.finish(queueEmpty)
-			defer time.AfterFunc(queueLimit, func() { l.Close() }).Stop()
-		} else {
-			l.Close()
-		}
+	s.closeListeners(ctx, o.quiesce)
+	if o.closed != nil {
+		o.closed()
 	}
-	s.waitForServe(ctx)
-	for _, l := range s.listeners {
-		l.Close()
-	}
-	closed()
 	var stopping sync.WaitGroup
-	var mu sync.Mutex
+	var total atomic.Int64
 	s.eachServer(func(i int, server Server) {
 		stopping.Go(func() {
-			err := server.Shutdown(ctx)
-			if err == nil {
-				return
+			if err := server.Shutdown(ctx); err != nil {
+				left := s.openConnections(i, server)
+				total.Add(int64(left))
+				s.log.Debug("server did not finish", "endpoint", s.listeners[i].endpoint.String(), "error", err, "connections", left)
+				server.Close()
 			}
-			left := s.openConnections(i, server)
-			mu.Lock()
-			cut += left
-			mu.Unlock()
-			s.log.Debug("server did not finish", "endpoint", s.pack.handles[i].endpoint.String(), "error", err, "connections", left)
-			server.Close()
 		})
 	})
 	stopping.Wait()
-	return cut
+	return int(total.Load())
+}
+
+// closeListeners closes the listeners, after what is queued on them was accepted if quiesce is set, and waits
+// until every Serve has returned: until then a connection may be on its way from accept to where its server
+// knows of it.
+func (s *service) closeListeners(ctx context.Context, quiesce func() error) {
+	if quiesce != nil {
+		limited, cancel := ctx, func() {}
+		if err := quiesce(); err != nil {
+			s.log.Debug("new connections cannot be kept out", "error", err)
+			limited, cancel = context.WithTimeout(ctx, queueLimit)
+		}
+		for _, l := range s.listeners {
+			l.finish(queueEmpty)
+		}
+		s.waitForServe(limited)
+		cancel()
+	}
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	s.waitForServe(ctx)
 }
 
 // waitForServe waits until every Serve has returned: until then a connection may be on its way from accept to

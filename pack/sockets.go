@@ -173,20 +173,19 @@ func (s *sockets) addresses() []string {
 	return all
 }
 
-// quiesce keeps new connections out, as far as can be, so that those that are queued can be served before the
-// sockets are closed for good.
-func (s *sockets) quiesce() {
+// quiesce keeps new connections out of a worker's sockets, so that those that are queued can be served before
+// the sockets are closed for good. The error says why connections may still come.
+func (s *sockets) quiesce(worker int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var errs []error
 	for _, set := range s.open {
-		for _, l := range set.listeners {
-			if tcp, ok := l.(*net.TCPListener); ok {
-				// Without the right to, connections that come in the last moment are reset.
-				_ = reuseport.Quiesce(tcp)
-			}
+		if tcp, ok := set.listeners[worker%len(set.listeners)].(*net.TCPListener); ok {
+			errs = append(errs, reuseport.Quiesce(tcp))
 		}
 		set.unlink()
 	}
+	return errors.Join(errs...)
 }
 
 // close closes the sockets, for good.

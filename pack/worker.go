@@ -28,7 +28,8 @@ func (r *stopRequest) Error() string { return r.why.Error() }
 // workerState is a worker's side of the control socket.
 type workerState struct {
 	link
-	answers chan answer // to the requests of this worker, in order
+	answers chan answer  // to the requests for sockets, in order
+	quiet   chan message // the answer to msgLast
 	stop    context.CancelCauseFunc
 }
 
@@ -50,7 +51,7 @@ func (p *Pack) runWorker(ctx context.Context, r role) error {
 	ctx, release := sigctl.Context(ctx, stopSignals...)
 	defer release()
 
-	w := &workerState{link: link{conn: r.lifeline}, answers: make(chan answer), stop: stop}
+	w := &workerState{link: link{conn: r.lifeline}, answers: make(chan answer), quiet: make(chan message, 1), stop: stop}
 	go w.receiveAll(ctx)
 	w.send(message{Type: msgHello, Version: protocolVersion})
 
@@ -69,23 +70,48 @@ func (p *Pack) runWorker(ctx context.Context, r role) error {
 			return err
 		}
 	}
-	var request stopRequest
+	options := drainOptions{closed: func() { w.send(message{Type: msgClosed}) }}
 	if asked, ok := errors.AsType[*stopRequest](context.Cause(ctx)); ok {
-		request = *asked
-	}
-	if request.final && errors.Is(request.why, errMasterGone) {
-		log.Warn("the master is gone, stopping")
-		for _, l := range s.listeners { // the master quiesces its own sockets
-			if tcp, ok := l.Listener.(*net.TCPListener); ok {
-				_ = reuseport.Quiesce(tcp)
-			}
+		switch {
+		case errors.Is(asked.why, errMasterGone):
+			log.Warn("the master is gone, stopping")
+			options.quiesce = s.quiesceOwn
+		case asked.final:
+			options.quiesce = w.quiesce
 		}
 	}
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), workerShutdownTimeout(p.config.ShutdownTimeout))
 	defer cancel()
-	cut := s.drain(deadline, request.final, func() { w.send(message{Type: msgClosed}) })
+	cut := s.drain(deadline, options)
 	w.send(message{Type: msgEnd, Cut: cut})
 	return nil
+}
+
+// quiesceOwn keeps new connections out of this worker's sockets, as the master does where there is one.
+func (s *service) quiesceOwn() error {
+	var errs []error
+	for _, l := range s.listeners {
+		if tcp, ok := l.Listener.(*net.TCPListener); ok {
+			errs = append(errs, reuseport.Quiesce(tcp))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// quiesce asks the master, which has more rights, to keep new connections out of this worker's sockets.
+func (w *workerState) quiesce() error {
+	if err := w.send(message{Type: msgLast}); err != nil {
+		return err
+	}
+	select {
+	case m := <-w.quiet:
+		if m.Error != "" {
+			return errors.New(m.Error)
+		}
+		return nil
+	case <-time.After(queueLimit):
+		return errors.New("the master does not answer")
+	}
 }
 
 // workerShutdownTimeout leaves a worker a little less than the master waits for it, so that it can still tell
@@ -110,6 +136,11 @@ func (w *workerState) receiveAll(ctx context.Context) {
 		switch m.Type {
 		case msgDrain:
 			w.stop(&stopRequest{why: errors.New("the master asked to"), final: m.Final})
+		case msgQuiet:
+			select {
+			case w.quiet <- m:
+			default:
+			}
 		case msgSocket, msgRefused:
 			select {
 			case w.answers <- answer{m, files}:

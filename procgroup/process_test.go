@@ -116,7 +116,7 @@ func signaled() {
 func command(helper string) func(int) (*exec.Cmd, error) {
 	return func(int) (*exec.Cmd, error) {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), asHelper+"="+helper)
+		cmd.Env = append(os.Environ(), asHelper+"="+helper, "GORACE=atexit_sleep_ms=0")
 		cmd.Stderr = os.Stderr
 		return cmd, nil
 	}

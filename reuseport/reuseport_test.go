@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/gopherpack/gopherpack/reuseport"
@@ -82,26 +80,6 @@ func TestErrors(t *testing.T) {
 		}
 		if tt.as != nil && !errors.As(tt.err, tt.as) {
 			t.Errorf("%v is not a %T", tt.err, tt.as)
-		}
-	}
-}
-
-func TestUnsupported(t *testing.T) {
-	if runtime.GOOS == "linux" {
-		t.Skip("Linux has all of it")
-	}
-	_, err := reuseport.ListenGroup(t.Context(), "tcp", "localhost:0", 2)
-	_, perr := reuseport.ListenPacketGroup(t.Context(), "udp", "localhost:0", 2)
-	l, lerr := net.Listen("tcp", "localhost:0")
-	if lerr != nil {
-		t.Fatal(lerr)
-	}
-	defer l.Close()
-	_, cpu := reuseport.IncomingCPU(l.(syscall.Conn))
-	attach := reuseport.AttachCPU(l.(syscall.Conn), map[int]int{0: 0})
-	for _, err := range []error{err, perr, cpu, attach, reuseport.Detach(l.(syscall.Conn))} {
-		if !errors.Is(err, errors.ErrUnsupported) {
-			t.Errorf("%v; want errors.ErrUnsupported", err)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func run(t *testing.T, soft, hard, do string) (string, error) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/bin/sh", "-c", "ulimit -Sn "+soft+" && ulimit -Hn "+hard+" && exec "+strconv.Quote(exe))
-	cmd.Env = append(os.Environ(), asChild+"="+do)
+	cmd.Env = append(os.Environ(), asChild+"="+do, "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.Output()
 	return string(out), err
 }

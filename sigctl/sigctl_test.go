@@ -73,7 +73,7 @@ func TestContextStopAndParent(t *testing.T) {
 
 func TestSecondSignalKills(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), asHelper+"=1")
+	cmd.Env = append(os.Environ(), asHelper+"=1", "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,202 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/pack"
+)
+
+func TestHooks(t *testing.T) {
+	p := start(t, "hooks", nil, "-workers=3")
+	p.addresses()
+	p.stop()
+	for name, want := range map[string]int{"OnStart": 1, "OnWorkerStart": 3, "OnShutdown": 3} {
+		if n := p.count("hook " + name); n != want {
+			t.Errorf("%s was called %d times, want %d", name, n, want)
+		}
+	}
+	on := p.logged(1, "hook OnStart")
+	if on["isMaster"] != true || on["isWorker"] != false {
+		t.Errorf("OnStart: %v, want it in the master", on)
+	}
+	if w := p.logged(1, "hook OnWorkerStart"); w["isMaster"] != false || w["isWorker"] != true {
+		t.Errorf("OnWorkerStart: %v, want it in a worker", w)
+	}
+}
+
+// TestServesDuringOnShutdown has OnShutdown take its time, as one does that waits for a load balancer to notice.
+func TestServesDuringOnShutdown(t *testing.T) {
+	p := start(t, "hooks", nil, "-workers=2", "-pause=1500ms")
+	l := load(p, 4, 20)
+	p.signal(syscall.SIGTERM)
+	p.logged(2, "hook OnShutdown")
+	if r := l.Run(t.Context()); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	if status := p.wait(10 * time.Second); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+func TestUnixSocket(t *testing.T) {
+	path := t.TempDir() + "/socket"
+	stale, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.(*net.UnixListener).SetUnlinkOnClose(false)
+	stale.Close() // the file is still there
+	p := start(t, "http", nil, "-address=unix "+path)
+	p.addresses()
+	l := loadOn("unix", path, 8, 50)
+	r := l.Run(t.Context())
+	if pids, _ := answers(t, r); r.Failed() != 0 || len(pids) != len(p.workers()) {
+		t.Errorf("%v by workers %v", r, pids)
+	}
+	syscall.Kill(p.workers()[0], syscall.SIGKILL)
+	p.logged(1, "worker ready")
+	if r := l.Run(t.Context()); r.Failed() != 0 {
+		t.Errorf("after a worker was replaced: %v", r)
+	}
+	p.stop()
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestManyEndpoints(t *testing.T) {
+	path := t.TempDir() + "/socket"
+	p := start(t, "many", nil, "-address="+path)
+	addresses := p.addresses()
+	if len(addresses) != 4 {
+		t.Fatalf("listening on %q, want four", addresses)
+	}
+	got := map[string]int{}
+	for _, a := range addresses {
+		network, address, _ := strings.Cut(a, " ")
+		r := loadOn(network, address, 4, 5).Run(t.Context())
+		if r.Failed() != 0 {
+			t.Errorf("%s: %v", a, r)
+		}
+		for body, n := range r.Bodies {
+			got[body] += n
+		}
+	}
+	if want := "map[first:20 same:40 second:20]"; fmt.Sprint(got) != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+	p.stop()
+}
+
+func TestLazyServers(t *testing.T) {
+	p := start(t, "lazy", nil)
+	r := load(p, 8, 20).Run(t.Context())
+	if pids, _ := answers(t, r); r.Failed() != 0 || len(pids) != len(p.workers()) {
+		t.Errorf("%v by %v", r, pids)
+	}
+	p.stop()
+}
+
+// TestInline runs the pack as one process, by the environment and by the field.
+func TestInline(t *testing.T) {
+	for _, args := range [][]string{nil, {"-inline"}} {
+		p := start(t, "lazy", func(c *exec.Cmd) {
+			if args == nil {
+				c.Env = append(c.Env, "GOPHERPACK_INLINE=1")
+			}
+		}, args...)
+		if args != nil { // IsMaster cannot know of the field
+			p.cmd.Process.Kill()
+			p.wait(5 * time.Second)
+			p = start(t, "http", nil, args...)
+		}
+		network, address := p.listening("pack serves in line, in one process")
+		slow := loadOn(network, address, 5, 1)
+		slow.Path = "/slow"
+		u := apply(t, slow)
+		u.until(&u.sent, 5)
+		if n := len(p.workers()); n != 0 {
+			t.Errorf("it has %d workers", n)
+		}
+		p.stop()
+		if r := u.finish(); r.Failed() != 0 {
+			t.Errorf("%v", r)
+		}
+	}
+}
+
+// TestRunHere runs a pack in line within this process, as a user's own test would.
+func TestRunHere(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	p := pack.New(pack.Config{Inline: true})
+	path := filepath.Join(t.TempDir(), "socket")
+	p.Handle("unix", path, &http.Server{Handler: handler()})
+	result := make(chan error, 1)
+	go func() { result <- p.Run(ctx) }()
+	for range 1000 {
+		if c, err := net.Dial("unix", path); err == nil {
+			c.Close()
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if r := loadOn("unix", path, 2, 5).Run(t.Context()); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	cancel()
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+	if err := p.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "called before") {
+		t.Errorf("a second Run: %v", err)
+	}
+	if !pack.IsMaster() {
+		t.Error("this process is not the master")
+	}
+	if _, ok := pack.WorkerID(); ok {
+		t.Error("this process is a worker")
+	}
+	if _, ok := pack.WorkerCPU(); ok {
+		t.Error("this process is pinned")
+	}
+}
+
+// TestStrayIdentity starts a program whose environment claims that it is a worker, but that no master started.
+func TestStrayIdentity(t *testing.T) {
+	p := start(t, "http", func(c *exec.Cmd) {
+		c.Env = append(c.Env, "GOPHERPACK_IDENTITY=id=0 generation=1 cpus=0", "PROCGROUP_LIFELINE=3,1")
+	})
+	if r := load(p, 4, 5).Run(t.Context()); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.stop()
+}
+
+func TestMaskOfOneCPUAndMoreWorkers(t *testing.T) {
+	allowed(t, 1)
+	first, _ := allowed(t, 1).First()
+	p := start(t, "http", nil, "-workers=3", fmt.Sprintf("-cpus=%s", affinity.Of(first)))
+	if n := len(p.workers()); p.address() != "" && len(p.workers()) != 3 {
+		t.Errorf("%d workers", n)
+	}
+	for _, pid := range p.workers() {
+		if got := masks(t, pid); len(got) != 1 || !got[fmt.Sprint(first)] {
+			t.Errorf("masks %v", got)
+		}
+	}
+	p.stop()
+}

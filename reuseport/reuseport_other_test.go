@@ -1,0 +1,29 @@
+//go:build !linux
+
+package reuseport_test
+
+import (
+	"errors"
+	"net"
+	"syscall"
+	"testing"
+
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+func TestUnsupported(t *testing.T) {
+	_, err := reuseport.ListenGroup(t.Context(), "tcp", "localhost:0", 2)
+	_, perr := reuseport.ListenPacketGroup(t.Context(), "udp", "localhost:0", 2)
+	l, lerr := net.Listen("tcp", "localhost:0")
+	if lerr != nil {
+		t.Fatal(lerr)
+	}
+	defer l.Close()
+	_, cpu := reuseport.IncomingCPU(l.(syscall.Conn))
+	attach := reuseport.AttachCPU(l.(syscall.Conn), map[int]int{0: 0})
+	for _, err := range []error{err, perr, cpu, attach, reuseport.Detach(l.(syscall.Conn))} {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%v; want errors.ErrUnsupported", err)
+		}
+	}
+}
