@@ -12,10 +12,8 @@ func (p *Pack) runInline(ctx context.Context) error {
 	log := p.config.Logger
 	ctx, release := sigctl.Context(ctx, stopSignals...)
 	defer release()
-	if hook := p.config.OnStart; hook != nil {
-		if err := hook(ctx); err != nil {
-			return onStartError(err)
-		}
+	if err := onStart(ctx, p.config.OnStart); err != nil {
+		return err
 	}
 	own := &sockets{workers: 1}
 	defer own.close()

@@ -7,15 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/procgroup"
 	"github.com/gopherpack/gopherpack/sigctl"
 )
@@ -99,10 +95,8 @@ func (m *masterState) run(ctx context.Context) error {
 	endSignals, forced := m.handleSignals(stop)
 	defer endSignals()
 
-	if hook := m.config.OnStart; hook != nil {
-		if err := hook(ctx); err != nil {
-			return onStartError(err)
-		}
+	if err := onStart(ctx, m.config.OnStart); err != nil {
+		return err
 	}
 	// The group is told to stop after everything is ready for that.
 	groupCtx, stopGroup := context.WithCancel(context.WithoutCancel(ctx))
@@ -129,21 +123,22 @@ func (m *masterState) run(ctx context.Context) error {
 	return nil
 }
 
-// handleSignals has signals stop the pack, until end is called. forced tells whether there was a second one.
+// handleSignals has signals stop the pack, until end is called. forced tells whether there was a second one. A
+// third has the effect that it has by default, in case that even killing the workers does not end the stop.
 func (m *masterState) handleSignals(stop context.CancelCauseFunc) (end func(), forced *atomic.Bool) {
 	forced = new(atomic.Bool)
+	ctx, cancel := context.WithCancel(context.Background())
 	mux := sigctl.Mux{Actions: []sigctl.Action{{
 		Name:    "stop",
 		Signals: stopSignals,
 		Do:      func(_ context.Context, s os.Signal) { stop(&sigctl.Error{Signal: s}) },
 		Again: func() {
-			if !forced.Swap(true) {
-				m.log.Warn("second signal, killing the workers")
-			}
+			forced.Store(true)
+			m.log.Warn("second signal, killing the workers")
 			m.group.Kill()
+			cancel()
 		},
 	}}}
-	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -152,54 +147,21 @@ func (m *masterState) handleSignals(stop context.CancelCauseFunc) (end func(), f
 	return func() { cancel(); <-done }, forced
 }
 
-func onStartError(err error) error { return fmt.Errorf("OnStart: %w", err) }
+// onStart calls the hook, if there is one. That it gives up because it was told to stop is no failure.
+func onStart(ctx context.Context, hook func(context.Context) error) error {
+	if hook == nil {
+		return nil
+	}
+	if err := hook(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("OnStart: %w", err)
+	}
+	return nil
+}
 
 // workerError is why a worker could not serve, in its own words.
 type workerError struct{ text string }
 
 func (e *workerError) Error() string { return e.text }
-
-// command returns the command of a worker: this executable, with the same arguments.
-func (m *masterState) command(id int) (*exec.Cmd, error) {
-	exe, err := executable()
-	if err != nil {
-		return nil, err
-	}
-	cpus := m.plan.cpus(id)
-	who := identity{id: id, generation: generation, cpus: cpus}
-	return &exec.Cmd{
-		Path:        exe,
-		Args:        os.Args,
-		Env:         append(workerEnv(m.plan, id), identityEnv+"="+who.String()),
-		Stdout:      os.Stdout,
-		Stderr:      os.Stderr,
-		SysProcAttr: m.attr,
-	}, nil
-}
-
-// workerEnv returns the environment of this process with the GOMAXPROCS that a worker needs. One that is pinned
-// needs none, since it sees its own CPUs alone; the operator's was meant for the whole program, and plan has
-// regarded it.
-func workerEnv(p plan, id int) []string {
-	var env []string
-	for _, entry := range os.Environ() {
-		if name, _, _ := strings.Cut(entry, "="); name != "GOMAXPROCS" {
-			env = append(env, entry)
-		}
-	}
-	if p.unpinned != "" {
-		env = append(env, "GOMAXPROCS="+strconv.Itoa(max(1, p.shares[id].Len())))
-	}
-	return env
-}
-
-// start starts a worker on its CPUs.
-func (m *masterState) start(id int, cmd *exec.Cmd) error {
-	if cpus := m.plan.cpus(id); cpus.Len() > 0 {
-		return affinity.Do(cpus, cmd.Start)
-	}
-	return cmd.Start()
-}
 
 // serve is the master's side of one worker's control socket.
 func (m *masterState) serve(p *procgroup.Process, conn *net.UnixConn) {

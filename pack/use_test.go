@@ -102,6 +102,23 @@ func TestManyEndpoints(t *testing.T) {
 	p.stop()
 }
 
+// TestFiles starts a pack with a low soft limit of open files. The Go runtime raises it by itself, to one less than
+// the hard one.
+func TestFiles(t *testing.T) {
+	for _, tt := range []struct{ files, want string }{{"0", "300"}, {"200", "299"}} {
+		p := start(t, "http", func(c *exec.Cmd) {
+			c.Args = append([]string{"sh", "-c", `ulimit -Sn 100 && ulimit -Hn 300 && exec "$0" "$@"`, c.Path}, c.Args[1:]...)
+			c.Path = "/bin/sh"
+		}, "-files="+tt.files)
+		l := load(p, 2, 5)
+		l.Path = "/files"
+		if r := l.Run(t.Context()); r.Bodies[tt.want] != 10 {
+			t.Errorf("-files=%s: workers have limits %v, want %s", tt.files, r.Bodies, tt.want)
+		}
+		p.stop()
+	}
+}
+
 func TestLazyServers(t *testing.T) {
 	p := start(t, "lazy", nil)
 	r := load(p, 8, 20).Run(t.Context())
