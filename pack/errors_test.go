@@ -63,7 +63,7 @@ func TestFailures(t *testing.T) {
 		{name: "environment: placement", program: "http", env: []string{"GOPHERPACK_PLACEMENT=moon"}, want: "want cpu, core, cache or node"},
 		{name: "environment: inline", program: "http", env: []string{"GOPHERPACK_INLINE=perhaps"}, want: "want 0 or 1"},
 
-		{name: "worker panics", program: "broken", args: []string{"-how=panic"}, want: "pack: the first worker failed before it was ready: exit status 2"},
+		{name: "worker panics", program: "broken", args: []string{"-how=panic"}, want: "pack: a worker failed before it was ready: exit status 2"},
 		{name: "worker exits", program: "broken", args: []string{"-how=exit"}, want: "before it was ready: ended by itself, with exit status 0"},
 		{name: "worker hangs", program: "broken", args: []string{"-how=hang", "-ready=300ms"}, want: "killed: not ready within 300ms"},
 		{name: "nothing to serve", program: "broken", args: []string{"-how=nothing"}, want: "pack: there is nothing to serve: call Handle before Run"},

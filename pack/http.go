@@ -18,9 +18,9 @@ import (
 // clients by "Connection: close" to use a new connection for the next.
 type httpServer struct {
 	*http.Server
-	drainDelay time.Duration // how long idle connections are left open for a next request
-	secure     bool          // serve TLS; decided before net/http sets a TLSConfig of its own
+	secure     bool // serve TLS; decided before net/http sets a TLSConfig of its own
 	draining   atomic.Bool
+	drainDelay time.Duration // how long idle connections are left open for a next request; set by beginDrain
 	prepare    sync.Once
 
 	mu      sync.Mutex
@@ -156,11 +156,13 @@ func (h *httpServer) tell() {
 }
 
 // beginDrain makes every further response ask the client to close. It is called while the server still accepts.
-func (h *httpServer) beginDrain() { h.draining.Store(true) }
+func (h *httpServer) beginDrain(delay time.Duration) {
+	h.drainDelay = delay
+	h.draining.Store(true)
+}
 
 // Shutdown finishes what is there. The listeners are closed and Serve has returned.
 func (h *httpServer) Shutdown(ctx context.Context) error {
-	h.draining.Store(true)
 	begun := time.Now()
 	for wait := h.holdUp(begun); wait > 0; wait = h.holdUp(begun) {
 		timer := time.NewTimer(wait)

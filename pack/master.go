@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,26 +17,24 @@ import (
 	"github.com/gopherpack/gopherpack/sigctl"
 )
 
-// generation is that of a master that was not upgraded.
-const generation = 1
-
 // masterState is the state of a running master.
 type masterState struct {
 	config  Config
 	log     *slog.Logger
 	plan    plan
 	sockets sockets
-	group   *procgroup.Group
-	begun   time.Time
 	attr    *syscall.SysProcAttr // of the workers
+	running sync.WaitGroup       // generations
 
-	mu       sync.Mutex // group's and the workers' goroutines share what follows
-	links    map[*procgroup.Process]*link
-	ready    map[int]bool // workers that are
-	settled  bool         // all of them were once
-	stopping bool
-	closed   map[*procgroup.Process]bool // when stopping: have closed their sockets
-	cut      int
+	mu          sync.Mutex // the goroutines of the groups and of the workers' links share what follows
+	begun       time.Time  // the start, then the stop
+	live        []*generation
+	generations int         // how many there have been
+	current     *generation // whose workers accept
+	links       map[*procgroup.Process]*link
+	stopping    bool
+	closed      map[*procgroup.Process]bool // when draining: have closed their sockets
+	cut         int                         // connections, in the stop
 }
 
 func (p *Pack) runMaster(ctx context.Context) error {
@@ -44,7 +43,6 @@ func (p *Pack) runMaster(ctx context.Context) error {
 		log:    p.config.Logger,
 		begun:  time.Now(),
 		links:  map[*procgroup.Process]*link{},
-		ready:  map[int]bool{},
 		closed: map[*procgroup.Process]bool{},
 	}
 	if err := m.prepare(); err != nil {
@@ -56,6 +54,8 @@ func (p *Pack) runMaster(ctx context.Context) error {
 			return err
 		}
 	}
+	p.master.Store(m)
+	defer p.master.Store(nil)
 	return m.run(ctx)
 }
 
@@ -78,67 +78,59 @@ func (m *masterState) prepare() (err error) {
 	return nil
 }
 
-// run supervises the workers until ctx ends or a signal comes.
+// run starts the first generation and supervises until ctx ends or a signal comes.
 func (m *masterState) run(ctx context.Context) error {
-	m.group = &procgroup.Group{
-		Size:         m.plan.workers(),
-		Command:      m.command,
-		Start:        m.start,
-		Serve:        m.serve,
-		Event:        m.event,
-		Terminate:    m.terminate,
-		ReadyTimeout: m.config.ReadyTimeout,
-		StopTimeout:  m.config.ShutdownTimeout,
-	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	endSignals, forced := m.handleSignals(stop)
 	defer endSignals()
-
 	if err := onStart(ctx, m.config.OnStart); err != nil {
 		return err
 	}
-	// The group is told to stop after everything is ready for that.
-	groupCtx, stopGroup := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopGroup()
-	defer context.AfterFunc(ctx, func() {
-		m.beginStop(context.Cause(ctx))
-		stopGroup()
-	})()
-	err := m.group.Run(groupCtx)
+	first := m.launch(m.nextGeneration())
+	var err error
+	select {
+	case err = <-first.failed:
+	case <-ctx.Done():
+	}
+	m.beginStop(context.Cause(ctx))
+	m.running.Wait()
 	endSignals()
-	if start, ok := errors.AsType[*procgroup.StartError](err); ok {
-		if told, ok := errors.AsType[*workerError](start.Err); ok {
-			return told
-		}
-		return fmt.Errorf("the first worker failed before it was ready: %w", start.Err)
-	}
-	if err != nil {
-		return err
-	}
-	if forced.Load() {
+	switch {
+	case err != nil:
+		return startError(err)
+	case forced.Load():
 		return errors.New("stopped by force, by a second signal")
 	}
 	m.report()
 	return nil
 }
 
-// handleSignals has signals stop the pack, until end is called. forced tells whether there was a second one. A
-// third has the effect that it has by default, in case that even killing the workers does not end the stop.
+// handleSignals has signals stop and reload the pack, until end is called. forced tells whether there was a second
+// one to stop. A third has the effect that it has by default, in case that even killing does not end the stop.
 func (m *masterState) handleSignals(stop context.CancelCauseFunc) (end func(), forced *atomic.Bool) {
 	forced = new(atomic.Bool)
 	ctx, cancel := context.WithCancel(context.Background())
-	mux := sigctl.Mux{Actions: []sigctl.Action{{
-		Name:    "stop",
-		Signals: stopSignals,
-		Do:      func(_ context.Context, s os.Signal) { stop(&sigctl.Error{Signal: s}) },
-		Again: func() {
-			forced.Store(true)
-			m.log.Warn("second signal, killing the workers")
-			m.group.Kill()
-			cancel()
+	mux := sigctl.Mux{Actions: []sigctl.Action{
+		{
+			Name:    "stop",
+			Signals: stopSignals,
+			Do:      func(_ context.Context, s os.Signal) { stop(&sigctl.Error{Signal: s}) },
+			Again: func() {
+				forced.Store(true)
+				m.log.Warn("second signal, killing the workers")
+				m.killAll()
+				cancel()
+			},
 		},
-	}}}
+	}}
+	if len(reloadSignals) > 0 {
+		mux.Actions = append(mux.Actions, sigctl.Action{
+			Name:    "reload",
+			Signals: reloadSignals,
+			Do:      func(ctx context.Context, _ os.Signal) { m.reload(ctx) }, // which logs what comes of it
+		})
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -166,13 +158,6 @@ func (e *workerError) Error() string { return e.text }
 // serve is the master's side of one worker's control socket.
 func (m *masterState) serve(p *procgroup.Process, conn *net.UnixConn) {
 	l := &link{conn: conn}
-	m.mu.Lock()
-	m.links[p] = l
-	stopping := m.stopping
-	m.mu.Unlock()
-	if stopping {
-		m.terminate(p) // it was asked before there was a link
-	}
 	for {
 		msg, files, err := l.receive()
 		if err != nil {
@@ -184,7 +169,11 @@ func (m *masterState) serve(p *procgroup.Process, conn *net.UnixConn) {
 			if msg.Version != protocolVersion {
 				p.Fail(fmt.Errorf("the worker speaks version %d of the protocol, this master %d", msg.Version, protocolVersion))
 				p.Signal(os.Kill)
+				continue
 			}
+			m.mu.Lock()
+			m.links[p] = l
+			m.mu.Unlock()
 		case msgListen:
 			m.answer(p, l, msg.Endpoint)
 		case msgReady:
@@ -200,12 +189,13 @@ func (m *masterState) serve(p *procgroup.Process, conn *net.UnixConn) {
 		case msgClosed:
 			m.socketsClosed(p)
 		case msgEnd:
-			m.ended(p, msg.Cut)
+			m.wasCut(p, msg.Cut)
 		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.links, p)
+	delete(m.closed, p)
 	m.closeUnused()
 }
 
@@ -223,53 +213,19 @@ func (m *masterState) answer(p *procgroup.Process, l *link, e *endpoint) {
 	l.send(message{Type: msgSocket}, socket)
 }
 
-// terminate asks a worker to drain. A worker that does not read is not waited for.
+// terminate asks a worker to drain. One that has not come as far as Run has no sockets, and nothing to drain: the
+// group kills it for the error.
 func (m *masterState) terminate(p *procgroup.Process) error {
 	m.mu.Lock()
 	l, final := m.links[p], m.stopping
 	m.mu.Unlock()
 	if l == nil {
-		return nil // serve will ask
+		return errors.New("it has not come as far as Run")
 	}
 	return l.send(message{Type: msgDrain, Final: final})
 }
 
-// event follows the group. It is called from the group's goroutine.
-func (m *masterState) event(e procgroup.Event) {
-	log := m.log.With("worker", e.ID, "pid", e.PID)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch e.Kind {
-	case procgroup.Started:
-		log.Debug("worker started", "attempt", e.Attempt)
-	case procgroup.Ready:
-		m.ready[e.ID] = true
-		switch {
-		case m.settled:
-			log.Info("worker ready", "attempt", e.Attempt)
-		case len(m.ready) == m.plan.workers():
-			m.settled = true
-			m.announce()
-		}
-	case procgroup.Killed:
-		log.Warn("killing worker", "reason", e.Err)
-	case procgroup.Failed:
-		delete(m.ready, e.ID)
-		if e.Retry < 0 {
-			return // Run says why, or everything is being stopped
-		}
-		log.Error("worker failed", "error", e.Err, "uptime", e.Uptime.Round(time.Millisecond), "failures", e.Failures,
-			"next", e.Retry.Round(time.Millisecond))
-	case procgroup.Stopped:
-		if e.Err != nil {
-			log.Warn("worker stopped", "error", e.Err, "uptime", e.Uptime.Round(time.Millisecond))
-		} else {
-			log.Debug("worker stopped", "uptime", e.Uptime.Round(time.Millisecond))
-		}
-	}
-}
-
-// announce logs that the pack is up.
+// announce logs that the pack is up. It is called with mu locked.
 func (m *masterState) announce() {
 	args := []any{"pid", os.Getpid(), "workers", m.plan.workers()}
 	if m.plan.unpinned == "" {
@@ -284,13 +240,29 @@ func (m *masterState) announce() {
 	}
 }
 
-// beginStop prepares a graceful stop: what workers are told from now on is that nobody takes over the sockets.
+// beginStop stops all generations. Workers are told that nobody takes over their sockets. why is nil if the pack
+// never came up.
 func (m *masterState) beginStop(why error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stopping = true
 	m.begun = time.Now()
-	m.log.Info("stopping", "reason", why, "workers", len(m.links), "timeout", m.config.ShutdownTimeout)
+	if why != nil {
+		m.log.Info("stopping", "reason", why, "workers", len(m.links), "timeout", m.config.ShutdownTimeout)
+	}
+	for _, g := range m.live {
+		g.stop()
+	}
+}
+
+// killAll kills every worker.
+func (m *masterState) killAll() {
+	m.mu.Lock()
+	live := slices.Clone(m.live)
+	m.mu.Unlock()
+	for _, g := range live {
+		g.group.Kill()
+	}
 }
 
 // socketsClosed notes that a draining worker has closed its sockets.
@@ -315,8 +287,8 @@ func (m *masterState) closeUnused() {
 	m.sockets.close()
 }
 
-// ended notes what a worker had to cut.
-func (m *masterState) ended(p *procgroup.Process, cut int) {
+// wasCut notes what a worker had to cut.
+func (m *masterState) wasCut(p *procgroup.Process, cut int) {
 	m.mu.Lock()
 	m.cut += cut
 	m.mu.Unlock()

@@ -13,6 +13,9 @@
 // connections that wait in its queue: they wait for its replacement. If the master dies, however it dies, the
 // workers finish what they have and end.
 //
+// HUP reloads: new workers of the same executable start beside the old, on the same sockets, and when all of them
+// are ready the old ones drain. If they do not become ready, the old ones go on.
+//
 // TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
 // latest after ShutdownTimeout. A second signal ends it at once. Each worker is in a process group of its own,
 // so Ctrl-C reaches the master alone.
@@ -77,10 +80,15 @@ type Config struct {
 	// included; then it is killed. Default 60 s.
 	ReadyTimeout time.Duration
 
-	// DrainDelay is how long a worker that stops leaves idle HTTP connections open for a next request, which
-	// is answered with "Connection: close" (HTTP/2: GOAWAY). Set it where clients keep connections alive and
-	// do not retry. Default 0: they are closed when the worker has stopped accepting.
+	// DrainDelay is how long a worker that drains leaves idle HTTP connections open for a next request, which
+	// is answered with "Connection: close" (HTTP/2: GOAWAY), so that no client writes to a connection that is
+	// just being closed. Default, 0: 5 s, or half of ShutdownTimeout if that is less, when other workers take
+	// over, as in a reload; none when the pack stops. If it is set it holds for both.
 	DrainDelay time.Duration
+
+	// MaxGenerations is how many sets of workers there may be at once: the one that accepts, and those that
+	// still drain after reloads. If a reload would make it more, the oldest are killed. Default 4, at least 2.
+	MaxGenerations int
 
 	// User runs the workers as another user: "name", "uid", "name:group" or "uid:gid", with the user's
 	// supplementary groups if no group is given. The master, which needs the right to do so, stays what it
@@ -115,6 +123,7 @@ type Pack struct {
 	handles []handle
 	sealed  atomic.Bool // Handle comes too late
 	ran     atomic.Bool
+	master  atomic.Pointer[masterState] // while it runs, in the master
 }
 
 // handle is one call of Handle.
@@ -161,9 +170,7 @@ func (p *Pack) httpServer(srv *http.Server) *httpServer {
 			return w
 		}
 	}
-	w := newHTTPServer(srv)
-	w.drainDelay = p.config.DrainDelay
-	return w
+	return newHTTPServer(srv)
 }
 
 // Run runs the pack until ctx ends or a signal stops it, and returns nil after a graceful stop. It can be
@@ -205,6 +212,19 @@ func (p *Pack) run(ctx context.Context) error {
 	}
 }
 
+// Reload does what the signal HUP does, and returns when the new workers have taken over, or why they have not.
+// It can be called in the master while Run runs, also from OnStart's goroutines. Concurrent reloads are refused.
+func (p *Pack) Reload(ctx context.Context) error {
+	m := p.master.Load()
+	if m == nil {
+		return errors.New("pack: reload: this process does not run a pack as its master")
+	}
+	if err := m.reload(ctx); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	return nil
+}
+
 // checkHandles finds addresses that cannot be opened twice.
 func (p *Pack) checkHandles() error {
 	for _, h := range p.handles {
@@ -239,10 +259,24 @@ func (c *Config) check() error {
 	if c.DrainDelay >= c.ShutdownTimeout {
 		return fmt.Errorf("DrainDelay %v leaves nothing of ShutdownTimeout %v", c.DrainDelay, c.ShutdownTimeout)
 	}
+	if c.MaxGenerations == 0 {
+		c.MaxGenerations = 4
+	}
+	if c.MaxGenerations < 2 {
+		return fmt.Errorf("MaxGenerations is %d: a reload needs at least 2", c.MaxGenerations)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
 	return nil
+}
+
+// drainDelay returns how long idle connections are left open, by whether other workers take over.
+func (c *Config) drainDelay(takenOver bool) time.Duration {
+	if c.DrainDelay == 0 && takenOver {
+		return min(5*time.Second, c.ShutdownTimeout/2)
+	}
+	return c.DrainDelay
 }
 
 // maxWorkers is a sanity check; the kernel's own limit for sockets on one address is 65535.

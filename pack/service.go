@@ -95,6 +95,8 @@ type drainOptions struct {
 	// quiesce is set if nobody takes over the sockets, so that what is queued on them must be served before
 	// they are closed. It keeps new connections out, or says why it cannot.
 	quiesce func() error
+	// takenOver is set if other workers go on serving what this one did.
+	takenOver bool
 	// closed, if set, is called when the sockets are closed.
 	closed func()
 }
@@ -107,7 +109,7 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	}
 	s.eachServer(func(_ int, server Server) {
 		if h, ok := server.(*httpServer); ok {
-			h.beginDrain()
+			h.beginDrain(s.pack.config.drainDelay(o.takenOver))
 		}
 	})
 	s.closeListeners(ctx, o.quiesce)

@@ -2,10 +2,11 @@
 
 package pack
 
-import (
-	"os"
-)
+import "os"
 
-var stopSignals = []os.Signal{os.Interrupt}
+var (
+	stopSignals   = []os.Signal{os.Interrupt}
+	reloadSignals []os.Signal
+)
 
 func ignoreSignalsOfMaster() chan<- os.Signal { return make(chan os.Signal) }

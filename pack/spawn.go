@@ -10,7 +10,7 @@ import (
 )
 
 // command returns the command of a worker: this executable, with the same arguments.
-func (m *masterState) command(id int) (*exec.Cmd, error) {
+func (m *masterState) command(generation, id int) (*exec.Cmd, error) {
 	exe, err := executable()
 	if err != nil {
 		return nil, err
@@ -43,8 +43,8 @@ func workerEnv(p plan, id int) []string {
 	return env
 }
 
-// start starts a worker on its CPUs.
-func (m *masterState) start(id int, cmd *exec.Cmd) error {
+// startOnCPUs starts a worker on its CPUs.
+func (m *masterState) startOnCPUs(id int, cmd *exec.Cmd) error {
 	if cpus := m.plan.cpus(id); cpus.Len() > 0 {
 		return affinity.Do(cpus, cmd.Start)
 	}

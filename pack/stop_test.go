@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -215,15 +217,34 @@ func TestSignalsForTheMaster(t *testing.T) {
 	}
 }
 
+// freeze stops a process and waits until every thread of it has stopped.
+func freeze(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		running := slices.ContainsFunc(threads, func(name string) bool {
+			text, err := os.ReadFile(name)
+			return err == nil && !strings.Contains(string(text), ") T ")
+		})
+		if len(threads) > 0 && !running {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+	}
+}
+
 // TestKilledWorkerLosesNoQueuedConnection stops a worker, so that connections queue on its socket, then kills it.
 func TestKilledWorkerLosesNoQueuedConnection(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", nil, "-workers=2")
 	p.address()
 	victim := p.workers()[0]
-	if err := syscall.Kill(victim, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	freeze(t, victim)
 	const clients = 60
 	u := apply(t, load(p, clients, 1))
 	u.until(&u.sent, clients) // some wait in the queue of the stopped worker

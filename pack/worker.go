@@ -70,14 +70,14 @@ func (p *Pack) runWorker(ctx context.Context, r role) error {
 			return err
 		}
 	}
-	options := drainOptions{closed: func() { w.send(message{Type: msgClosed}) }}
+	options := drainOptions{takenOver: true, closed: func() { w.send(message{Type: msgClosed}) }}
 	if asked, ok := errors.AsType[*stopRequest](context.Cause(ctx)); ok {
 		switch {
 		case errors.Is(asked.why, errMasterGone):
 			log.Warn("the master is gone, stopping")
-			options.quiesce = s.quiesceOwn
+			options.takenOver, options.quiesce = false, s.quiesceOwn
 		case asked.final:
-			options.quiesce = w.quiesce
+			options.takenOver, options.quiesce = false, w.quiesce
 		}
 	}
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), workerShutdownTimeout(p.config.ShutdownTimeout))

@@ -1,0 +1,221 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/pack"
+)
+
+// TestReloadLosesNothing reloads many times under several kinds of load at once.
+func TestReloadLosesNothing(t *testing.T) {
+	p := start(t, "http", nil, "-drain=1s", "-generations=20")
+	address := p.address()
+	base := strictclient.Load{Network: "tcp", Address: address, Clients: 6}
+	loads := map[string]*underLoad{}
+	for name, change := range map[string]func(*strictclient.Load){
+		"new connections":      func(l *strictclient.Load) {},
+		"kept alive":           func(l *strictclient.Load) { l.KeepAlive = true },
+		"kept alive, pausing":  func(l *strictclient.Load) { l.KeepAlive, l.Pause = true, 20*time.Millisecond },
+		"kept alive, posting":  func(l *strictclient.Load) { l.KeepAlive, l.Body = true, strings.Repeat("x", 10000) },
+		"two-second responses": func(l *strictclient.Load) { l.Path = "/slow" },
+	} {
+		l := base
+		change(&l)
+		loads[name] = apply(t, l)
+	}
+	for _, u := range loads {
+		u.until(&u.sent, 6)
+	}
+	const reloads = 10
+	master := p.cmd.Process.Pid
+	for i := range reloads {
+		p.signal(syscall.SIGHUP)
+		p.logged(i+1, "reloaded")
+	}
+	for name, u := range loads {
+		r := u.finish()
+		t.Logf("%s: %v", name, r)
+		if r.Failed() != 0 || r.Requests == 0 {
+			t.Errorf("%s: %v, %v", name, r, r.Samples[:min(3, len(r.Samples))])
+		}
+	}
+	p.logged(reloads, "generation has drained")
+	if n := len(p.workers()); n != len(p.processes())-1 || p.cmd.Process.Pid != master {
+		t.Errorf("%d workers", n)
+	}
+	p.stop()
+	if n := p.count("killing worker") + p.count("worker failed"); n != 0 {
+		t.Errorf("%d workers were killed or failed", n)
+	}
+}
+
+// TestReloadChangesEveryWorker compares the processes before and after.
+func TestReloadChangesEveryWorker(t *testing.T) {
+	p := start(t, "http", nil)
+	before, _ := answers(t, load(p, 16, 20).Run(t.Context()))
+	p.signal(syscall.SIGHUP)
+	p.logged(1, "generation has drained")
+	after, _ := answers(t, load(p, 16, 20).Run(t.Context()))
+	if len(after) != len(before) {
+		t.Errorf("%d workers answer, %d before", len(after), len(before))
+	}
+	for id, pid := range before {
+		if after[id] == pid {
+			t.Errorf("worker %d is the old one", id)
+		}
+		if got := masks(t, after[id]); len(got) != 1 {
+			t.Errorf("worker %d has masks %v", id, got)
+		}
+	}
+	if n := len(p.workers()); n != len(after) {
+		t.Errorf("%d processes for %d workers", n, len(after))
+	}
+	p.stop()
+}
+
+// TestReloadRollsBack has new workers fail in several ways. The old ones must not notice.
+func TestReloadRollsBack(t *testing.T) {
+	for how, want := range map[string]string{
+		"panic":            "a worker failed before it was ready: exit status 2",
+		"hang":             "a worker failed before it was ready: killed: not ready within 300ms",
+		"exit in worker 1": "a worker failed before it was ready: exit status 4",
+		"OnWorkerStart":    "OnWorkerStart: no database",
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			sick := t.TempDir() + "/sick"
+			p := start(t, "sick", nil, "-sick="+sick, "-how="+how, "-workers=2", "-ready=300ms")
+			u := apply(t, load(p, 4, 0))
+			u.until(&u.answered, 50)
+			if err := os.WriteFile(sick, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				p.signal(syscall.SIGHUP)
+				if failed := p.logged(i+1, "reload failed, the old workers go on"); failed["error"] != want {
+					t.Errorf("%v; want %q", failed, want)
+				}
+			}
+			if err := os.Remove(sick); err != nil {
+				t.Fatal(err)
+			}
+			p.signal(syscall.SIGHUP)
+			p.logged(1, "reloaded")
+			if r := u.finish(); r.Failed() != 0 {
+				t.Errorf("%v", r)
+			}
+			p.logged(1, "generation has drained")
+			if n := len(p.workers()); n != 2 {
+				t.Errorf("%d workers", n)
+			}
+			p.stop()
+		})
+	}
+}
+
+// TestStopDuringReload stops a pack whose new workers take long to start.
+func TestStopDuringReload(t *testing.T) {
+	sick := t.TempDir() + "/sick"
+	p := start(t, "sick", nil, "-sick="+sick, "-how=hang", "-ready=1h")
+	p.address()
+	if err := os.WriteFile(sick, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGHUP)
+	p.logged(1, "reloading")
+	l := load(p, 4, 5)
+	if r := l.Run(t.Context()); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(10 * time.Second); status != 0 { // ShutdownTimeout is 30 s
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// TestGenerationsAreBounded reloads while requests never end.
+func TestGenerationsAreBounded(t *testing.T) {
+	p := start(t, "http", nil, "-shutdown=1h", "-workers=1", "-generations=3")
+	var hanging []*underLoad
+	for i := range 5 {
+		l := load(p, 1, 1)
+		l.Path = "/hang"
+		u := apply(t, l)
+		u.until(&u.sent, 1)
+		hanging = append(hanging, u)
+		p.signal(syscall.SIGHUP)
+		p.logged(i+1, "reloaded")
+		if n := len(p.workers()); n > 4 { // one may not be quite dead
+			t.Errorf("after %d reloads there are %d workers", i+1, n)
+		}
+	}
+	p.logged(3, "too many generations, killing the oldest")
+	p.signal(syscall.SIGTERM)
+	p.logged(1, "stopping")
+	p.signal(syscall.SIGTERM)
+	p.wait(10 * time.Second)
+	for _, u := range hanging {
+		u.finish()
+	}
+}
+
+// TestReloadRunsTheSameExecutable reloads after the executable was removed.
+func TestReloadRunsTheSameExecutable(t *testing.T) {
+	exe, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := t.TempDir() + "/program"
+	if err := os.WriteFile(path, exe, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "http", func(c *exec.Cmd) { c.Path = path })
+	p.address()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGHUP)
+	p.logged(1, "reloaded")
+	if r := load(p, 4, 5).Run(t.Context()); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.stop()
+}
+
+func init() { programs["sick"] = sickProgram }
+
+// sickProgram is a server whose workers fail while the file -sick exists.
+func sickProgram() error {
+	c, address := configFlags()
+	sick := flag.String("sick", "", "")
+	how := flag.String("how", "", "")
+	flag.Parse()
+	id, isWorker := pack.WorkerID()
+	if _, err := os.Stat(*sick); err == nil && isWorker {
+		switch *how {
+		case "panic":
+			panic("the new version is broken")
+		case "hang":
+			select {}
+		case "exit in worker 1":
+			if id == 1 {
+				os.Exit(4)
+			}
+		case "OnWorkerStart":
+			c.OnWorkerStart = func(context.Context) error { return errors.New("no database") }
+		}
+	}
+	return serve(c, *address, &http.Server{Handler: handler()})
+}
