@@ -151,6 +151,10 @@ func startError(err error) error {
 // old go on. It logs what came of it.
 func (m *masterState) reload(ctx context.Context) error {
 	begun := time.Now()
+	if !m.reloading.TryLock() {
+		return errors.New("reload: one is in progress")
+	}
+	defer m.reloading.Unlock()
 	m.mu.Lock()
 	old := m.current
 	m.mu.Unlock()

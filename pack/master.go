@@ -26,6 +26,8 @@ type masterState struct {
 	attr    *syscall.SysProcAttr // of the workers
 	running sync.WaitGroup       // generations
 
+	reloading sync.Mutex // held by the one reload
+
 	mu          sync.Mutex // the goroutines of the groups and of the workers' links share what follows
 	begun       time.Time  // the start, then the stop
 	live        []*generation

@@ -213,7 +213,7 @@ func (p *Pack) run(ctx context.Context) error {
 }
 
 // Reload does what the signal HUP does, and returns when the new workers have taken over, or why they have not.
-// It can be called in the master while Run runs, also from OnStart's goroutines. Concurrent reloads are refused.
+// It can be called in the master while Run runs. While another reload is in progress it is refused.
 func (p *Pack) Reload(ctx context.Context) error {
 	m := p.master.Load()
 	if m == nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -194,7 +195,54 @@ func TestReloadRunsTheSameExecutable(t *testing.T) {
 	p.stop()
 }
 
-func init() { programs["sick"] = sickProgram }
+// TestReloadCall reloads by the method, twice at once.
+func TestReloadCall(t *testing.T) {
+	p := start(t, "reloader", nil)
+	p.address()
+	p.signal(syscall.SIGUSR1)
+	p.logged(1, "Reload returned nil")
+	if refused := p.logged(1, "Reload was refused"); refused["error"] != "pack: reload: one is in progress" {
+		t.Errorf("%v", refused)
+	}
+	p.stop()
+	err := pack.New(pack.Config{}).Reload(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "does not run a pack") {
+		t.Errorf("outside a running pack: %v", err)
+	}
+}
+
+func init() {
+	programs["sick"] = sickProgram
+	programs["reloader"] = reloaderProgram
+}
+
+// reloaderProgram calls Reload when it gets USR1.
+func reloaderProgram() error {
+	c, address := configFlags()
+	flag.Parse()
+	var p *pack.Pack
+	c.OnStart = func(ctx context.Context) error {
+		arrived := make(chan os.Signal, 1)
+		signal.Notify(arrived, syscall.SIGUSR1)
+		go func() {
+			<-arrived
+			for range 2 {
+				go func() {
+					if err := p.Reload(ctx); err != nil {
+						c.Logger.Info("Reload was refused", "error", err.Error())
+					} else {
+						c.Logger.Info("Reload returned nil")
+					}
+				}()
+			}
+		}()
+		return nil
+	}
+	p = pack.New(*c)
+	network, addr, _ := strings.Cut(*address, " ")
+	p.Handle(network, addr, &http.Server{Handler: handler()})
+	return p.Run(context.Background())
+}
 
 // sickProgram is a server whose workers fail while the file -sick exists.
 func sickProgram() error {
