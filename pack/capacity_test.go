@@ -21,8 +21,8 @@ import (
 
 func init() { programs["idler"] = idlerProgram }
 
-// idlerProgram opens idle connections on which one request was answered, says so, and holds them until its
-// standard input ends.
+// idlerProgram opens connections, has one request answered on each, says so, and leaves them idle until its
+// standard input ends. Then it has one more answered on each.
 func idlerProgram() error {
 	address := flag.String("address", "", "")
 	n := flag.Int("n", 0, "")
@@ -34,19 +34,30 @@ func idlerProgram() error {
 			return err
 		}
 		conns = append(conns, c)
-		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		if err := idlerRequest(c); err != nil {
 			return err
 		}
-		resp, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil)
-		if err != nil {
-			return err
-		}
-		io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
 	}
 	fmt.Println("holding", len(conns))
 	io.Copy(io.Discard, os.Stdin)
+	for i, c := range conns {
+		if err := idlerRequest(c); err != nil {
+			return fmt.Errorf("after a while, connection %d: %w", i, err)
+		}
+	}
 	return nil
+}
+
+func idlerRequest(c net.Conn) error {
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil)
+	if err != nil {
+		return err
+	}
+	io.Copy(io.Discard, resp.Body)
+	return resp.Body.Close()
 }
 
 // hold starts an idler. The function that it returns waits until it holds its connections, and returns what lets
@@ -67,7 +78,12 @@ func hold(t *testing.T, address string, n int) (wait func() (release func())) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	release := sync.OnceFunc(func() { in.Close(); cmd.Wait() })
+	release := sync.OnceFunc(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the client: %v", err)
+		}
+	})
 	t.Cleanup(release)
 	return func() func() {
 		if line, err := bufio.NewReader(out).ReadString('\n'); line != fmt.Sprintln("holding", n) {
@@ -102,7 +118,7 @@ func descriptors(t *testing.T, pid int) int {
 	return len(entries)
 }
 
-// TestManyIdleConnections has two workers hold 9,000 connections each.
+// TestManyIdleConnections has two workers hold 9,000 connections each, and hand them over in a reload.
 func TestManyIdleConnections(t *testing.T) {
 	const each = 9000
 	var limit syscall.Rlimit
@@ -128,6 +144,16 @@ func TestManyIdleConnections(t *testing.T) {
 	t.Logf("master: %d descriptors, %d KiB", descriptors(t, p.cmd.Process.Pid), status(t, p.cmd.Process.Pid, "VmRSS"))
 	if r := load(p, 8, 50).Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("with all of them open: %v", r)
+	}
+	p.signal(syscall.SIGHUP)
+	drained := p.logged(1, "generation has drained")
+	t.Logf("handed over: %v", drained)
+	total := 0
+	for _, pid := range p.workers() {
+		total += descriptors(t, pid)
+	}
+	if total < 2*each {
+		t.Errorf("the new workers have %d descriptors", total)
 	}
 	for _, f := range release {
 		f()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os/exec"
 	"time"
 
@@ -36,7 +37,7 @@ func (m *masterState) launch(number int) *generation {
 		Size:         m.plan.workers(),
 		Command:      func(id int) (*exec.Cmd, error) { return m.command(number, id) },
 		Start:        m.startOnCPUs,
-		Serve:        m.serve,
+		Serve:        func(p *procgroup.Process, c *net.UnixConn) { m.serve(g, p, c) },
 		Event:        func(e procgroup.Event) { m.event(g, e) },
 		Terminate:    m.terminate,
 		ReadyTimeout: m.config.ReadyTimeout,

@@ -20,6 +20,7 @@ type httpServer struct {
 	*http.Server
 	secure     bool // serve TLS; decided before net/http sets a TLSConfig of its own
 	draining   atomic.Bool
+	moving     atomic.Bool   // idle connections are handed over
 	drainDelay time.Duration // how long idle connections are left open for a next request; set by beginDrain
 	prepare    sync.Once
 
@@ -55,14 +56,24 @@ type httpConnKey struct{}
 
 // Serve serves, over TLS if the server has a TLSConfig. It can be called with several listeners.
 func (h *httpServer) Serve(l net.Listener) error {
-	h.prepare.Do(h.hook)
-	if h.secure {
+	if h.isSecure() {
 		if err := checkCertificate(h.TLSConfig); err != nil {
 			return err
 		}
 		return h.ServeTLS(l, "", "")
 	}
 	return h.Server.Serve(l)
+}
+
+// isSecure reports whether the server serves TLS.
+func (h *httpServer) isSecure() bool {
+	h.prepare.Do(h.hook)
+	return h.secure
+}
+
+// canMove reports whether its idle connections can be handed over: they have no state but the socket's.
+func (h *httpServer) canMove() bool {
+	return !h.isSecure() && (h.Protocols == nil || !h.Protocols.UnencryptedHTTP2())
 }
 
 // hook adds to the server's hooks.
@@ -73,10 +84,12 @@ func (h *httpServer) hook() {
 		next = http.DefaultServeMux
 	}
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		moves := false
 		if c, ok := r.Context().Value(httpConnKey{}).(*httpConn); ok {
 			h.set(c, handling)
+			_, moves = c.conn.(movableConn)
 		}
-		if h.draining.Load() {
+		if h.draining.Load() && !(moves && h.moving.Load()) {
 			w.Header().Set("Connection", "close") // on HTTP/2 net/http makes a GOAWAY of it
 		}
 		next.ServeHTTP(w, r)
@@ -115,6 +128,10 @@ func (h *httpServer) lookUp(conn net.Conn) *httpConn {
 
 // observe follows net/http's own view of a connection.
 func (h *httpServer) observe(conn net.Conn, state http.ConnState) {
+	c, moves := conn.(movableConn)
+	if moves {
+		defer h.observeMovable(c.movablePart(), state)
+	}
 	switch state {
 	case http.StateNew:
 		h.lookUp(conn)
@@ -131,6 +148,19 @@ func (h *httpServer) observe(conn net.Conn, state http.ConnState) {
 		delete(h.conns, conn)
 		h.mu.Unlock()
 		h.tell()
+	}
+}
+
+// observeMovable tells a connection whether it may go, and has it go if that is wanted.
+func (h *httpServer) observeMovable(m *movable, state http.ConnState) {
+	switch state {
+	case http.StateActive, http.StateHijacked:
+		m.setIdle(false)
+	case http.StateIdle:
+		m.setIdle(true)
+		if h.moving.Load() {
+			m.wake()
+		}
 	}
 }
 
@@ -155,15 +185,31 @@ func (h *httpServer) tell() {
 	}
 }
 
-// beginDrain makes every further response ask the client to close. It is called while the server still accepts.
-func (h *httpServer) beginDrain(delay time.Duration) {
+// beginDrain makes every further response ask the client to close, but for connections that are handed over, if
+// that is wanted. It is called while the server still accepts.
+func (h *httpServer) beginDrain(delay time.Duration, handOver bool) {
 	h.drainDelay = delay
+	h.moving.Store(handOver)
 	h.draining.Store(true)
+}
+
+// move has all idle connections go; those that become idle later follow.
+func (h *httpServer) move() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for conn := range h.conns {
+		if c, ok := conn.(movableConn); ok {
+			c.movablePart().wake()
+		}
+	}
 }
 
 // Shutdown finishes what is there. The listeners are closed and Serve has returned.
 func (h *httpServer) Shutdown(ctx context.Context) error {
 	begun := time.Now()
+	if h.moving.Load() {
+		h.move()
+	}
 	for wait := h.holdUp(begun); wait > 0; wait = h.holdUp(begun) {
 		timer := time.NewTimer(wait)
 		select {
@@ -192,6 +238,10 @@ func (h *httpServer) holdUp(begun time.Time) (wait time.Duration) {
 			wait = max(wait, newConnGrace) // its handler is about to begin
 		case idle:
 			wait = max(wait, begun.Add(h.drainDelay).Sub(now))
+		case handling:
+			if _, ok := c.conn.(movableConn); ok && h.moving.Load() { // it will be idle, and go
+				wait = max(wait, begun.Add(h.drainDelay).Sub(now))
+			}
 		}
 	}
 	return wait

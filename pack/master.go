@@ -33,7 +33,7 @@ type masterState struct {
 	live        []*generation
 	generations int         // how many there have been
 	current     *generation // whose workers accept
-	links       map[*procgroup.Process]*link
+	links       map[*procgroup.Process]*workerLink
 	stopping    bool
 	closed      map[*procgroup.Process]bool // when draining: have closed their sockets
 	cut         int                         // connections, in the stop
@@ -44,7 +44,7 @@ func (p *Pack) runMaster(ctx context.Context) error {
 		config: p.config,
 		log:    p.config.Logger,
 		begun:  time.Now(),
-		links:  map[*procgroup.Process]*link{},
+		links:  map[*procgroup.Process]*workerLink{},
 		closed: map[*procgroup.Process]bool{},
 	}
 	if err := m.prepare(); err != nil {
@@ -158,27 +158,31 @@ type workerError struct{ text string }
 func (e *workerError) Error() string { return e.text }
 
 // serve is the master's side of one worker's control socket.
-func (m *masterState) serve(p *procgroup.Process, conn *net.UnixConn) {
-	l := &link{conn: conn}
+func (m *masterState) serve(g *generation, p *procgroup.Process, conn *net.UnixConn) {
+	l := &workerLink{link: link{conn: conn}, generation: g}
 	for {
 		msg, files, err := l.receive()
 		if err != nil {
 			break
 		}
-		closeAll(files) // workers send none
 		switch msg.Type {
+		case msgConn:
+			m.forward(p, msg.Endpoint, files)
 		case msgHello:
 			if msg.Version != protocolVersion {
 				p.Fail(fmt.Errorf("the worker speaks version %d of the protocol, this master %d", msg.Version, protocolVersion))
 				p.Signal(os.Kill)
-				continue
+				break
 			}
 			m.mu.Lock()
 			m.links[p] = l
 			m.mu.Unlock()
 		case msgListen:
-			m.answer(p, l, msg.Endpoint)
+			m.answer(p, &l.link, msg.Endpoint)
 		case msgReady:
+			m.mu.Lock()
+			l.ready = true
+			m.mu.Unlock()
 			p.Ready()
 		case msgFailed:
 			p.Fail(&workerError{msg.Error})
@@ -193,6 +197,7 @@ func (m *masterState) serve(p *procgroup.Process, conn *net.UnixConn) {
 		case msgEnd:
 			m.wasCut(p, msg.Cut)
 		}
+		closeAll(files)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -220,11 +225,52 @@ func (m *masterState) answer(p *procgroup.Process, l *link, e *endpoint) {
 func (m *masterState) terminate(p *procgroup.Process) error {
 	m.mu.Lock()
 	l, final := m.links[p], m.stopping
+	handOver := l != nil && l.generation != m.current && !final
 	m.mu.Unlock()
 	if l == nil {
 		return errors.New("it has not come as far as Run")
 	}
-	return l.send(message{Type: msgDrain, Final: final})
+	return l.send(message{Type: msgDrain, Final: final, HandOver: handOver})
+}
+
+// workerLink is the link to a worker.
+type workerLink struct {
+	link
+	generation *generation
+	ready      bool // guarded by masterState.mu
+}
+
+// forward passes on a connection that a draining worker hands over, to a worker that accepts: the one in its place
+// if that can be.
+func (m *masterState) forward(from *procgroup.Process, e *endpoint, files []*os.File) {
+	if e == nil || len(files) != 1 {
+		return
+	}
+	for _, l := range m.successors(from) {
+		if l.sendConn(e, files[0]) == nil {
+			return
+		}
+	}
+	m.log.Warn("a connection was lost that a worker handed over: no worker could take it", "worker", from.ID, "pid", from.PID)
+}
+
+// successors returns the links to the workers that accept, with the one that has the number of from first.
+func (m *masterState) successors(from *procgroup.Process) (links []*workerLink) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopping {
+		return nil
+	}
+	for p, l := range m.links {
+		switch {
+		case p == from || l.generation != m.current || !l.ready:
+		case p.ID == from.ID:
+			links = slices.Insert(links, 0, l)
+		default:
+			links = append(links, l)
+		}
+	}
+	return links
 }
 
 // announce logs that the pack is up. It is called with mu locked.

@@ -80,9 +80,9 @@ type Config struct {
 	// included; then it is killed. Default 60 s.
 	ReadyTimeout time.Duration
 
-	// DrainDelay is how long a worker that drains leaves idle HTTP connections open for a next request, which
-	// is answered with "Connection: close" (HTTP/2: GOAWAY), so that no client writes to a connection that is
-	// just being closed. Default, 0: 5 s, or half of ShutdownTimeout if that is less, when other workers take
+	// DrainDelay is how long a worker that drains leaves idle HTTP connections open that it cannot hand over
+	// to another, for a next request, which is answered with "Connection: close" (HTTP/2: GOAWAY), so that no
+	// client writes to a connection that is just being closed. Default, 0: 5 s, or half of ShutdownTimeout if that is less, when other workers take
 	// over, as in a reload; none when the pack stops. If it is set it holds for both.
 	DrainDelay time.Duration
 
@@ -146,7 +146,8 @@ func New(c Config) *Pack { return &Pack{config: c} }
 //
 // An [*http.Server] serves TLS if its TLSConfig is set, which must have a certificate, and HTTP/2 with it. It
 // is drained without losing a request, not by its own Shutdown alone. Run sets its Handler, ConnState and
-// ConnContext to ones that call those that were set.
+// ConnContext to ones that call those that were set; without TLS, the connections that these hooks see are not
+// [*net.TCPConn] but embed it.
 func (p *Pack) Handle(network, address string, s Server) {
 	if p.sealed.Load() {
 		panic(fmt.Sprintf("pack: Handle(%q, %q) after the worker's start; call it before Run or in OnWorkerStart", network, address))

@@ -26,12 +26,13 @@ const (
 	msgFailed messageType = "failed" // it ends because of Error
 	msgLast   messageType = "last"   // when draining: it serves what is queued, and then closes; the answer is msgQuiet
 	msgClosed messageType = "closed" // when draining: it has closed all its sockets
+	msgConn   messageType = "conn"   // hands over an idle connection of Endpoint; a descriptor comes with it
 	msgEnd    messageType = "end"    // last: it has drained; Cut connections were left and are cut
 
-	// From the master.
+	// From the master, which also passes msgConn on.
 	msgSocket  messageType = "socket"  // a descriptor comes with it
 	msgRefused messageType = "refused" // there is no such socket, because of Error
-	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets
+	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets. HandOver: somebody takes idle connections
 	msgQuiet   messageType = "quiet"   // no new connections come to its sockets, unless there is an Error
 )
 
@@ -43,6 +44,7 @@ type message struct {
 	Endpoint *endpoint   `json:"endpoint,omitempty"`
 	Error    string      `json:"error,omitempty"`
 	Final    bool        `json:"final,omitempty"`
+	HandOver bool        `json:"handOver,omitempty"`
 	Cut      int         `json:"cut,omitempty"`
 }
 
@@ -67,13 +69,22 @@ type link struct {
 const sendTimeout = time.Second
 
 func (l *link) send(m message, files ...syscall.Conn) error {
+	return l.sendWithin(sendTimeout, m, files...)
+}
+
+// sendConn hands over a connection. Many may be on their way, so it is patient.
+func (l *link) sendConn(e *endpoint, c syscall.Conn) error {
+	return l.sendWithin(20*sendTimeout, message{Type: msgConn, Endpoint: e}, c)
+}
+
+func (l *link) sendWithin(d time.Duration, m message, files ...syscall.Conn) error {
 	body, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
 	l.sending.Lock()
 	defer l.sending.Unlock()
-	l.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
+	l.conn.SetWriteDeadline(time.Now().Add(d))
 	return fdmsg.Write(l.conn, body, files...)
 }
 

@@ -23,7 +23,8 @@ import (
 func TestReloadLosesNothing(t *testing.T) {
 	p := start(t, "http", nil, "-drain=1s", "-generations=20")
 	address := p.address()
-	base := strictclient.Load{Network: "tcp", Address: address, Clients: 6}
+	const clients = 6
+	base := strictclient.Load{Network: "tcp", Address: address, Clients: clients}
 	loads := map[string]*underLoad{}
 	for name, change := range map[string]func(*strictclient.Load){
 		"new connections":      func(l *strictclient.Load) {},
@@ -37,7 +38,7 @@ func TestReloadLosesNothing(t *testing.T) {
 		loads[name] = apply(t, l)
 	}
 	for _, u := range loads {
-		u.until(&u.sent, 6)
+		u.until(&u.sent, clients)
 	}
 	const reloads = 10
 	master := p.cmd.Process.Pid
@@ -50,6 +51,9 @@ func TestReloadLosesNothing(t *testing.T) {
 		t.Logf("%s: %v", name, r)
 		if r.Failed() != 0 || r.Requests == 0 {
 			t.Errorf("%s: %v, %v", name, r, r.Samples[:min(3, len(r.Samples))])
+		}
+		if strings.HasPrefix(name, "kept alive") && r.Conns != clients {
+			t.Errorf("%s: %d clients opened %d connections", name, clients, r.Conns)
 		}
 	}
 	p.logged(reloads, "generation has drained")

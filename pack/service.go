@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gopherpack/gopherpack/rlimit"
@@ -18,10 +19,13 @@ type service struct {
 	pack   *Pack
 	log    *slog.Logger
 	listen func(endpoint) (net.Listener, error) // opens, or asks for, a socket
+	pass   func(endpoint, syscall.Conn) error   // hands an idle connection over; nil if that cannot be
 
 	listeners []*listener // of the pack's handles, in their order, as far as it came
 	serving   sync.WaitGroup
-	broken    chan error // a server returned unasked
+	mu        sync.Mutex
+	arrivals  map[endpoint]*arrivals // where connections from other workers are served
+	broken    chan error             // a server returned unasked
 }
 
 // start calls the hook and starts all servers. It returns when each of them accepts, or with why one does not.
@@ -69,7 +73,11 @@ func (s *service) serve(h handle, l *listener) {
 		t.setLogger(s.log)
 	}
 	var serveOn net.Listener = l
-	if _, ok := h.server.(interface{ open() int }); !ok {
+	if w, ok := h.server.(*httpServer); ok && s.pass != nil && w.canMove() {
+		pass := func(c syscall.Conn) error { return s.pass(h.endpoint, c) }
+		serveOn = movableListener{l, pass}
+		s.serveArrivals(h, movableListener{s.addArrivals(h.endpoint, l.Addr()), pass})
+	} else if _, ok := h.server.(interface{ open() int }); !ok {
 		serveOn = counting{l}
 	}
 	s.serving.Go(func() {
@@ -81,6 +89,29 @@ func (s *service) serve(h handle, l *listener) {
 			s.broken <- fmt.Errorf("the server for %s stopped serving: %w", h.endpoint, err)
 		}
 	})
+}
+
+// addArrivals makes the place where connections of an endpoint arrive from other workers.
+func (s *service) addArrivals(e endpoint, addr net.Addr) *arrivals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.arrivals == nil {
+		s.arrivals = map[endpoint]*arrivals{}
+	}
+	s.arrivals[e] = newArrivals(addr)
+	return s.arrivals[e]
+}
+
+// serveArrivals serves what arrives there.
+func (s *service) serveArrivals(h handle, l net.Listener) {
+	s.serving.Go(func() { h.server.Serve(l) }) // its end is no failure that the other listener's is not
+}
+
+// arrivalsOf returns where connections of an endpoint arrive; nil if this worker takes none.
+func (s *service) arrivalsOf(e endpoint) *arrivals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.arrivals[e]
 }
 
 // queueEmpty is how long a queue must stay empty to count as empty: a handshake may be under way. queueLimit is
@@ -95,8 +126,9 @@ type drainOptions struct {
 	// quiesce is set if nobody takes over the sockets, so that what is queued on them must be served before
 	// they are closed. It keeps new connections out, or says why it cannot.
 	quiesce func() error
-	// takenOver is set if other workers go on serving what this one did.
-	takenOver bool
+	// takenOver is set if other workers go on serving what this one did, and handOver if they take its idle
+	// connections.
+	takenOver, handOver bool
 	// closed, if set, is called when the sockets are closed.
 	closed func()
 }
@@ -109,7 +141,7 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	}
 	s.eachServer(func(_ int, server Server) {
 		if h, ok := server.(*httpServer); ok {
-			h.beginDrain(s.pack.config.drainDelay(o.takenOver))
+			h.beginDrain(s.pack.config.drainDelay(o.takenOver), o.handOver)
 		}
 	})
 	s.closeListeners(ctx, o.quiesce)
@@ -145,13 +177,28 @@ func (s *service) closeListeners(ctx context.Context, quiesce func() error) {
 		for _, l := range s.listeners {
 			l.finish(queueEmpty)
 		}
-		s.waitForServe(limited)
+		s.waitForListeners(limited)
 		cancel()
 	}
 	for _, l := range s.listeners {
 		l.Close()
 	}
+	s.mu.Lock()
+	for _, a := range s.arrivals {
+		a.Close()
+	}
+	s.mu.Unlock()
 	s.waitForServe(ctx)
+}
+
+// waitForListeners waits until every listener is closed.
+func (s *service) waitForListeners(ctx context.Context) {
+	for _, l := range s.listeners {
+		select {
+		case <-l.closing:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // waitForServe waits until every Serve has returned: until then a connection may be on its way from accept to

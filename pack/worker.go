@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/gopherpack/gopherpack/reuseport"
@@ -21,6 +22,7 @@ var errMasterGone = errors.New("the master is gone")
 type stopRequest struct {
 	why   error
 	final bool // nobody takes over the sockets
+	hand  bool // somebody takes idle connections
 }
 
 func (r *stopRequest) Error() string { return r.why.Error() }
@@ -52,10 +54,14 @@ func (p *Pack) runWorker(ctx context.Context, r role) error {
 	defer release()
 
 	w := &workerState{link: link{conn: r.lifeline}, answers: make(chan answer), quiet: make(chan message, 1), stop: stop}
-	go w.receiveAll(ctx)
+	s := &service{
+		pack:   p,
+		log:    log,
+		listen: func(e endpoint) (net.Listener, error) { return w.socket(ctx, e) },
+		pass:   func(e endpoint, c syscall.Conn) error { return w.sendConn(&e, c) },
+	}
+	go w.receiveAll(ctx, s)
 	w.send(message{Type: msgHello, Version: protocolVersion})
-
-	s := &service{pack: p, log: log, listen: func(e endpoint) (net.Listener, error) { return w.socket(ctx, e) }}
 	err := s.start(ctx)
 	if err == nil && ctx.Err() == nil {
 		w.send(message{Type: msgReady})
@@ -78,6 +84,8 @@ func (p *Pack) runWorker(ctx context.Context, r role) error {
 			options.takenOver, options.quiesce = false, s.quiesceOwn
 		case asked.final:
 			options.takenOver, options.quiesce = false, w.quiesce
+		default:
+			options.handOver = asked.hand
 		}
 	}
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), workerShutdownTimeout(p.config.ShutdownTimeout))
@@ -119,7 +127,7 @@ func (w *workerState) quiesce() error {
 func workerShutdownTimeout(d time.Duration) time.Duration { return d - min(d/10, 500*time.Millisecond) }
 
 // receiveAll deals with what the master says until the end of the control socket.
-func (w *workerState) receiveAll(ctx context.Context) {
+func (w *workerState) receiveAll(ctx context.Context, s *service) {
 	for {
 		m, files, err := w.receive()
 		if err != nil {
@@ -135,7 +143,11 @@ func (w *workerState) receiveAll(ctx context.Context) {
 		}
 		switch m.Type {
 		case msgDrain:
-			w.stop(&stopRequest{why: errors.New("the master asked to"), final: m.Final})
+			w.stop(&stopRequest{why: errors.New("the master asked to"), final: m.Final, hand: m.HandOver})
+		case msgConn:
+			if m.Endpoint != nil && len(files) == 1 {
+				w.arrive(s, *m.Endpoint, files[0])
+			}
 		case msgQuiet:
 			select {
 			case w.quiet <- m:
@@ -150,6 +162,28 @@ func (w *workerState) receiveAll(ctx context.Context) {
 		}
 		closeAll(files)
 	}
+}
+
+// arrive serves a connection that another worker handed over. If this one is draining itself by now, the
+// connection goes on to the next.
+func (w *workerState) arrive(s *service, e endpoint, f *os.File) {
+	c, err := net.FileConn(f) // a copy
+	if err != nil {
+		s.log.Error("a connection that was handed over is lost", "endpoint", e.String(), "error", err)
+		return
+	}
+	place := s.arrivalsOf(e)
+	switch {
+	case place == nil:
+		s.log.Error("a connection that was handed over is closed: this worker does not serve the endpoint", "endpoint", e.String())
+	case place.deliver(c):
+		return
+	default:
+		if sc, ok := c.(syscall.Conn); ok {
+			w.sendConn(&e, sc)
+		}
+	}
+	c.Close()
 }
 
 // socket asks the master for this worker's socket of an endpoint.

@@ -1,0 +1,216 @@
+package pack
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// An idle plaintext HTTP/1.1 connection need not be closed when its worker drains: the descriptor can go to the
+// worker that takes over, and the client does not notice.
+//
+// net/http knows nothing of this. It waits in Read for the next request; movable makes that Read fail, net/http
+// gives up and closes the connection, and Close hands it over instead. Nothing may be lost on the way:
+//
+//   - What the client sends meanwhile stays in the kernel and travels along, since a Read whose deadline has
+//     passed does not look.
+//   - What net/http has read already does not. It reads through a bufio.Reader, so the buffer that it passes to
+//     Read is as long as at the very first Read only if it holds back nothing.
+//   - A request that arrived just before must not meet the deadline that was meant for the idle Read. So it is
+//     taken back as soon as anything is read.
+
+// movable is the part of a connection that can be handed over. It stands between net/http and the socket.
+type movable struct {
+	socket descriptorConn
+	pass   func(syscall.Conn) error // hands the socket over
+
+	mu       sync.Mutex
+	idle     bool      // net/http is between requests
+	emptyLen int       // the length of Read's buffer when net/http holds back nothing
+	woken    bool      // the deadline on the socket is ours
+	released bool      // Read failed for our deadline: the next Close hands over
+	deadline time.Time // net/http's own
+}
+
+// descriptorConn is a connection of which copies can be sent.
+type descriptorConn interface {
+	net.Conn
+	syscall.Conn
+}
+
+// wake makes the connection go, if it is idle.
+func (m *movable) wake() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.idle && !m.woken && !m.released {
+		m.woken = true
+		m.socket.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// setIdle follows net/http's view. A connection that is not idle has no deadline of ours.
+func (m *movable) setIdle(idle bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.idle = idle
+	if !idle && m.woken {
+		m.takeBack()
+	}
+}
+
+// takeBack puts net/http's deadline in place of ours. It is called with mu locked.
+func (m *movable) takeBack() {
+	m.woken = false
+	m.socket.SetReadDeadline(m.deadline)
+}
+
+func (m *movable) read(b []byte) (int, error) {
+	for {
+		n, err := m.socket.Read(b)
+		if again := m.afterRead(len(b), n, err); !again {
+			return n, err
+		}
+	}
+}
+
+// afterRead takes back our deadline, if it is set, and reports whether the Read has failed for nothing else and
+// is to be repeated. If the connection can go now, it lets the failure through.
+func (m *movable) afterRead(length, n int, err error) (again bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.emptyLen == 0 {
+		m.emptyLen = length
+	}
+	if !m.woken {
+		return false
+	}
+	failed := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+	if failed && m.idle && length == m.emptyLen {
+		m.released = true
+		return false
+	}
+	m.takeBack()
+	return failed
+}
+
+func (m *movable) setReadDeadline(t time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.deadline = t
+	if m.woken {
+		return nil // afterRead sets it
+	}
+	return m.socket.SetReadDeadline(t)
+}
+
+func (m *movable) setDeadline(t time.Time) error {
+	return errors.Join(m.setReadDeadline(t), m.socket.SetWriteDeadline(t))
+}
+
+// close closes the socket, after a copy of it was handed over if it was released for that.
+func (m *movable) close() error {
+	m.mu.Lock()
+	released := m.released
+	m.released = false
+	m.mu.Unlock()
+	if released {
+		if err := m.pass(m.socket); err != nil {
+			m.socket.Close()
+			return err
+		}
+	}
+	return m.socket.Close()
+}
+
+// movableConn is implemented by the connections below.
+type movableConn interface{ movablePart() *movable }
+
+// movableTCP and movableUnix embed the concrete type, which keeps ReadFrom (sendfile, splice), writev, SyscallConn,
+// CloseWrite and the rest as they are.
+type movableTCP struct {
+	*net.TCPConn
+	m *movable
+}
+
+func (c *movableTCP) movablePart() *movable             { return c.m }
+func (c *movableTCP) Read(b []byte) (int, error)        { return c.m.read(b) }
+func (c *movableTCP) Close() error                      { return c.m.close() }
+func (c *movableTCP) SetDeadline(t time.Time) error     { return c.m.setDeadline(t) }
+func (c *movableTCP) SetReadDeadline(t time.Time) error { return c.m.setReadDeadline(t) }
+
+type movableUnix struct {
+	*net.UnixConn
+	m *movable
+}
+
+func (c *movableUnix) movablePart() *movable             { return c.m }
+func (c *movableUnix) Read(b []byte) (int, error)        { return c.m.read(b) }
+func (c *movableUnix) Close() error                      { return c.m.close() }
+func (c *movableUnix) SetDeadline(t time.Time) error     { return c.m.setDeadline(t) }
+func (c *movableUnix) SetReadDeadline(t time.Time) error { return c.m.setReadDeadline(t) }
+
+// makeMovable wraps an accepted connection; pass hands it over. One of an unknown type stays as it is.
+func makeMovable(conn net.Conn, pass func(syscall.Conn) error) net.Conn {
+	switch c := conn.(type) {
+	case *net.TCPConn:
+		return &movableTCP{c, &movable{socket: c, pass: pass, idle: true}}
+	case *net.UnixConn:
+		return &movableUnix{c, &movable{socket: c, pass: pass, idle: true}}
+	}
+	return conn
+}
+
+// movableListener makes the connections of a listener movable.
+type movableListener struct {
+	net.Listener
+	pass func(syscall.Conn) error
+}
+
+func (l movableListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return makeMovable(c, l.pass), nil
+}
+
+// arrivals is a listener whose connections come from another worker.
+type arrivals struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+	addr   net.Addr
+}
+
+func newArrivals(addr net.Addr) *arrivals {
+	return &arrivals{conns: make(chan net.Conn), closed: make(chan struct{}), addr: addr}
+}
+
+func (a *arrivals) Accept() (net.Conn, error) {
+	select {
+	case c := <-a.conns:
+		return c, nil
+	case <-a.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// deliver has Accept return a connection, and reports whether it will.
+func (a *arrivals) deliver(c net.Conn) bool {
+	select {
+	case a.conns <- c:
+		return true
+	case <-a.closed:
+		return false
+	}
+}
+
+func (a *arrivals) Close() error {
+	a.once.Do(func() { close(a.closed) })
+	return nil
+}
+
+func (a *arrivals) Addr() net.Addr { return a.addr }
