@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +50,12 @@ var listening = regexp.MustCompile(`listening(?:="?\[([^]]*)\]| on (\S+))`)
 // run runs an example until the test ends, and returns what it listens on, as it says. It must end gracefully.
 func run(t *testing.T, name string, args ...string) (addresses []string) {
 	t.Helper()
+	return runAs(t, new(*os.Process), name, args...)
+}
+
+// runAs is run, and tells the process.
+func runAs(t *testing.T, process **os.Process, name string, args ...string) (addresses []string) {
+	t.Helper()
 	cmd := exec.Command(build(t, name), args...)
 	stderr, theirs, err := os.Pipe()
 	if err != nil {
@@ -59,6 +67,7 @@ func run(t *testing.T, name string, args ...string) (addresses []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	*process = cmd.Process
 	lines := bufio.NewReader(stderr)
 	var log strings.Builder
 	t.Cleanup(func() {
@@ -225,6 +234,48 @@ func TestGRPC(t *testing.T) {
 	if err != nil || !strings.Contains(fmt.Sprint(r), "helloworld.Greeter") {
 		t.Errorf("reflection: %v, %v", r, err)
 	}
+}
+
+// TestGRPCReload reloads while clients call. A client repeats a call by itself only if the server says that it was
+// not looked at.
+func TestGRPCReload(t *testing.T) {
+	t.Parallel()
+	var master *os.Process
+	addr := runAs(t, &master, "grpc", "-addr=localhost:0")[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var calls atomic.Int64
+	var clients sync.WaitGroup
+	for range 4 {
+		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for range 3 {
+			clients.Go(func() {
+				for ctx.Err() == nil {
+					if _, err := helloworld.NewGreeterClient(conn).SayHello(context.Background(), &helloworld.HelloRequest{Name: "x"}); err != nil {
+						t.Error(err)
+						return
+					}
+					calls.Add(1)
+				}
+			})
+		}
+	}
+	for range 8 {
+		before := calls.Load()
+		if err := master.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		for calls.Load() < before+300 && !t.Failed() {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	cancel()
+	clients.Wait()
+	t.Log(calls.Load(), "calls")
 }
 
 func exchange(s reflectionpb.ServerReflection_ServerReflectionInfoClient, r *reflectionpb.ServerReflectionRequest) (*reflectionpb.ServerReflectionResponse, error) {

@@ -29,7 +29,8 @@ type httpServer struct {
 	changed chan struct{} // told, when draining, that a connection has another state
 }
 
-// newConnGrace is how long a connection without a request may hold up the drain.
+// newConnGrace is how long a connection on which nothing was asked yet may hold up a drain: what its client wants
+// is on the way.
 const newConnGrace = time.Second
 
 func newHTTPServer(srv *http.Server) *httpServer {

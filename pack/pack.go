@@ -14,7 +14,8 @@
 // workers finish what they have and end.
 //
 // HUP reloads: new workers of the same executable start beside the old, on the same sockets, and when all of them
-// are ready the old ones drain. If they do not become ready, the old ones go on.
+// are ready the old ones drain, and hand their idle HTTP/1.1 connections without TLS over to them. If they do not
+// become ready, the old ones go on.
 //
 // TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
 // latest after ShutdownTimeout. A second signal ends it at once. Each worker is in a process group of its own,
@@ -82,7 +83,7 @@ type Config struct {
 
 	// DrainDelay is how long a worker that drains leaves idle HTTP connections open that it cannot hand over
 	// to another, for a next request, which is answered with "Connection: close" (HTTP/2: GOAWAY), so that no
-	// client writes to a connection that is just being closed. Default, 0: 5 s, or half of ShutdownTimeout if that is less, when other workers take
+	// client writes to a connection that is just being closed. Handlers of [TCP] are told to end after it. Default, 0: 5 s, or half of ShutdownTimeout if that is less, when other workers take
 	// over, as in a reload; none when the pack stops. If it is set it holds for both.
 	DrainDelay time.Duration
 

@@ -4,13 +4,18 @@ package pack_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -64,6 +69,130 @@ func TestReloadLosesNothing(t *testing.T) {
 	if n := p.count("killing worker") + p.count("worker failed"); n != 0 {
 		t.Errorf("%d workers were killed or failed", n)
 	}
+}
+
+// reloads reloads a pack many times, each time when the load has made some progress.
+func (p *program) reloads(n int, u *underLoad) {
+	p.t.Helper()
+	for i := range n {
+		u.until(&u.answered, u.answered.Load()+10)
+		p.signal(syscall.SIGHUP)
+		p.logged(i+1, "reloaded")
+	}
+}
+
+// TestReloadTLS has clients that connect anew, and that keep connections, which cannot be handed over.
+func TestReloadTLS(t *testing.T) {
+	t.Parallel()
+	for _, keepAlive := range []bool{false, true} {
+		p := start(t, "https", nil, "-drain=2s", "-generations=20")
+		l := load(p, 6, 0)
+		l.TLS, l.KeepAlive, l.Pause = &tls.Config{InsecureSkipVerify: true}, keepAlive, 5*time.Millisecond
+		u := apply(t, l)
+		p.reloads(8, u)
+		if r := u.finish(); r.Failed() != 0 {
+			t.Errorf("keep-alive %v: %v", keepAlive, r)
+		}
+		p.stop()
+	}
+}
+
+// TestReloadHTTP2 has clients with many streams on few connections.
+func TestReloadHTTP2(t *testing.T) {
+	t.Parallel()
+	p := start(t, "https", nil, "-drain=2s", "-generations=20")
+	var u underLoad
+	u.t = t
+	var clients sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 3 {
+		tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+		defer tr.CloseIdleConnections()
+		for range 4 {
+			clients.Go(func() {
+				for ctx.Err() == nil {
+					// A POST: the transport repeats it only if the server says that it was not looked at.
+					resp, err := (&http.Client{Transport: tr}).Post("https://"+p.address()+"/proto", "text/plain", strings.NewReader("x"))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					body, err := io.ReadAll(resp.Body)
+					if string(body) != "HTTP/2.0" || err != nil {
+						t.Errorf("%q, %v", body, err)
+					}
+					resp.Body.Close()
+					u.answered.Add(1)
+				}
+			})
+		}
+	}
+	p.reloads(8, &u)
+	cancel()
+	clients.Wait()
+	t.Logf("%d answered", u.answered.Load())
+	p.stop()
+}
+
+// TestReloadUnixSocket has clients that keep connections and clients that do not.
+func TestReloadUnixSocket(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir() + "/socket"
+	p := start(t, "http", nil, "-address=unix "+path, "-generations=20")
+	p.addresses()
+	kept := loadOn("unix", path, 4, 0)
+	kept.KeepAlive = true
+	keeping, connecting := apply(t, kept), apply(t, loadOn("unix", path, 4, 0))
+	p.reloads(8, connecting)
+	if r := keeping.finish(); r.Failed() != 0 || r.Conns != 4 {
+		t.Errorf("kept alive: %v", r)
+	}
+	if r := connecting.finish(); r.Failed() != 0 {
+		t.Errorf("new connections: %v", r)
+	}
+	p.stop()
+}
+
+// TestReloadTCP has clients that connect, have something echoed, and go.
+func TestReloadTCP(t *testing.T) {
+	t.Parallel()
+	p := start(t, "tcp", nil, "-generations=20")
+	var u underLoad
+	u.t = t
+	var clients sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for i := range 8 {
+		clients.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				if err := echoOnce(p.address(), fmt.Sprintln("echo", i, n)); err != nil {
+					t.Error(err)
+					return
+				}
+				u.answered.Add(1)
+			}
+		})
+	}
+	p.reloads(8, &u)
+	cancel()
+	clients.Wait()
+	t.Logf("%d answered", u.answered.Load())
+	p.stop()
+}
+
+func echoOnce(address, line string) error {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, line); err != nil {
+		return err
+	}
+	got := make([]byte, len(line))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != line {
+		return fmt.Errorf("%q, %w; want %q", got, err, line)
+	}
+	return nil
 }
 
 // TestReloadChangesEveryWorker compares the processes before and after.

@@ -140,8 +140,8 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 		hook(ctx)
 	}
 	s.eachServer(func(_ int, server Server) {
-		if h, ok := server.(*httpServer); ok {
-			h.beginDrain(s.pack.config.drainDelay(o.takenOver), o.handOver)
+		if d, ok := server.(interface{ beginDrain(time.Duration, bool) }); ok {
+			d.beginDrain(s.pack.config.drainDelay(o.takenOver), o.handOver)
 		}
 	})
 	s.closeListeners(ctx, o.quiesce)

@@ -8,13 +8,15 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"time"
 )
 
 // TCP returns a Server that calls handler with each connection, in a goroutine of its own, over TLS if
 // tlsConfig is not nil, and closes the connection when handler returns.
 //
-// The context ends when the worker stops: the handler should then finish the exchange that it is in and
-// return. Connections of handlers that have not returned at the deadline are cut. A panic in a handler is
+// The context ends when the worker drains, but for connections that were just accepted, and in a reload after
+// DrainDelay, so that short exchanges end by themselves. The handler should then finish the exchange that it is
+// in and return. Connections of handlers that have not returned at the deadline are cut. A panic in a handler is
 // logged with its stack and ends that connection only.
 func TCP(tlsConfig *tls.Config, handler func(context.Context, net.Conn)) Server {
 	s := &tcpServer{tls: tlsConfig, handler: handler, conns: map[net.Conn]struct{}{}, idle: make(chan struct{}, 1)}
@@ -28,10 +30,13 @@ type tcpServer struct {
 	ctx     context.Context // of the handlers
 	stop    context.CancelFunc
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	idle  chan struct{} // told when the last connection is gone
 	log   *slog.Logger
+	delay time.Duration // how long the handlers are not told of a drain
+
+	mu       sync.Mutex
+	conns    map[net.Conn]struct{}
+	accepted time.Time     // the last time that a connection was
+	idle     chan struct{} // told when the last connection is gone
 }
 
 func (s *tcpServer) setLogger(log *slog.Logger) { s.log = log }
@@ -50,6 +55,7 @@ func (s *tcpServer) Serve(l net.Listener) error {
 		}
 		s.mu.Lock()
 		s.conns[c] = struct{}{}
+		s.accepted = time.Now()
 		s.mu.Unlock()
 		go s.serve(c)
 	}
@@ -82,8 +88,24 @@ func (s *tcpServer) serve(c net.Conn) {
 	s.handler(s.ctx, c)
 }
 
+func (s *tcpServer) beginDrain(delay time.Duration, _ bool) { s.delay = delay }
+
+// Shutdown lets handlers finish, first by themselves, and then by telling them to.
 func (s *tcpServer) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	untold := max(s.delay, time.Until(s.accepted.Add(newConnGrace)))
+	s.mu.Unlock()
+	alone, cancel := context.WithTimeout(ctx, untold)
+	defer cancel()
+	if s.wait(alone) == nil {
+		return nil
+	}
 	s.stop()
+	return s.wait(ctx)
+}
+
+// wait waits until no connection is left, or ctx ends.
+func (s *tcpServer) wait(ctx context.Context) error {
 	for s.open() > 0 {
 		select {
 		case <-s.idle:

@@ -6,6 +6,7 @@ package strictclient
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 // Load is what to send, and to whom.
 type Load struct {
 	Network, Address string
+	TLS              *tls.Config   // nil: none
 	Clients          int           // each has one request under way at a time
 	KeepAlive        bool          // keep the connection for the next request, unless the server closes it
 	Pause            time.Duration // between a client's requests
@@ -146,7 +148,7 @@ func (c *client) request() (string, *Failure) {
 	stage := "kept-alive connection"
 	if c.conn == nil {
 		stage = "new connection"
-		conn, err := (&net.Dialer{Deadline: deadline}).Dial(c.Network, c.Address)
+		conn, err := c.dial(deadline)
 		if err != nil {
 			return fail("connect", err)
 		}
@@ -185,6 +187,14 @@ func (c *client) request() (string, *Failure) {
 		c.close()
 	}
 	return strings.TrimSpace(string(body)), nil
+}
+
+func (c *client) dial(deadline time.Time) (net.Conn, error) {
+	d := &net.Dialer{Deadline: deadline}
+	if c.TLS != nil {
+		return tls.DialWithDialer(d, c.Network, c.Address, c.TLS)
+	}
+	return d.Dial(c.Network, c.Address)
 }
 
 // kindOf names an error without the addresses that make each one different.
