@@ -3,6 +3,7 @@ package pack
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -22,7 +23,7 @@ type httpServer struct {
 	draining   atomic.Bool
 	moving     atomic.Bool   // idle connections are handed over
 	drainDelay time.Duration // how long idle connections are left open for a next request; set by beginDrain
-	prepare    sync.Once
+	hooked     sync.Once
 
 	mu      sync.Mutex
 	conns   map[net.Conn]*httpConn
@@ -68,7 +69,7 @@ func (h *httpServer) Serve(l net.Listener) error {
 
 // isSecure reports whether the server serves TLS.
 func (h *httpServer) isSecure() bool {
-	h.prepare.Do(h.hook)
+	h.hooked.Do(h.hook)
 	return h.secure
 }
 
@@ -183,6 +184,13 @@ func (h *httpServer) tell() {
 		case h.changed <- struct{}{}:
 		default:
 		}
+	}
+}
+
+func (h *httpServer) prepare(_ *slog.Logger, tickets *ticketKeeper) {
+	h.hooked.Do(h.hook)
+	if h.secure {
+		h.TLSConfig = tickets.share(h.TLSConfig)
 	}
 }
 

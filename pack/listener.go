@@ -25,8 +25,6 @@ type listener struct {
 	closeOnce sync.Once
 	closeErr  error
 	finishing atomic.Int64 // how long, in nanoseconds, the queue must stay empty; 0 if not finishing
-
-	open atomic.Int64 // connections that Accept returned and that are not closed, if it counts them
 }
 
 func newListener(l net.Listener, e endpoint, log *slog.Logger) *listener {
@@ -136,55 +134,4 @@ func (s *shortage) over(l *listener) {
 	if !s.since.IsZero() {
 		l.log.Info("accepting connections again", "endpoint", l.endpoint.String(), "after", time.Since(s.since).Round(time.Millisecond))
 	}
-}
-
-// counting is a listener that counts its open connections, for servers that cannot tell.
-type counting struct{ *listener }
-
-func (l counting) Accept() (net.Conn, error) {
-	c, err := l.listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	l.open.Add(1)
-	closed := sync.OnceFunc(func() { l.open.Add(-1) })
-	// Embedding the concrete type keeps ReadFrom (sendfile, splice), SyscallConn, CloseWrite and the rest.
-	switch c := c.(type) {
-	case *net.TCPConn:
-		return &countedTCP{c, closed}, nil
-	case *net.UnixConn:
-		return &countedUnix{c, closed}, nil
-	default:
-		return &countedConn{c, closed}, nil
-	}
-}
-
-type countedTCP struct {
-	*net.TCPConn
-	closed func()
-}
-
-func (c *countedTCP) Close() error {
-	c.closed()
-	return c.TCPConn.Close()
-}
-
-type countedUnix struct {
-	*net.UnixConn
-	closed func()
-}
-
-func (c *countedUnix) Close() error {
-	c.closed()
-	return c.UnixConn.Close()
-}
-
-type countedConn struct {
-	net.Conn
-	closed func()
-}
-
-func (c *countedConn) Close() error {
-	c.closed()
-	return c.Conn.Close()
 }

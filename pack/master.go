@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -23,6 +24,7 @@ type masterState struct {
 	log     *slog.Logger
 	plan    plan
 	sockets sockets
+	tickets ticketRing
 	attr    *syscall.SysProcAttr // of the workers
 	running sync.WaitGroup       // generations
 
@@ -89,6 +91,9 @@ func (m *masterState) run(ctx context.Context) error {
 	if err := onStart(ctx, m.config.OnStart); err != nil {
 		return err
 	}
+	m.tickets.rotate()
+	stopRotation := m.rotateTickets()
+	defer stopRotation()
 	first := m.launch(m.nextGeneration())
 	var err error
 	select {
@@ -177,6 +182,7 @@ func (m *masterState) serve(g *generation, p *procgroup.Process, conn *net.UnixC
 			m.mu.Lock()
 			m.links[p] = l
 			m.mu.Unlock()
+			l.send(m.tickets.message())
 		case msgListen:
 			m.answer(p, &l.link, msg.Endpoint)
 		case msgReady:
@@ -271,6 +277,37 @@ func (m *masterState) successors(from *procgroup.Process) (links []*workerLink) 
 		}
 	}
 	return links
+}
+
+// rotateTickets changes the keys for session tickets now and then, until stop is called.
+func (m *masterState) rotateTickets() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(ticketKeyLife)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				m.tickets.rotate()
+				m.broadcast(m.tickets.message())
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// broadcast sends a message to every worker. One that cannot be told will be noticed otherwise.
+func (m *masterState) broadcast(msg message) {
+	m.mu.Lock()
+	links := slices.Collect(maps.Values(m.links))
+	m.mu.Unlock()
+	for _, l := range links {
+		l.send(msg)
+	}
 }
 
 // announce logs that the pack is up. It is called with mu locked.

@@ -130,7 +130,7 @@ type Pack struct {
 // handle is one call of Handle.
 type handle struct {
 	endpoint endpoint
-	server   Server
+	server   drainable // nil if there is none
 }
 
 // New returns a pack with the given configuration, which is checked by Run.
@@ -145,9 +145,13 @@ func New(c Config) *Pack { return &Pack{config: c} }
 // port, the same for all workers. Nobody else may be listening on it: a second instance of the program is
 // refused. A Unix socket whose process is gone is replaced; it is removed when the pack stops.
 //
+// With TLS, all workers make and read session tickets with the same keys, which the master makes and changes. A
+// configuration that has WrapSession or UnwrapSession, or wants no tickets, is left alone; one with keys of its
+// own, shared among several machines say, sets these two to its EncryptTicket and DecryptTicket.
+//
 // An [*http.Server] serves TLS if its TLSConfig is set, which must have a certificate, and HTTP/2 with it. It
-// is drained without losing a request, not by its own Shutdown alone. Run sets its Handler, ConnState and
-// ConnContext to ones that call those that were set; without TLS, the connections that these hooks see are not
+// is drained without losing a request, not by its own Shutdown alone. Run sets its TLSConfig, Handler,
+// ConnState and ConnContext to ones that call those that were set; without TLS, the connections that these hooks see are not
 // [*net.TCPConn] but embed it.
 func (p *Pack) Handle(network, address string, s Server) {
 	if p.sealed.Load() {
@@ -159,10 +163,13 @@ func (p *Pack) Handle(network, address string, s Server) {
 			e.Index++
 		}
 	}
+	h := handle{endpoint: e}
 	if srv, ok := s.(*http.Server); ok && srv != nil {
-		s = p.httpServer(srv)
+		h.server = p.httpServer(srv)
+	} else if s != nil && !ok {
+		h.server = makeDrainable(s)
 	}
-	p.handles = append(p.handles, handle{e, s})
+	p.handles = append(p.handles, h)
 }
 
 // httpServer returns the one wrapper of a server, which may be handled at several addresses.

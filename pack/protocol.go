@@ -30,6 +30,7 @@ const (
 	msgEnd    messageType = "end"    // last: it has drained; Cut connections were left and are cut
 
 	// From the master, which also passes msgConn on.
+	msgTickets messageType = "tickets" // Keys for TLS session tickets, the newest first; sent after msgHello, and when they change
 	msgSocket  messageType = "socket"  // a descriptor comes with it
 	msgRefused messageType = "refused" // there is no such socket, because of Error
 	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets. HandOver: somebody takes idle connections
@@ -46,6 +47,7 @@ type message struct {
 	Final    bool        `json:"final,omitempty"`
 	HandOver bool        `json:"handOver,omitempty"`
 	Cut      int         `json:"cut,omitempty"`
+	Keys     [][]byte    `json:"keys,omitempty"`
 }
 
 // endpoint is an address that a pack serves.

@@ -134,6 +134,37 @@ func TestReloadHTTP2(t *testing.T) {
 	p.stop()
 }
 
+// TestSessionsAreResumed connects again and again, to both workers, and across a reload.
+func TestSessionsAreResumed(t *testing.T) {
+	t.Parallel()
+	p := start(t, "https", nil, "-workers=4")
+	config := &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	resumed := 0
+	const conns = 60
+	for i := range conns {
+		if i == conns/2 {
+			p.signal(syscall.SIGHUP)
+			p.logged(1, "generation has drained")
+		}
+		c, err := tls.Dial("tcp", p.address(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if _, err := io.ReadAll(c); err != nil {
+			t.Fatal(err)
+		}
+		if c.ConnectionState().DidResume {
+			resumed++
+		}
+		c.Close()
+	}
+	if resumed != conns-1 {
+		t.Errorf("%d of %d sessions were resumed, want all but the first", resumed, conns)
+	}
+	p.stop()
+}
+
 // TestReloadUnixSocket has clients that keep connections and clients that do not.
 func TestReloadUnixSocket(t *testing.T) {
 	t.Parallel()

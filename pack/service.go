@@ -21,6 +21,7 @@ type service struct {
 	listen func(endpoint) (net.Listener, error) // opens, or asks for, a socket
 	pass   func(endpoint, syscall.Conn) error   // hands an idle connection over; nil if that cannot be
 
+	tickets   ticketKeeper
 	listeners []*listener // of the pack's handles, in their order, as far as it came
 	serving   sync.WaitGroup
 	mu        sync.Mutex
@@ -48,6 +49,9 @@ func (s *service) start(ctx context.Context) error {
 		if h.server == nil {
 			return fmt.Errorf("the server for %s is nil", h.endpoint)
 		}
+		h.server.prepare(s.log, &s.tickets)
+	}
+	for _, h := range handles {
 		socket, err := s.listen(h.endpoint)
 		if err != nil {
 			return err
@@ -69,16 +73,11 @@ func (s *service) start(ctx context.Context) error {
 // serve starts the server of one endpoint.
 func (s *service) serve(h handle, l *listener) {
 	s.listeners = append(s.listeners, l)
-	if t, ok := h.server.(interface{ setLogger(*slog.Logger) }); ok {
-		t.setLogger(s.log)
-	}
 	var serveOn net.Listener = l
 	if w, ok := h.server.(*httpServer); ok && s.pass != nil && w.canMove() {
 		pass := func(c syscall.Conn) error { return s.pass(h.endpoint, c) }
 		serveOn = movableListener{l, pass}
 		s.serveArrivals(h, movableListener{s.addArrivals(h.endpoint, l.Addr()), pass})
-	} else if _, ok := h.server.(interface{ open() int }); !ok {
-		serveOn = counting{l}
 	}
 	s.serving.Go(func() {
 		err := h.server.Serve(serveOn)
@@ -139,27 +138,25 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	if hook := s.pack.config.OnShutdown; hook != nil {
 		hook(ctx)
 	}
-	s.eachServer(func(_ int, server Server) {
-		if d, ok := server.(interface{ beginDrain(time.Duration, bool) }); ok {
-			d.beginDrain(s.pack.config.drainDelay(o.takenOver), o.handOver)
-		}
-	})
+	for server := range s.servers() {
+		server.beginDrain(s.pack.config.drainDelay(o.takenOver), o.handOver)
+	}
 	s.closeListeners(ctx, o.quiesce)
 	if o.closed != nil {
 		o.closed()
 	}
 	var stopping sync.WaitGroup
 	var total atomic.Int64
-	s.eachServer(func(i int, server Server) {
+	for server, e := range s.servers() {
 		stopping.Go(func() {
 			if err := server.Shutdown(ctx); err != nil {
-				left := s.openConnections(i, server)
+				left := server.open()
 				total.Add(int64(left))
-				s.log.Debug("server did not finish", "endpoint", s.listeners[i].endpoint.String(), "error", err, "connections", left)
+				s.log.Debug("server did not finish", "endpoint", e.String(), "error", err, "connections", left)
 				server.Close()
 			}
 		})
-	})
+	}
 	stopping.Wait()
 	return int(total.Load())
 }
@@ -169,11 +166,12 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 // knows of it.
 func (s *service) closeListeners(ctx context.Context, quiesce func() error) {
 	if quiesce != nil {
-		limited, cancel := ctx, func() {}
+		limit := s.pack.config.ShutdownTimeout / 2 // a server that does not accept now must not take all of it
 		if err := quiesce(); err != nil {
 			s.log.Debug("new connections cannot be kept out", "error", err)
-			limited, cancel = context.WithTimeout(ctx, queueLimit)
+			limit = min(limit, queueLimit)
 		}
+		limited, cancel := context.WithTimeout(ctx, limit)
 		for _, l := range s.listeners {
 			l.finish(queueEmpty)
 		}
@@ -212,28 +210,13 @@ func (s *service) waitForServe(ctx context.Context) {
 	}
 }
 
-// eachServer calls f for each server that was started, once even if it serves several endpoints, with the place
-// of its first listener.
-func (s *service) eachServer(f func(i int, server Server)) {
-	seen := map[*httpServer]bool{}
-	for i := range s.listeners {
-		server := s.pack.handles[i].server
-		if h, ok := server.(*httpServer); ok {
-			if seen[h] {
-				continue
-			}
-			seen[h] = true
-		}
-		f(i, server)
+// servers returns the servers that were started, with one endpoint of each.
+func (s *service) servers() map[drainable]endpoint {
+	all := map[drainable]endpoint{}
+	for i, l := range s.listeners {
+		all[s.pack.handles[i].server] = l.endpoint
 	}
-}
-
-// openConnections returns how many connections a server has.
-func (s *service) openConnections(i int, server Server) int {
-	if o, ok := server.(interface{ open() int }); ok {
-		return o.open()
-	}
-	return int(s.listeners[i].open.Load())
+	return all
 }
 
 // raiseFiles gives this process the limit of open files that it must have, or as much as it may.

@@ -39,7 +39,12 @@ type tcpServer struct {
 	idle     chan struct{} // told when the last connection is gone
 }
 
-func (s *tcpServer) setLogger(log *slog.Logger) { s.log = log }
+func (s *tcpServer) prepare(log *slog.Logger, tickets *ticketKeeper) {
+	s.log = log
+	if s.tls != nil {
+		s.tls = tickets.share(s.tls)
+	}
+}
 
 func (s *tcpServer) Serve(l net.Listener) error {
 	if s.tls != nil {
@@ -71,7 +76,7 @@ func checkCertificate(c *tls.Config) error {
 
 func (s *tcpServer) serve(c net.Conn) {
 	defer func() {
-		if v := recover(); v != nil && s.log != nil {
+		if v := recover(); v != nil {
 			s.log.Error("handler panicked", "remote", c.RemoteAddr().String(), "panic", v, "stack", string(debug.Stack()))
 		}
 		c.Close()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -159,7 +160,7 @@ func TestInline(t *testing.T) {
 // TestRunHere runs a pack in line within this process, as a user's own test would.
 func TestRunHere(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	p := pack.New(pack.Config{Inline: true})
+	p := pack.New(pack.Config{Inline: true, Logger: slog.New(slog.DiscardHandler)})
 	path := filepath.Join(t.TempDir(), "socket")
 	p.Handle("unix", path, &http.Server{Handler: handler()})
 	result := make(chan error, 1)

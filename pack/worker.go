@@ -144,6 +144,8 @@ func (w *workerState) receiveAll(ctx context.Context, s *service) {
 		switch m.Type {
 		case msgDrain:
 			w.stop(&stopRequest{why: errors.New("the master asked to"), final: m.Final, hand: m.HandOver})
+		case msgTickets:
+			s.tickets.set(m.Keys)
 		case msgConn:
 			if m.Endpoint != nil && len(files) == 1 {
 				w.arrive(s, *m.Endpoint, files[0])
