@@ -17,8 +17,9 @@ import (
 //
 //   - What the client sends meanwhile stays in the kernel and travels along, since a Read whose deadline has
 //     passed does not look.
-//   - What net/http has read already does not. It reads through a bufio.Reader, so the buffer that it passes to
-//     Read is as long as at the very first Read only if it holds back nothing.
+//   - What net/http has read already does not. So the connection stays if anything was read since it became idle.
+//     What was read before, the beginning of a pipelined request, is in net/http's bufio.Reader; then the buffer
+//     that it passes to Read is shorter than at the very first Read.
 //   - A request that arrived just before must not meet the deadline that was meant for the idle Read. So it is
 //     taken back as soon as anything is read.
 
@@ -28,7 +29,8 @@ type movable struct {
 	pass   func(syscall.Conn) error // hands the socket over
 
 	mu       sync.Mutex
-	idle     bool      // net/http is between requests
+	idle     bool      // net/http is between requests, or reads the header of the next
+	dirty    bool      // something was read since idle was set
 	emptyLen int       // the length of Read's buffer when net/http holds back nothing
 	woken    bool      // the deadline on the socket is ours
 	released bool      // Read failed for our deadline: the next Close hands over
@@ -55,7 +57,7 @@ func (m *movable) wake() {
 func (m *movable) setIdle(idle bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.idle = idle
+	m.idle, m.dirty = idle, false
 	if !idle && m.woken {
 		m.takeBack()
 	}
@@ -84,11 +86,12 @@ func (m *movable) afterRead(length, n int, err error) (again bool) {
 	if m.emptyLen == 0 {
 		m.emptyLen = length
 	}
+	m.dirty = m.dirty || n > 0
 	if !m.woken {
 		return false
 	}
 	failed := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
-	if failed && m.idle && length == m.emptyLen {
+	if failed && m.idle && !m.dirty && length == m.emptyLen {
 		m.released = true
 		return false
 	}

@@ -143,7 +143,7 @@ func TestHandOver(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			r := newRelay(t, network, echoHandler(), nil)
-			const clients, servers = 32, 50
+			const clients, servers = 40, 50
 			var done atomic.Bool
 			var requests atomic.Int64
 			var running sync.WaitGroup
@@ -155,8 +155,8 @@ func TestHandOver(t *testing.T) {
 				running.Go(func() {
 					defer c.Close()
 					for n := 0; !done.Load(); n++ {
-						if err := relayRequests(c, i%4, n); err != nil {
-							t.Errorf("client %d (kind %d), round %d: %v", i, i%4, n, err)
+						if err := relayRequests(c, i%5, n); err != nil {
+							t.Errorf("client %d (kind %d), round %d: %v", i, i%5, n, err)
 							return
 						}
 						requests.Add(1)
@@ -193,6 +193,8 @@ func relayRequests(c net.Conn, kind, n int) error {
 		body := strings.Repeat("b", 6000)
 		post := fmt.Sprintf("POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", n, len(body))
 		return exchange(c, []string{post[:10], post[10:], body[:3000], body[3000:]}, fmt.Sprintf("%d:%s", n, body))
+	case 3: // line by line
+		return exchange(c, strings.SplitAfter(get, "\n"), fmt.Sprintf("%d:", n))
 	default: // pipelining, with the beginning of the next request behind
 		return exchange(c, []string{get + get + get[:2], get[2:7], get[7:]}, fmt.Sprintf("%d:", n), fmt.Sprintf("%d:", n), fmt.Sprintf("%d:", n))
 	}

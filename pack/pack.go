@@ -150,9 +150,9 @@ func New(c Config) *Pack { return &Pack{config: c} }
 // own, shared among several machines say, sets these two to its EncryptTicket and DecryptTicket.
 //
 // An [*http.Server] serves TLS if its TLSConfig is set, which must have a certificate, and HTTP/2 with it. It
-// is drained without losing a request, not by its own Shutdown alone. Run sets its TLSConfig, Handler,
-// ConnState and ConnContext to ones that call those that were set; without TLS, the connections that these hooks see are not
-// [*net.TCPConn] but embed it.
+// is drained without losing a request, not by its own Shutdown alone. Run sets its TLSConfig, Handler, ConnState
+// and ConnContext to ones that call those that were set; without TLS, the connections that these hooks see are
+// not [*net.TCPConn] but embed it.
 func (p *Pack) Handle(network, address string, s Server) {
 	if p.sealed.Load() {
 		panic(fmt.Sprintf("pack: Handle(%q, %q) after the worker's start; call it before Run or in OnWorkerStart", network, address))

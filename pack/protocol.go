@@ -76,7 +76,7 @@ func (l *link) send(m message, files ...syscall.Conn) error {
 
 // sendConn hands over a connection. Many may be on their way, so it is patient.
 func (l *link) sendConn(e *endpoint, c syscall.Conn) error {
-	return l.sendWithin(20*sendTimeout, message{Type: msgConn, Endpoint: e}, c)
+	return l.sendWithin(5*sendTimeout, message{Type: msgConn, Endpoint: e}, c)
 }
 
 func (l *link) sendWithin(d time.Duration, m message, files ...syscall.Conn) error {

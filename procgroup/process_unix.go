@@ -54,7 +54,7 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 
 // lastWords is how long Serve may take to read what a process has said before it ended. Then, or if something
 // that the process started holds the other end open, the lifeline is cut.
-const lastWords = time.Second
+const lastWords = 5 * time.Second
 
 // wait waits for the end of the process and tells the group of it.
 func (c *child) wait(p *Process, exited func()) {
