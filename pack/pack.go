@@ -113,8 +113,8 @@ type Config struct {
 	// Handle. An error ends the worker. The context ends when the worker stops.
 	OnWorkerStart func(context.Context) error
 
-	// OnShutdown is called in each worker when a graceful stop begins, while it still accepts. The context
-	// ends when the time for the stop is over.
+	// OnShutdown is called in each worker before it drains, in a reload as when the pack stops, while it still
+	// accepts. The context ends when the time for that is over.
 	OnShutdown func(context.Context)
 }
 
