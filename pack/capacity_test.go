@@ -145,9 +145,10 @@ func TestManyIdleConnections(t *testing.T) {
 	if r := load(p, 8, 50).Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("with all of them open: %v", r)
 	}
+	begun := time.Now()
 	p.signal(syscall.SIGHUP)
-	drained := p.logged(1, "generation has drained")
-	t.Logf("handed over: %v", drained)
+	p.logged(1, "generation has drained")
+	t.Logf("%d connections were handed over in %v", 2*each, time.Since(begun))
 	total := 0
 	for _, pid := range p.workers() {
 		total += descriptors(t, pid)

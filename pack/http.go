@@ -25,9 +25,9 @@ type httpServer struct {
 	drainDelay time.Duration // how long idle connections are left open for a next request; set by beginDrain
 	hooked     sync.Once
 
-	mu      sync.Mutex
-	conns   map[net.Conn]*httpConn
-	changed chan struct{} // told, when draining, that a connection has another state
+	mu    sync.Mutex
+	conns map[net.Conn]*httpConn
+	gone  time.Time // the last time that a connection went
 }
 
 // newConnGrace is how long a connection on which nothing was asked yet may hold up a drain: what its client wants
@@ -35,7 +35,7 @@ type httpServer struct {
 const newConnGrace = time.Second
 
 func newHTTPServer(srv *http.Server) *httpServer {
-	return &httpServer{Server: srv, conns: map[net.Conn]*httpConn{}, changed: make(chan struct{}, 1)}
+	return &httpServer{Server: srv, conns: map[net.Conn]*httpConn{}}
 }
 
 // httpConn is what an open connection is doing.
@@ -148,8 +148,8 @@ func (h *httpServer) observe(conn net.Conn, state http.ConnState) {
 	case http.StateClosed, http.StateHijacked:
 		h.mu.Lock()
 		delete(h.conns, conn)
+		h.gone = time.Now()
 		h.mu.Unlock()
-		h.tell()
 	}
 }
 
@@ -175,16 +175,6 @@ func (h *httpServer) set(c *httpConn, state connState) {
 	h.mu.Lock()
 	c.state = state
 	h.mu.Unlock()
-	h.tell()
-}
-
-func (h *httpServer) tell() {
-	if h.draining.Load() {
-		select {
-		case h.changed <- struct{}{}:
-		default:
-		}
-	}
 }
 
 func (h *httpServer) prepare(_ *slog.Logger, tickets *ticketKeeper) {
@@ -219,41 +209,55 @@ func (h *httpServer) Shutdown(ctx context.Context) error {
 	if h.moving.Load() {
 		h.move()
 	}
-	for wait := h.holdUp(begun); wait > 0; wait = h.holdUp(begun) {
-		timer := time.NewTimer(wait)
+	poll := time.NewTicker(drainPoll)
+	defer poll.Stop()
+	for h.holdsUp(begun) {
 		select {
-		case <-timer.C:
-		case <-h.changed:
+		case <-poll.C:
 		case <-ctx.Done():
-			timer.Stop()
 			return context.Cause(ctx)
 		}
-		timer.Stop()
 	}
 	h.dropFresh()
 	return h.Server.Shutdown(ctx)
 }
 
-// holdUp returns for how long, at most, some connection still needs the server as it is; 0 if none does.
-func (h *httpServer) holdUp(begun time.Time) (wait time.Duration) {
+// drainPoll is how often a drain looks at the connections. Looking at each change would take a time that is
+// quadratic in their number.
+const drainPoll = 5 * time.Millisecond
+
+// holdsUp reports whether some connection still needs the server as it is.
+func (h *httpServer) holdsUp(begun time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := time.Now()
+	now, moving := time.Now(), h.moving.Load()
+	toldToGo := begun.Add(h.drainDelay)
 	for _, c := range h.conns {
-		switch c.state {
-		case fresh:
-			wait = max(wait, max(c.since.Add(newConnGrace).Sub(now), begun.Add(h.drainDelay).Sub(now)))
-		case received:
-			wait = max(wait, newConnGrace) // its handler is about to begin
-		case idle:
-			wait = max(wait, begun.Add(h.drainDelay).Sub(now))
-		case handling:
-			if _, ok := c.conn.(movableConn); ok && h.moving.Load() { // it will be idle, and go
-				wait = max(wait, begun.Add(h.drainDelay).Sub(now))
-			}
+		until := now
+		_, moves := c.conn.(movableConn)
+		switch {
+		case c.state == received:
+			return true // its handler is about to begin
+		case moves && moving:
+			// It goes when it is idle. Many take a while; what counts is that it goes on.
+			until = later(toldToGo, h.gone.Add(h.drainDelay))
+		case c.state == fresh:
+			until = later(toldToGo, c.since.Add(newConnGrace))
+		case c.state == idle:
+			until = toldToGo
+		}
+		if now.Before(until) {
+			return true
 		}
 	}
-	return wait
+	return false
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // dropFresh closes connections that have still not sent a request; Shutdown would wait 5 s for them.
