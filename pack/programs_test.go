@@ -107,7 +107,7 @@ func acceptLog(name string) func(net.Conn, http.ConnState) {
 	}
 	return func(c net.Conn, state http.ConnState) {
 		if state == http.StateNew {
-			fmt.Fprintf(f, "%d %s\n", os.Getpid(), c.RemoteAddr())
+			fmt.Fprintf(f, "%d %s %d\n", os.Getpid(), c.RemoteAddr(), time.Now().UnixNano())
 		}
 	}
 }
