@@ -24,6 +24,7 @@ type listener struct {
 	closing   chan struct{} // closed by Close
 	closeOnce sync.Once
 	closeErr  error
+	shortage  shortage
 	finishing atomic.Int64 // how long, in nanoseconds, the queue must stay empty; 0 if not finishing
 }
 
@@ -35,12 +36,14 @@ func newListener(l net.Listener, e endpoint, log *slog.Logger) *listener {
 // broken for good.
 func (l *listener) Accept() (net.Conn, error) {
 	l.once.Do(func() { close(l.accepting) })
-	var shortage shortage
+	waited := false
 	for {
 		c, err := l.Listener.Accept()
 		switch {
 		case err == nil:
-			shortage.over(l)
+			if waited {
+				l.shortage.relax()
+			}
 			return c, nil
 		case l.closed():
 			return nil, net.ErrClosed
@@ -51,7 +54,8 @@ func (l *listener) Accept() (net.Conn, error) {
 			}
 			l.extend()
 		case isShortage(err):
-			shortage.wait(l, err)
+			waited = true
+			l.waitForMore(err)
 		case errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.EINTR):
 		default:
 			return nil, err
@@ -77,6 +81,7 @@ func (l *listener) extend() {
 func (l *listener) Close() error {
 	l.closeOnce.Do(func() {
 		close(l.closing)
+		l.shortage.forget()
 		l.closeErr = l.Listener.Close()
 	})
 	return l.closeErr
@@ -91,16 +96,20 @@ func (l *listener) closed() bool {
 	}
 }
 
-// shortage is a time in which connections cannot be accepted for want of descriptors or memory. They stay in
-// the queue meanwhile.
+// shortage is a time in which connections cannot always be accepted for want of descriptors or memory. They stay in
+// the queue meanwhile. At the limit, each connection that is closed lets one more in, so a shortage is over only when
+// it has not been felt for a while: one line in the log when it begins, one when it ends.
 type shortage struct {
-	since time.Time
-	delay time.Duration
+	mu    sync.Mutex
+	since time.Time     // zero if there is none
+	delay time.Duration // before the next try
+	calm  *time.Timer   // ends it
 }
 
 const (
-	shortageMin = 5 * time.Millisecond
-	shortageMax = time.Second
+	shortageMin  = 5 * time.Millisecond
+	shortageMax  = time.Second
+	shortageCalm = 2 * shortageMax
 )
 
 // isShortage reports whether accept(2) may succeed later, when something else was closed.
@@ -113,25 +122,62 @@ func isShortage(err error) bool {
 	return false
 }
 
-// wait logs the beginning, and waits a while: longer each time, and not longer than until the listener is closed.
-func (s *shortage) wait(l *listener, err error) {
-	if s.since.IsZero() {
-		s.since, s.delay = time.Now(), shortageMin
-		l.log.Warn("cannot accept connections, they wait in the queue; raise the limit of open files, or look for a leak",
-			"endpoint", l.endpoint.String(), "error", err)
-	}
-	timer := time.NewTimer(s.delay)
+// waitForMore logs that a shortage begins, and waits a while: longer each time, and not longer than until the
+// listener is closed.
+func (l *listener) waitForMore(err error) {
+	timer := time.NewTimer(l.feel(err))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-l.closing:
 	}
-	s.delay = min(2*s.delay, shortageMax)
 }
 
-// over logs the end.
-func (s *shortage) over(l *listener) {
-	if !s.since.IsZero() {
-		l.log.Info("accepting connections again", "endpoint", l.endpoint.String(), "after", time.Since(s.since).Round(time.Millisecond))
+// feel notes that connections cannot be accepted now, and returns when to try again.
+func (l *listener) feel(err error) time.Duration {
+	s := &l.shortage
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.since.IsZero() {
+		s.since = time.Now()
+		l.log.Warn("cannot accept connections, they wait in the queue; raise the limit of open files, or look for a leak",
+			"endpoint", l.endpoint.String(), "error", err)
+	}
+	if s.calm == nil {
+		s.calm = time.AfterFunc(shortageCalm, l.calmed)
+	} else {
+		s.calm.Reset(shortageCalm)
+	}
+	s.delay = min(max(2*s.delay, shortageMin), shortageMax)
+	return s.delay
+}
+
+// calmed logs that a shortage has ended.
+func (l *listener) calmed() {
+	s := &l.shortage
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.since.IsZero() {
+		return
+	}
+	l.log.Info("accepting connections again", "endpoint", l.endpoint.String(),
+		"after", (time.Since(s.since) - shortageCalm).Round(time.Millisecond))
+	s.since = time.Time{}
+}
+
+// relax makes the next delay a short one.
+func (s *shortage) relax() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.delay = 0
+}
+
+// forget ends a shortage without a word.
+func (s *shortage) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since = time.Time{}
+	if s.calm != nil {
+		s.calm.Stop()
 	}
 }
