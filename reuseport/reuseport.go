@@ -125,6 +125,9 @@ func (c *Config) listen(ctx context.Context, network, address string, shared boo
 	default:
 		return nil, fmt.Errorf("reuseport: listen on %s %s: want tcp, tcp4 or tcp6: %w", network, address, net.UnknownNetworkError(network))
 	}
+	if ctx.Err() != nil { // ListenConfig notices that only when it has to wait for something
+		return nil, fmt.Errorf("reuseport: listen on %s %s: %w", network, address, context.Cause(ctx))
+	}
 	l, err := c.listenConfig(shared).Listen(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("reuseport: %w", err)
@@ -137,6 +140,9 @@ func (c *Config) listenPacket(ctx context.Context, network, address string, shar
 	case "udp", "udp4", "udp6":
 	default:
 		return nil, fmt.Errorf("reuseport: listen on %s %s: want udp, udp4 or udp6: %w", network, address, net.UnknownNetworkError(network))
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("reuseport: listen on %s %s: %w", network, address, context.Cause(ctx))
 	}
 	p, err := c.listenConfig(shared).ListenPacket(ctx, network, address)
 	if err != nil {

@@ -73,7 +73,8 @@ func TestErrors(t *testing.T) {
 		{listen("tcp", "localhost:99999"), "invalid port", nil},
 		{group(ctx, "localhost:0", 0), "group of 0 sockets on tcp localhost:0", nil},
 		{group(ctx, "localhost:0", -1), "at least one", nil},
-		{group(canceled, "localhost:0", 2), "", nil},
+		{group(canceled, "localhost:0", 2), "localhost:0: context canceled", nil},
+		{group(canceled, "127.0.0.1:0", 2), "127.0.0.1:0: context canceled", nil},
 	} {
 		if tt.err == nil || !strings.Contains(tt.err.Error(), tt.want) {
 			t.Errorf("%v; want an error about %q", tt.err, tt.want)
