@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -48,7 +49,9 @@ type Group struct {
 	// Serve, if set, speaks a protocol of the caller's own over the parent's end of a process's lifeline,
 	// and calls p.Ready itself. It runs in a goroutine of its own for each process and must return when the
 	// connection ends, which it does when the process has and everything that it said is read; then the group
-	// closes it, and takes note of the process's end. Default: a process is ready when it sends its first byte.
+	// closes it, and takes note of the process's end. It must also return when a read fails with
+	// os.ErrDeadlineExceeded, or p.Released, between two messages, so that another Group reads the next one; see
+	// Release. Default: a process is ready when it sends its first byte.
 	Serve func(p *Process, lifeline *net.UnixConn)
 
 	// Event, if set, is told what happens, in order and one at a time, from Run's goroutine: it must not
@@ -75,12 +78,18 @@ type Group struct {
 	// failed together do not start together. Defaults 250 ms and 30 s.
 	BackoffMin, BackoffMax time.Duration
 
-	spawn func(*Process) (handle, error) // starts a process and sets its PID; a fake one in tests
+	// Adopt, if set, is what Release of another Group returned, of the same Size: the group begins with these
+	// processes, which must be children of this process. It closes their lifelines' files.
+	Adopt *State
+
+	spawn func(*Process) (handle, error)           // starts a process and sets its PID; a fake one in tests
+	adopt func(*Process, *os.File) (handle, error) // takes over one that is there; a fake one in tests
 
 	init  sync.Once
 	begun chan struct{}     // closed when Run begins
 	inbox chan func(*owner) // what others ask of the goroutine that owns the state
 	ended chan struct{}     // closed when that goroutine no longer reads the inbox
+	state *State            // what Release returns; set before ended is closed
 }
 
 // Process is one process of a member. Its methods are safe for concurrent use; they do nothing once the
@@ -90,8 +99,9 @@ type Process struct {
 	Attempt int // 1 for the member's first process
 	PID     int // 0 until it is started
 
-	group  *Group
-	handle handle
+	group    *Group
+	handle   handle
+	released atomic.Bool
 }
 
 // handle is what the group needs to deal with a started process. When the process has ended, its maker has
@@ -99,7 +109,12 @@ type Process struct {
 type handle interface {
 	signal(os.Signal) error
 	kill()            // the process and what it started that is in its process group
-	serve(p *Process) // returns when the process has ended
+	serve(p *Process) // returns when the process has ended, or is released
+
+	// release has serve return, and then done called, while the process goes on. It returns false if the end
+	// of the process is being dealt with already.
+	release(p *Process, done func()) bool
+	lifeline() (*os.File, error) // the parent's end, once serve has returned
 }
 
 // Ready tells the group that the process is ready to work.
@@ -108,6 +123,9 @@ func (p *Process) Ready() { p.group.post(func(o *owner) { o.ready(p) }) }
 // Fail tells the group why the process is about to end, for the event and for Run's error. The process has
 // failed then, whatever its exit status.
 func (p *Process) Fail(err error) { p.group.post(func(o *owner) { o.fail(p, err) }) }
+
+// Released reports whether the group is about to let go of the process; see Group.Release.
+func (p *Process) Released() bool { return p.released.Load() }
 
 // Signal sends a signal to the process.
 func (p *Process) Signal(s os.Signal) error {
@@ -166,7 +184,7 @@ type Event struct {
 
 // Run starts the group and keeps it running until ctx ends. It then asks every process to end and returns nil
 // when all have ended, at the latest StopTimeout later. If the very first process fails, the error is a
-// [*StartError].
+// [*StartError]. After Release it returns [ErrReleased], while the processes go on.
 func (g *Group) Run(ctx context.Context) error {
 	if err := g.check(); err != nil {
 		return fmt.Errorf("procgroup: %w", err)
@@ -187,6 +205,8 @@ func (g *Group) check() error {
 	switch {
 	case g.Size < 1:
 		return fmt.Errorf("a group of %d processes: there must be at least one", g.Size)
+	case g.Adopt != nil && len(g.Adopt.Members) != g.Size:
+		return fmt.Errorf("a group of %d processes adopts %d", g.Size, len(g.Adopt.Members))
 	case g.Command == nil && g.spawn == nil:
 		return errors.New("the group has no Command")
 	case min(g.ReadyTimeout, g.StopTimeout, g.Healthy, g.BackoffMin, g.BackoffMax) < 0:
@@ -210,6 +230,9 @@ func (g *Group) check() error {
 	}
 	if g.spawn == nil {
 		g.spawn = g.startProcess
+	}
+	if g.adopt == nil {
+		g.adopt = g.adoptProcess
 	}
 	return nil
 }

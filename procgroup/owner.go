@@ -25,6 +25,7 @@ const (
 type member struct {
 	phase    phase
 	process  *Process
+	detached bool // the process is nobody's now; see Release
 	attempts int
 	failures int // in a row
 	reason   error
@@ -38,28 +39,37 @@ type member struct {
 // owner is the state of a running group. Only Run's goroutine touches it.
 type owner struct {
 	*Group
-	members  []member
-	stopping bool
-	proven   bool  // some process was ready once
-	err      error // why Run gave up
-	serving  sync.WaitGroup
+	members   []member
+	stopping  bool
+	proven    bool  // some process was ready once
+	releasing bool  // processes are being let go of: nothing is started or killed any more
+	err       error // why Run gave up
+	serving   sync.WaitGroup
 }
 
 func (o *owner) run(ctx context.Context) error {
 	defer close(o.ended)
-	if ctx.Err() != nil {
+	if o.Adopt != nil {
+		o.takeOver(o.Adopt)
+	} else if ctx.Err() != nil {
 		return nil
+	} else {
+		o.start(0)
 	}
-	o.start(0)
 	canceled := ctx.Done()
 	for o.alive() {
+		if o.releasing && o.letGo() {
+			return ErrReleased
+		}
 		timer := time.NewTimer(time.Until(o.nextDeadline()))
 		select {
 		case f := <-o.inbox:
 			f(o)
 		case <-canceled:
 			canceled = nil
-			o.stop()
+			if !o.releasing { // whoever adopts them stops them
+				o.stop()
+			}
 		case <-timer.C:
 			o.expire()
 		}
@@ -75,6 +85,9 @@ func (o *owner) alive() bool {
 
 func (o *owner) nextDeadline() time.Time {
 	next := time.Now().Add(time.Hour)
+	if o.releasing {
+		return next
+	}
 	for _, m := range o.members {
 		if !m.deadline.IsZero() && m.deadline.Before(next) {
 			next = m.deadline
@@ -88,7 +101,7 @@ func (o *owner) expire() {
 	now := time.Now()
 	for id := range o.members {
 		m := &o.members[id]
-		if m.deadline.IsZero() || m.deadline.After(now) {
+		if o.releasing || m.deadline.IsZero() || m.deadline.After(now) {
 			continue
 		}
 		m.deadline = time.Time{}
@@ -106,6 +119,10 @@ func (o *owner) expire() {
 // start starts a new process of a member.
 func (o *owner) start(id int) {
 	m := &o.members[id]
+	if o.releasing {
+		m.phase, m.deadline = waiting, time.Now()
+		return
+	}
 	m.attempts++
 	p := &Process{ID: id, Attempt: m.attempts, group: o.Group}
 	m.process, m.phase, m.reason, m.again, m.killed = p, starting, nil, false, false

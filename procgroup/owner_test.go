@@ -30,10 +30,12 @@ type fakeGroup struct {
 }
 
 type fakeProcess struct {
-	p       *Process
-	g       *fakeGroup
-	signals []os.Signal
-	gone    chan struct{}
+	p        *Process
+	g        *fakeGroup
+	signals  []os.Signal
+	gone     chan struct{}
+	released chan struct{}
+	reaping  bool // its end is being dealt with
 }
 
 func (f *fakeProcess) signal(s os.Signal) error {
@@ -44,8 +46,24 @@ func (f *fakeProcess) signal(s os.Signal) error {
 	return nil
 }
 
-func (f *fakeProcess) kill()            { go f.exit(errors.New("signal: killed")) }
-func (f *fakeProcess) serve(p *Process) { <-f.gone }
+func (f *fakeProcess) kill() { go f.exit(errors.New("signal: killed")) }
+func (f *fakeProcess) serve(p *Process) {
+	select {
+	case <-f.gone:
+	case <-f.released:
+	}
+}
+
+func (f *fakeProcess) release(_ *Process, done func()) bool {
+	if f.reaping {
+		return false
+	}
+	close(f.released)
+	go done()
+	return true
+}
+
+func (f *fakeProcess) lifeline() (*os.File, error) { return nil, nil }
 
 // exit makes the process end.
 func (f *fakeProcess) exit(err error) {
@@ -65,7 +83,7 @@ func fakeTest(t *testing.T, g *Group, test func(f *fakeGroup)) {
 				return nil, err
 			}
 			p.PID = 1000 + len(f.procs)
-			f.procs = append(f.procs, &fakeProcess{p: p, g: f, gone: make(chan struct{})})
+			f.procs = append(f.procs, &fakeProcess{p: p, g: f, gone: make(chan struct{}), released: make(chan struct{})})
 			return f.procs[len(f.procs)-1], nil
 		}
 		g.Event = func(e Event) {

@@ -2,6 +2,8 @@ package procgroup
 
 import (
 	"os"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -10,23 +12,28 @@ import (
 const watches = true
 
 // watch opens a pidfd of a child and returns a function that waits, in the network poller, until the child has
-// ended. Without such a pidfd (seccomp, or Linux before 5.10) it waits in waitid(2), which takes a thread.
-func watch(pid int) (exited func()) {
+// ended or stop is called. Without such a pidfd (seccomp, or Linux before 5.10) it waits in waitid(2), which takes a
+// thread, and does not mind stop.
+func watch(pid int) (exited, stop func()) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err == nil {
 		if f := os.NewFile(uintptr(fd), "pidfd"); f != nil {
 			if rc, err := f.SyscallConn(); err == nil {
+				var stopped atomic.Bool
 				return func() {
-					defer f.Close()
-					if rc.Read(readable) != nil {
-						waitid(pid)
+						defer f.Close()
+						if rc.Read(readable) != nil && !stopped.Load() {
+							waitid(pid)
+						}
+					}, func() {
+						stopped.Store(true)
+						f.SetReadDeadline(time.Unix(1, 0))
 					}
-				}
 			}
 			f.Close()
 		}
 	}
-	return func() { waitid(pid) }
+	return func() { waitid(pid) }, func() {}
 }
 
 // readable reports whether a descriptor can be read from; a pidfd can once its process has ended.

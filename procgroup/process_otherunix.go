@@ -5,4 +5,4 @@ package procgroup
 // watches says that watch returns before the process is reaped: it does not, cmd.Wait does the waiting.
 const watches = false
 
-func watch(int) (exited func()) { return func() {} }
+func watch(int) (exited, stop func()) { return func() {}, func() {} }

@@ -35,6 +35,7 @@ var helpers = map[string]func(){
 	"parent":     parent,
 	"talker":     talker,
 	"signaled":   signaled,
+	"counter":    counter,
 }
 
 func TestMain(m *testing.M) {
@@ -186,6 +187,90 @@ func TestGroup(t *testing.T) {
 	for pid := range pids {
 		if alive(pid) {
 			t.Errorf("process %d is still there", pid)
+		}
+	}
+}
+
+// counter writes numbers, a line each, and ends when the parent does.
+func counter() {
+	c := inherit()
+	go func() {
+		io.Copy(io.Discard, c)
+		os.Exit(7)
+	}()
+	for i := 1; ; i++ {
+		if _, err := fmt.Fprintln(c, i); err != nil {
+			select {}
+		}
+	}
+}
+
+// TestReleaseAndAdopt passes processes from group to group while they talk. No byte of what they say is lost.
+func TestReleaseAndAdopt(t *testing.T) {
+	const groups = 20
+	var said [2]int // the last number of each
+	readLine := func(p *procgroup.Process, c *net.UnixConn) error {
+		line := ""
+		for b := make([]byte, 1); b[0] != '\n'; {
+			switch _, err := c.Read(b); {
+			case err == nil:
+				line += string(b)
+			case line != "" && errors.Is(err, os.ErrDeadlineExceeded):
+				c.SetReadDeadline(time.Time{}) // read to the end of the line
+			default:
+				return err
+			}
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil || n != said[p.ID]+1 {
+			t.Errorf("process %d said %q after %d", p.ID, line, said[p.ID])
+		}
+		said[p.ID] = n
+		return nil
+	}
+	talking := make(chan int, 1)
+	serve := func(p *procgroup.Process, c *net.UnixConn) {
+		p.Ready()
+		for !p.Released() && readLine(p, c) == nil {
+			select {
+			case talking <- p.ID:
+			default:
+			}
+		}
+	}
+	newGroup := func(s *procgroup.State) *running {
+		return run(t, &procgroup.Group{Size: 2, ReadyTimeout: time.Minute, Serve: serve, Command: command("counter"), Adopt: s})
+	}
+	r := newGroup(nil)
+	r.next(procgroup.Ready)
+	r.next(procgroup.Ready)
+	members := r.Members()
+	for range groups {
+		<-talking
+		s := r.Release()
+		if err := <-r.result; !errors.Is(err, procgroup.ErrReleased) {
+			t.Errorf("Run: %v", err)
+		}
+		r = newGroup(s)
+	}
+	for id, m := range r.Members() {
+		if m != members[id] {
+			t.Errorf("%+v; was %+v", m, members[id])
+		}
+	}
+	if err := syscall.Kill(members[1].PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if e := r.next(procgroup.Failed); e.ID != 1 || e.PID != members[1].PID || !strings.Contains(e.Err.Error(), "signal: killed") {
+		t.Errorf("%+v", e)
+	}
+	r.stop()
+	if err := <-r.result; err != nil {
+		t.Error(err)
+	}
+	for _, m := range members {
+		if alive(m.PID) {
+			t.Errorf("process %d is still there", m.PID)
 		}
 	}
 }

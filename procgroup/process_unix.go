@@ -3,6 +3,7 @@
 package procgroup
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -17,10 +18,15 @@ const terminate = unix.SIGTERM
 
 // child is a process that this one started.
 type child struct {
-	cmd      *exec.Cmd
-	lifeline *net.UnixConn
-	served   chan struct{} // closed when Serve has returned
-	reaping  bool          // its exit status is being read: its numbers may soon belong to somebody else
+	process *os.Process
+	reap    func() error // reads its exit status
+	conn    *net.UnixConn
+	served  chan struct{} // closed when Serve has returned
+	unwatch func()
+
+	// Of the owner's goroutine.
+	reaping  bool // its exit status is being read: its numbers may soon belong to somebody else
+	released bool
 }
 
 func (g *Group) startProcess(p *Process) (handle, error) {
@@ -47,42 +53,94 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 		return nil, err
 	}
 	p.PID = cmd.Process.Pid
-	c := &child{cmd: cmd, lifeline: ours, served: make(chan struct{})}
-	go c.wait(p, watch(p.PID))
-	return c, nil
+	return newChild(p, cmd.Process, cmd.Wait, ours), nil
+}
+
+func newChild(p *Process, process *os.Process, reap func() error, lifeline *net.UnixConn) *child {
+	exited, unwatch := watch(p.PID)
+	c := &child{process: process, reap: reap, conn: lifeline, served: make(chan struct{}), unwatch: unwatch}
+	go c.wait(p, exited)
+	return c
+}
+
+// adoptProcess takes over a process that another Group released, whose PID is set.
+func (g *Group) adoptProcess(p *Process, lifeline *os.File) (handle, error) {
+	if lifeline == nil {
+		return nil, errors.New("it has no lifeline")
+	}
+	defer lifeline.Close()
+	conn, err := fileConn(lifeline)
+	if err != nil {
+		return nil, err
+	}
+	process, err := os.FindProcess(p.PID)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return newChild(p, process, func() error {
+		status, err := process.Wait()
+		if err == nil && !status.Success() {
+			err = &exec.ExitError{ProcessState: status}
+		}
+		return err
+	}, conn), nil
 }
 
 // lastWords is how long Serve may take to read what a process has said before it ended. Then, or if something
 // that the process started holds the other end open, the lifeline is cut.
 const lastWords = 5 * time.Second
 
-// wait waits for the end of the process and tells the group of it.
+// wait waits for the end of the process and tells the group of it, unless the process was released.
 func (c *child) wait(p *Process, exited func()) {
 	exited()
-	p.group.do(func(*owner) { c.reaping = true })
-	err := c.cmd.Wait()
-	cut := time.AfterFunc(lastWords, func() { c.lifeline.Close() })
+	p.group.do(func(*owner) { c.reaping = !c.released })
+	if !c.reaping {
+		return
+	}
+	err := c.reap()
+	cut := time.AfterFunc(lastWords, func() { c.conn.Close() })
 	<-c.served
 	cut.Stop()
-	c.lifeline.Close()
+	c.conn.Close()
 	p.group.do(func(o *owner) { o.gone(p, err) })
 }
 
 func (c *child) serve(p *Process) {
 	defer close(c.served)
-	p.group.Serve(p, c.lifeline)
+	p.group.Serve(p, c.conn)
 }
 
-func (c *child) signal(s os.Signal) error { return c.cmd.Process.Signal(s) }
+func (c *child) release(p *Process, done func()) bool {
+	if c.reaping {
+		return false
+	}
+	c.released = true
+	c.unwatch()
+	c.conn.SetReadDeadline(time.Unix(1, 0))
+	go func() {
+		<-c.served
+		done()
+	}()
+	return true
+}
+
+// lifeline returns a copy of the parent's end and closes the other.
+func (c *child) lifeline() (*os.File, error) {
+	defer c.conn.Close()
+	return c.conn.File()
+}
+
+func (c *child) signal(s os.Signal) error { return c.process.Signal(s) }
 
 // kill kills the process group. That is safe only while the leader is not reaped, for until then no other
 // process group can have its number; owner and watcher agree on that by reaping.
 func (c *child) kill() {
 	if watches && !c.reaping {
-		unix.Kill(-c.cmd.Process.Pid, unix.SIGKILL)
+		unix.Kill(-c.process.Pid, unix.SIGKILL)
 		return
 	}
-	c.cmd.Process.Kill()
+	c.process.Kill()
 }
 
 // socketpair returns the two ends of a lifeline, both close-on-exec; os/exec clears that in the child.
@@ -108,8 +166,13 @@ func socketpair() (*net.UnixConn, *os.File, error) {
 
 // unixConn makes a connection of a descriptor, which it takes over.
 func unixConn(fd int) (*net.UnixConn, error) {
-	f := os.NewFile(uintptr(fd), "lifeline")
-	defer f.Close() // FileConn dups it
+	f := os.NewFile(uintptr(fd), "descriptor "+strconv.Itoa(fd))
+	defer f.Close()
+	return fileConn(f)
+}
+
+// fileConn makes a connection of a copy of a file.
+func fileConn(f *os.File) (*net.UnixConn, error) {
 	conn, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
@@ -117,7 +180,7 @@ func unixConn(fd int) (*net.UnixConn, error) {
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
 		conn.Close()
-		return nil, &os.PathError{Op: "inherit", Path: "descriptor " + strconv.Itoa(fd), Err: unix.ENOTSOCK}
+		return nil, &os.PathError{Op: "inherit", Path: f.Name(), Err: unix.ENOTSOCK}
 	}
 	return uc, nil
 }

@@ -1,0 +1,115 @@
+package procgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// ErrReleased is the error of Run after Release.
+var ErrReleased = errors.New("the processes were released")
+
+// State is what a Group knows of its processes, for another that adopts them. Everything but the lifelines can be
+// marshaled as JSON, so that the other Group can be in a program that takes this one's place by execve(2): the
+// processes remain children then.
+type State struct {
+	Stopping bool          `json:"stopping,omitempty"`
+	Proven   bool          `json:"proven,omitempty"`
+	Members  []MemberState `json:"members"`
+}
+
+// MemberState is what a Group knows of a member.
+type MemberState struct {
+	Phase    string    `json:"phase"`
+	PID      int       `json:"pid,omitempty"` // 0 if it has no process
+	Attempts int       `json:"attempts,omitempty"`
+	Failures int       `json:"failures,omitempty"`
+	Again    bool      `json:"again,omitempty"`
+	Killed   bool      `json:"killed,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Started  time.Time `json:"started,omitzero"`
+	Readied  time.Time `json:"readied,omitzero"`
+	Deadline time.Time `json:"deadline,omitzero"`
+
+	Lifeline *os.File `json:"-"` // the parent's end; nil if it has no process
+}
+
+// phaseNames are the phases in a State, in the order of the constants.
+var phaseNames = []string{"unstarted", "waiting", "starting", "ready", "stopping", "over"}
+
+// Release makes Run return while the processes go on, and returns what another Group needs to adopt them: one in
+// this process, or, with the lifelines inherited, one in the program that takes its place. Until then nobody
+// notices their end. It returns nil if the group is not running any more. The files are the caller's.
+//
+// What commands have for Stdin, Stdout and Stderr must be files, since nobody copies for them afterwards.
+func (g *Group) Release() *State {
+	g.post(func(o *owner) { o.release() })
+	g.setup()
+	<-g.ended
+	return g.state
+}
+
+// release begins to let go of the processes.
+func (o *owner) release() {
+	o.releasing = true
+	for id := range o.members {
+		m := &o.members[id]
+		if p := m.process; p != nil {
+			p.released.Store(true)
+			p.handle.release(p, func() { o.post(func(*owner) { m.detached = m.process == p }) })
+		}
+	}
+}
+
+// letGo reports whether no process is anybody's any more, and then notes what there is.
+func (o *owner) letGo() bool {
+	if slices.ContainsFunc(o.members, func(m member) bool { return m.process != nil && !m.detached }) {
+		return false
+	}
+	s := &State{Stopping: o.stopping, Proven: o.proven}
+	for _, m := range o.members {
+		ms := MemberState{
+			Phase: phaseNames[m.phase], Attempts: m.attempts, Failures: m.failures, Again: m.again, Killed: m.killed,
+			Started: m.started, Readied: m.readied, Deadline: m.deadline,
+		}
+		if m.reason != nil {
+			ms.Reason = m.reason.Error()
+		}
+		if m.process != nil {
+			ms.PID = m.process.PID
+			ms.Lifeline, _ = m.process.handle.lifeline() // without one, the adopter ends the process
+		}
+		s.Members = append(s.Members, ms)
+	}
+	o.state = s
+	return true
+}
+
+// takeOver begins with the processes of another group.
+func (o *owner) takeOver(s *State) {
+	o.stopping, o.proven = s.Stopping, s.Proven
+	for id, ms := range s.Members {
+		m := &o.members[id]
+		*m = member{
+			phase: phase(max(0, slices.Index(phaseNames, ms.Phase))), attempts: ms.Attempts, failures: ms.Failures,
+			again: ms.Again, killed: ms.Killed, started: ms.Started, readied: ms.Readied, deadline: ms.Deadline,
+		}
+		if ms.Reason != "" {
+			m.reason = errors.New(ms.Reason)
+		}
+		if ms.PID == 0 {
+			continue
+		}
+		p := &Process{ID: id, Attempt: ms.Attempts, PID: ms.PID, group: o.Group}
+		m.process = p
+		h, err := o.adopt(p, ms.Lifeline)
+		if err != nil {
+			o.gone(p, fmt.Errorf("adopt process %d: %w", ms.PID, err))
+			continue
+		}
+		p.handle = h
+		o.serving.Go(func() { h.serve(p) })
+	}
+}
