@@ -41,12 +41,13 @@ var phaseNames = []string{"unstarted", "waiting", "starting", "ready", "stopping
 
 // Release makes Run return while the processes go on, and returns what another Group needs to adopt them: one in
 // this process, or, with the lifelines inherited, one in the program that takes its place. Until then nobody
-// notices their end. It returns nil if the group is not running any more. The files are the caller's.
+// notices their end. It waits for Run to begin, and returns nil if Run has ended. The files are the caller's.
 //
 // What commands have for Stdin, Stdout and Stderr must be files, since nobody copies for them afterwards.
 func (g *Group) Release() *State {
-	g.post(func(o *owner) { o.release() })
 	g.setup()
+	<-g.begun
+	g.post(func(o *owner) { o.release() })
 	<-g.ended
 	return g.state
 }
