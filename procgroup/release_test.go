@@ -63,6 +63,7 @@ func TestAdoptedGroupGoesOn(t *testing.T) {
 		f.last(1).p.Ready()
 		f.last(2).p.Ready()
 		f.last(2).exit(errors.New("boom"))
+		synctest.Wait()
 		f.last(2).exit(errors.New("boom")) // at once again: it waits for its third attempt
 		f.last(3).p.Ready()
 		if err := f.Restart(3); err != nil {
