@@ -1,0 +1,12 @@
+//go:build !linux
+
+package executable
+
+import (
+	"errors"
+	"fmt"
+)
+
+func (i *Image) descriptorPath() (string, error) {
+	return "", fmt.Errorf("executable %s was replaced: %w", i.path, errors.ErrUnsupported)
+}
