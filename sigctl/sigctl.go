@@ -75,6 +75,8 @@ type Mux struct {
 	// Actions are in order of precedence: of several that wait the first runs, and it interrupts, by their
 	// context, those after it.
 	Actions []Action
+
+	pending []os.Signal
 }
 
 // Run registers the signals of all actions, then runs the actions until ctx ends and the Do that is running,
@@ -86,8 +88,19 @@ func (m *Mux) Run(ctx context.Context) error {
 	if err := m.register(arrived); err != nil {
 		return err
 	}
-	return m.loop(ctx, arrived)
+	waiting, err := m.loop(ctx, arrived)
+	signal.Stop(arrived) // which delivers what was received before
+	close(arrived)
+	m.pending = slices.DeleteFunc(waiting, func(s os.Signal) bool { return s == nil })
+	for s := range arrived {
+		m.pending = append(m.pending, s)
+	}
+	return err
 }
+
+// Pending returns, after Run has returned, the signals that had arrived until then and that nothing was done about,
+// those that asked for the first action first. From then on signals have their default effect again.
+func (m *Mux) Pending() []os.Signal { return m.pending }
 
 func (m *Mux) register(arrived chan<- os.Signal) error {
 	var all []os.Signal
@@ -109,21 +122,21 @@ func (m *Mux) register(arrived chan<- os.Signal) error {
 	return nil
 }
 
-// loop is the goroutine that owns all state.
-func (m *Mux) loop(ctx context.Context, arrived <-chan os.Signal) error {
+// loop is the goroutine that owns all state. It returns what waits in the end, and ctx's cause.
+func (m *Mux) loop(ctx context.Context, arrived <-chan os.Signal) (waiting []os.Signal, err error) {
 	const none = -1
 	var (
-		waiting = make([]os.Signal, len(m.Actions)) // what asked for the action; nil if nothing did
-		begun   = make([]bool, len(m.Actions))      // Do has been started
+		begun   = make([]bool, len(m.Actions)) // Do has been started
 		running = none
 		cancel  = func() {} // ends the context of the running Do
 		done    = make(chan struct{}, 1)
 	)
+	waiting = make([]os.Signal, len(m.Actions)) // what asked for the action; nil if nothing did
 	for {
 		next := slices.IndexFunc(waiting, func(s os.Signal) bool { return s != nil })
 		switch {
 		case ctx.Err() != nil && running == none:
-			return context.Cause(ctx)
+			return waiting, context.Cause(ctx)
 		case ctx.Err() == nil && running == none && next != none:
 			cancel = launch(ctx, m.Actions[next].Do, waiting[next], done)
 			running, waiting[next], begun[next] = next, nil, true

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/gopherpack/gopherpack/internal/leaktest"
 )
@@ -110,7 +112,10 @@ func TestMuxRealSignals(t *testing.T) {
 		t.Fatal(err)
 	}
 	result := make(chan error)
-	go func() { result <- m.loop(ctx, registered) }()
+	go func() {
+		_, err := m.loop(ctx, registered)
+		result <- err
+	}()
 	for _, tt := range []struct {
 		s    syscall.Signal
 		want string
@@ -133,7 +138,10 @@ func muxTest(t *testing.T, m *Mux, test func(send func(...syscall.Signal))) {
 		ctx, cancel := context.WithCancel(t.Context())
 		arrived := make(chan os.Signal, 64)
 		result := make(chan error, 1)
-		go func() { result <- m.loop(ctx, arrived) }()
+		go func() {
+			_, err := m.loop(ctx, arrived)
+			result <- err
+		}()
 		test(func(signals ...syscall.Signal) {
 			for _, s := range signals {
 				arrived <- s
@@ -233,9 +241,9 @@ func TestMuxErrors(t *testing.T) {
 		want string
 	}{
 		{Mux{}, "no actions"},
-		{Mux{[]Action{{Name: "a", Do: do}}}, `"a" has no signals`},
-		{Mux{[]Action{{Name: "a", Signals: []os.Signal{syscall.SIGHUP}}}}, "no Do"},
-		{Mux{[]Action{
+		{Mux{Actions: []Action{{Name: "a", Do: do}}}, `"a" has no signals`},
+		{Mux{Actions: []Action{{Name: "a", Signals: []os.Signal{syscall.SIGHUP}}}}, "no Do"},
+		{Mux{Actions: []Action{
 			{Name: "a", Signals: []os.Signal{syscall.SIGHUP}, Do: do},
 			{Name: "b", Signals: []os.Signal{syscall.SIGHUP}, Do: do},
 		}}, `action "b": signal "hangup" has an action already`},
@@ -243,5 +251,42 @@ func TestMuxErrors(t *testing.T) {
 		if err := tt.m.Run(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v; want an error about %q", err, tt.want)
 		}
+	}
+}
+
+// TestMuxPending has signals arrive that nothing is done about any more.
+func TestMuxPending(t *testing.T) {
+	begun, end := make(chan bool), make(chan bool)
+	ctx, cancel := context.WithCancel(t.Context())
+	m := Mux{Actions: []Action{
+		{Name: "first", Signals: []os.Signal{syscall.SIGUSR1}, Do: func(context.Context, os.Signal) { t.Error("first was run") }},
+		{Name: "second", Signals: []os.Signal{syscall.SIGUSR2}, Do: func(context.Context, os.Signal) { close(begun); <-end }},
+	}}
+	done := make(chan error)
+	go func() { done <- m.Run(ctx) }()
+	probe := make(chan os.Signal, 1)
+	signal.Notify(probe, syscall.SIGUSR2) // whatever is first, the mux registers or the signal comes, nobody dies
+	defer signal.Stop(probe)
+	for running := false; !running; {
+		raise(t, syscall.SIGUSR2)
+		<-probe
+		select {
+		case <-begun:
+			running = true
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	other := make(chan os.Signal, 1)
+	signal.Notify(other, syscall.SIGUSR1)
+	defer signal.Stop(other)
+	cancel()
+	raise(t, syscall.SIGUSR1)
+	<-other
+	close(end)
+	if err := <-done; err != context.Canceled {
+		t.Error(err)
+	}
+	if got := m.Pending(); len(got) == 0 || got[0] != syscall.SIGUSR1 {
+		t.Errorf("pending: %v; want %v first", got, syscall.SIGUSR1)
 	}
 }
