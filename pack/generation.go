@@ -6,63 +6,107 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"syscall"
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/executable"
 	"github.com/gopherpack/gopherpack/procgroup"
 )
 
-// generation is one set of workers. A reload starts the next beside it, on the same sockets.
+// generation is one set of workers. A reload or an upgrade starts the next beside it, on the same sockets.
 type generation struct {
-	number int
+	generationSpec
+	attr   *syscall.SysProcAttr // of the workers
 	group  *procgroup.Group
+	ctx    context.Context    // while it may run
 	stop   context.CancelFunc // asks the workers to drain
-	failed chan error         // why it did not come up; told once
+	failed chan error         // the first thing that went wrong with it, before another followed
 	up     chan struct{}      // closed when every worker was ready once
 
+	links map[int]linkState // what a predecessor of this master knew of the workers, by PID
+
 	// Guarded by masterState.mu.
-	ready map[int]bool // workers that are; only kept until it is up
+	ready map[int]bool      // workers that are; only kept until it is up
+	uses  map[endpoint]bool // what its workers asked for
+}
+
+// generationSpec is what workers a generation has.
+type generationSpec struct {
+	number int
+	plan   plan
+	user   string            // as Config.User
+	image  *executable.Image // what the workers run; nil: what the master does
+}
+
+func newGeneration(spec generationSpec) (*generation, error) {
+	attr, err := runAs(spec.user)
+	if err != nil {
+		return nil, fmt.Errorf("user %q: %w", spec.user, err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	return &generation{
+		generationSpec: spec,
+		attr:           attr,
+		ctx:            ctx,
+		stop:           stop,
+		failed:         make(chan error, 1),
+		up:             make(chan struct{}),
+		ready:          map[int]bool{},
+		uses:           map[endpoint]bool{},
+	}, nil
 }
 
 // launch starts a generation, in the background.
-func (m *masterState) launch(number int) *generation {
-	ctx, stop := context.WithCancel(context.Background())
-	g := &generation{
-		number: number,
-		stop:   stop,
-		failed: make(chan error, 1),
-		up:     make(chan struct{}),
-		ready:  map[int]bool{},
+func (m *masterState) launch(spec generationSpec) (*generation, error) {
+	m.mu.Lock()
+	m.generations++
+	spec.number = m.generations
+	m.mu.Unlock()
+	g, err := newGeneration(spec)
+	if err != nil {
+		return nil, err
 	}
-	g.group = &procgroup.Group{
-		Size:         m.plan.workers(),
-		Command:      func(id int) (*exec.Cmd, error) { return m.command(number, id) },
-		Start:        m.startOnCPUs,
+	m.supervise(g, nil)
+	return g, nil
+}
+
+// supervise runs a generation, in the background: a new one, or one whose processes there are already.
+func (m *masterState) supervise(g *generation, adopt *procgroup.State) {
+	group := &procgroup.Group{
+		Size:         g.plan.workers(),
+		Command:      func(id int) (*exec.Cmd, error) { return command(g.generationSpec, id, g.attr) },
+		Start:        func(id int, cmd *exec.Cmd) error { return startOnCPUs(g.plan.cpus(id), cmd) },
 		Serve:        func(p *procgroup.Process, c *net.UnixConn) { m.serve(g, p, c) },
 		Event:        func(e procgroup.Event) { m.event(g, e) },
 		Terminate:    m.terminate,
 		ReadyTimeout: m.config.ReadyTimeout,
 		StopTimeout:  m.config.ShutdownTimeout,
+		Adopt:        adopt,
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	g.group = group
 	if m.current == nil {
 		m.current = g
 	}
 	m.live = append(m.live, g)
 	if m.stopping {
-		stop()
+		g.stop()
 	}
 	m.running.Go(func() {
-		defer stop()
-		if err := g.group.Run(ctx); err != nil {
+		err := group.Run(g.ctx)
+		if errors.Is(err, procgroup.ErrReleased) {
+			return // somebody else supervises it now
+		}
+		if err != nil {
 			g.fail(err)
 		}
+		g.stop()
 		m.ended(g)
 	})
-	return g
 }
 
-// fail notes the first reason why a generation does not come up.
+// fail notes the first thing that went wrong.
 func (g *generation) fail(err error) {
 	select {
 	case g.failed <- err:
@@ -80,18 +124,26 @@ func (g *generation) isUp() bool {
 	}
 }
 
-// ended forgets a generation whose workers are gone.
+// ended forgets a generation whose workers are gone, and closes what only it served.
 func (m *masterState) ended(g *generation) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.forget(g)
+	if g != m.current && g.isUp() {
+		m.log.Info("generation has drained", "generation", g.number)
+	}
+	if !m.stopping && len(m.live) == 1 && m.current.isUp() {
+		m.sockets.keep(m.current.uses)
+	}
+}
+
+// forget takes a generation out of those that live. It is called with mu locked.
+func (m *masterState) forget(g *generation) {
 	for i, other := range m.live {
 		if other == g {
 			m.live = append(m.live[:i], m.live[i+1:]...)
-			break
+			return
 		}
-	}
-	if g != m.current && g.isUp() {
-		m.log.Info("generation has drained", "generation", g.number)
 	}
 }
 
@@ -109,7 +161,7 @@ func (m *masterState) event(g *generation, e procgroup.Event) {
 			return
 		}
 		g.ready[e.ID] = true
-		if len(g.ready) == m.plan.workers() {
+		if len(g.ready) == g.plan.workers() {
 			close(g.up)
 			if g == m.current {
 				m.announce()
@@ -119,11 +171,11 @@ func (m *masterState) event(g *generation, e procgroup.Event) {
 		log.Warn("killing worker", "reason", e.Err)
 	case procgroup.Failed:
 		delete(g.ready, e.ID)
-		if g != m.current && !g.isUp() {
-			g.fail(&procgroup.StartError{Err: e.Err}) // a reload wants all of them
+		if g != m.current { // a change wants all of them
+			g.fail(&procgroup.StartError{Err: e.Err})
 		}
-		if e.Retry < 0 {
-			return // Run or the reload says why, or everything is being stopped
+		if e.Retry < 0 || !g.isUp() && g != m.current {
+			return // Run or the change says why, or everything is being stopped
 		}
 		log.Error("worker failed", "error", e.Err, "uptime", e.Uptime.Round(time.Millisecond), "failures", e.Failures,
 			"next", e.Retry.Round(time.Millisecond))
@@ -146,53 +198,6 @@ func startError(err error) error {
 		return told
 	}
 	return fmt.Errorf("a worker failed before it was ready: %w", start.Err)
-}
-
-// reload starts new workers beside the old and, when all are ready, has the old drain. If they do not come up, the
-// old go on. It logs what came of it.
-func (m *masterState) reload(ctx context.Context) error {
-	begun := time.Now()
-	if !m.reloading.TryLock() {
-		return errors.New("reload: one is in progress")
-	}
-	defer m.reloading.Unlock()
-	m.mu.Lock()
-	old := m.current
-	m.mu.Unlock()
-	if old == nil || !old.isUp() {
-		m.log.Warn("not reloading: the pack is not up yet")
-		return errors.New("reload: the pack is not up yet")
-	}
-	m.makeRoom()
-	number := m.nextGeneration()
-	m.log.Info("reloading", "generation", number)
-	g := m.launch(number)
-	var err error
-	select {
-	case <-g.up:
-	case err = <-g.failed:
-		err = startError(err)
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		g.stop()
-		m.log.Error("reload failed, the old workers go on", "error", err, "generation", old.number, "failed", number)
-		return fmt.Errorf("reload: %w", err)
-	}
-	m.mu.Lock()
-	m.current = g
-	m.mu.Unlock()
-	old.stop()
-	m.log.Info("reloaded", "generation", number, "workers", m.plan.workers(), "took", time.Since(begun).Round(time.Millisecond))
-	return nil
-}
-
-func (m *masterState) nextGeneration() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.generations++
-	return m.generations
 }
 
 // makeRoom kills the oldest generations that still drain, if with one more there would be too many.

@@ -15,10 +15,10 @@ func (p *Pack) runInline(ctx context.Context) error {
 	if err := onStart(ctx, p.config.OnStart); err != nil {
 		return err
 	}
-	own := &sockets{workers: 1}
+	own := &sockets{}
 	defer own.close()
 	s := &service{pack: p, log: log, listen: func(e endpoint) (net.Listener, error) {
-		socket, err := own.get(ctx, e, 0)
+		socket, err := own.get(ctx, e, 0, 1)
 		if err != nil {
 			return nil, err
 		}

@@ -25,6 +25,7 @@ type listener struct {
 	closeOnce sync.Once
 	closeErr  error
 	shortage  shortage
+	emptied   atomic.Bool  // it was closed because it was finished
 	finishing atomic.Int64 // how long, in nanoseconds, the queue must stay empty; 0 if not finishing
 }
 
@@ -49,6 +50,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, net.ErrClosed
 		case errors.Is(err, os.ErrDeadlineExceeded) && l.finishing.Load() != 0:
 			if !readable(l.Listener) {
+				l.emptied.Store(true)
 				l.Close()
 				return nil, net.ErrClosed
 			}

@@ -87,6 +87,10 @@ type Config struct {
 	// over, as in a reload; none when the pack stops. If it is set it holds for both.
 	DrainDelay time.Duration
 
+	// Canary is how long new workers must serve, in a reload or an upgrade, until the old ones drain: if one of the
+	// new fails within that time the old go on. Both accept connections then. Default 1 s.
+	Canary time.Duration
+
 	// MaxGenerations is how many sets of workers there may be at once: the one that accepts, and those that
 	// still drain after reloads. If a reload would make it more, the oldest are killed. Default 4, at least 2.
 	MaxGenerations int
@@ -108,6 +112,9 @@ type Config struct {
 	// OnStart is called once per pack, in the master, before the first worker starts: for migrations, or to
 	// start what shall run once. An error ends the pack. The context ends when the pack stops.
 	OnStart func(context.Context) error
+
+	// OnUpgrade is called in the master before an upgrade. An error calls it off. The context ends when the pack stops.
+	OnUpgrade func(context.Context) error
 
 	// OnWorkerStart is called in each worker before it asks for its sockets and is ready. It may call
 	// Handle. An error ends the worker. The context ends when the worker stops.
@@ -199,16 +206,14 @@ func (p *Pack) run(ctx context.Context) error {
 	if !p.ran.CompareAndSwap(false, true) {
 		return errors.New("Run was called before")
 	}
-	if err := p.checkHandles(); err != nil {
-		return err
-	}
 	role := thisProcess()
-	if role.kind == master {
-		if err := p.config.overrideByEnv(); err != nil {
-			return err
-		}
-	}
-	if err := p.config.check(); err != nil {
+	err := p.checkAll(role)
+	switch {
+	case role.rehearsal != nil:
+		p.rehearse(role.rehearsal, err)
+	case role.succession != nil:
+		return p.runMaster(ctx, role, err)
+	case err != nil:
 		return err
 	}
 	switch {
@@ -217,8 +222,21 @@ func (p *Pack) run(ctx context.Context) error {
 	case role.kind == inline || p.config.Inline:
 		return p.runInline(ctx)
 	default:
-		return p.runMaster(ctx)
+		return p.runMaster(ctx, role, nil)
 	}
+}
+
+// checkAll reports what is wrong with the pack, and sets the defaults of the configuration.
+func (p *Pack) checkAll(role role) error {
+	if err := p.checkHandles(); err != nil {
+		return err
+	}
+	if role.kind == master {
+		if err := p.config.overrideByEnv(); err != nil {
+			return err
+		}
+	}
+	return p.config.check()
 }
 
 // Reload does what the signal HUP does, and returns when the new workers have taken over, or why they have not.
@@ -234,6 +252,18 @@ func (p *Pack) Reload(ctx context.Context) error {
 	return nil
 }
 
+// Upgrade does what the signal USR2 does. If it succeeds it does not return: this program is replaced, in this process,
+// by the executable that is on disk now, which goes on with the new workers. Otherwise it returns why, and the old
+// workers go on. It can be called in the master while Run runs. While a reload or another upgrade is in progress it is
+// refused.
+func (p *Pack) Upgrade(ctx context.Context) error {
+	m := p.master.Load()
+	if m == nil {
+		return errors.New("pack: upgrade: this process does not run a pack as its master")
+	}
+	return fmt.Errorf("pack: %w", m.upgrade(ctx))
+}
+
 // checkHandles finds addresses that cannot be opened twice.
 func (p *Pack) checkHandles() error {
 	for _, h := range p.handles {
@@ -247,10 +277,13 @@ func (p *Pack) checkHandles() error {
 
 // check reports what is wrong with the configuration, and sets the defaults.
 func (c *Config) check() error {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"ShutdownTimeout", c.ShutdownTimeout}, {"ReadyTimeout", c.ReadyTimeout}, {"DrainDelay", c.DrainDelay}} {
+	}{{"ShutdownTimeout", c.ShutdownTimeout}, {"ReadyTimeout", c.ReadyTimeout}, {"DrainDelay", c.DrainDelay}, {"Canary", c.Canary}} {
 		if d.value < 0 {
 			return fmt.Errorf("%s is negative: %v", d.name, d.value)
 		}
@@ -265,6 +298,7 @@ func (c *Config) check() error {
 	}
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 30*time.Second)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, 60*time.Second)
+	c.Canary = cmp.Or(c.Canary, time.Second)
 	if c.DrainDelay >= c.ShutdownTimeout {
 		return fmt.Errorf("DrainDelay %v leaves nothing of ShutdownTimeout %v", c.DrainDelay, c.ShutdownTimeout)
 	}
@@ -273,9 +307,6 @@ func (c *Config) check() error {
 	}
 	if c.MaxGenerations < 2 {
 		return fmt.Errorf("MaxGenerations is %d: a reload needs at least 2", c.MaxGenerations)
-	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
 	}
 	return nil
 }

@@ -20,20 +20,22 @@ type messageType string
 
 const (
 	// From a worker.
-	msgHello  messageType = "hello"  // first: Version
-	msgListen messageType = "listen" // asks for its socket: Endpoint; the answer is msgSocket or msgRefused
-	msgReady  messageType = "ready"  // it accepts on every socket that it asked for
-	msgFailed messageType = "failed" // it ends because of Error
-	msgLast   messageType = "last"   // when draining: it serves what is queued, and then closes; the answer is msgQuiet
-	msgClosed messageType = "closed" // when draining: it has closed all its sockets
-	msgConn   messageType = "conn"   // hands over an idle connection of Endpoint; a descriptor comes with it
-	msgEnd    messageType = "end"    // last: it has drained; Cut connections were left and are cut
+	msgHello    messageType = "hello"    // first: Version
+	msgListen   messageType = "listen"   // asks for its socket: Endpoint; the answer is msgSocket or msgRefused
+	msgReady    messageType = "ready"    // it accepts on every socket that it asked for
+	msgFailed   messageType = "failed"   // it ends because of Error
+	msgLast     messageType = "last"     // when draining: it serves what is queued, and then closes; the answer is msgQuiet
+	msgClosed   messageType = "closed"   // when draining: it has closed all its sockets
+	msgConn     messageType = "conn"     // hands over an idle connection of Endpoint; a descriptor comes with it
+	msgReturned messageType = "returned" // it is done with the socket of Endpoint and Socket that was lent, or cannot serve it because of Error
+	msgEnd      messageType = "end"      // last: it has drained; Cut connections were left and are cut
 
 	// From the master, which also passes msgConn on.
 	msgTickets messageType = "tickets" // Keys for TLS session tickets, the newest first; sent after msgHello, and when they change
 	msgSocket  messageType = "socket"  // a descriptor comes with it
 	msgRefused messageType = "refused" // there is no such socket, because of Error
 	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets. HandOver: somebody takes idle connections
+	msgLend    messageType = "lend"    // serve the socket of Endpoint and Socket, of which a descriptor comes along, until nobody connects any more
 	msgQuiet   messageType = "quiet"   // no new connections come to its sockets, unless there is an Error
 )
 
@@ -43,6 +45,7 @@ type message struct {
 	Type     messageType `json:"type"`
 	Version  int         `json:"version,omitempty"`
 	Endpoint *endpoint   `json:"endpoint,omitempty"`
+	Socket   int         `json:"socket,omitempty"`
 	Error    string      `json:"error,omitempty"`
 	Final    bool        `json:"final,omitempty"`
 	HandOver bool        `json:"handOver,omitempty"`

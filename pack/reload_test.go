@@ -365,7 +365,7 @@ func TestReloadCall(t *testing.T) {
 	p.address()
 	p.signal(syscall.SIGUSR1)
 	p.logged(1, "Reload returned nil")
-	if refused := p.logged(1, "Reload was refused"); refused["error"] != "pack: reload: one is in progress" {
+	if refused := p.logged(1, "Reload was refused"); refused["error"] != "pack: reload: a reload or an upgrade is in progress" {
 		t.Errorf("%v", refused)
 	}
 	p.stop()

@@ -71,6 +71,9 @@ type role struct {
 	identity               // of a worker
 	lifeline *net.UnixConn // of a worker
 	err      error         // of a worker that cannot work
+
+	succession *succession // of a master that has taken another's place
+	rehearsal  *rehearsal  // of a process that only shows what it would do as a master
 }
 
 // thisProcess finds out once what this process is, when somebody first asks.
@@ -88,7 +91,7 @@ func detectRole() role {
 	if on, _ := envBool(envInline); on || runtime.GOOS == "windows" {
 		return role{kind: inline}
 	}
-	return role{kind: master}
+	return role{kind: master, succession: inheritSuccession(), rehearsal: inheritRehearsal()}
 }
 
 func workerRole(text string, lifeline *net.UnixConn, err error) role {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,6 +27,8 @@ type service struct {
 	serving   sync.WaitGroup
 	mu        sync.Mutex
 	arrivals  map[endpoint]*arrivals // where connections from other workers are served
+	borrowed  []*listener            // of other workers, which serve no more
+	draining  bool                   // nothing more is to be accepted
 	broken    chan error             // a server returned unasked
 }
 
@@ -72,12 +75,12 @@ func (s *service) start(ctx context.Context) error {
 
 // serve starts the server of one endpoint.
 func (s *service) serve(h handle, l *listener) {
+	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
-	var serveOn net.Listener = l
-	if w, ok := h.server.(*httpServer); ok && s.pass != nil && w.canMove() {
-		pass := func(c syscall.Conn) error { return s.pass(h.endpoint, c) }
-		serveOn = movableListener{l, pass}
-		s.serveArrivals(h, movableListener{s.addArrivals(h.endpoint, l.Addr()), pass})
+	s.mu.Unlock()
+	serveOn := s.movable(h, l)
+	if serveOn != l {
+		s.serveArrivals(h, s.movable(h, s.addArrivals(h.endpoint, l.Addr())))
 	}
 	s.serving.Go(func() {
 		err := h.server.Serve(serveOn)
@@ -88,6 +91,44 @@ func (s *service) serve(h handle, l *listener) {
 			s.broken <- fmt.Errorf("the server for %s stopped serving: %w", h.endpoint, err)
 		}
 	})
+}
+
+// borrowEmpty is how long nobody must have connected to a borrowed socket until it is given back: longer than a
+// handshake takes that began before the kernel was told to choose other sockets.
+const borrowEmpty = time.Second
+
+// borrow serves another worker's socket of an endpoint, which it closes, until nobody connects to it any more. It does
+// not wait for that; returned is told what came of it.
+func (s *service) borrow(e endpoint, socket net.Listener, returned func(error)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.listeners, func(l *listener) bool { return l.endpoint == e })
+	if i < 0 || s.draining {
+		socket.Close()
+		return errors.New("this worker does not serve the endpoint, or not any more")
+	}
+	l := newListener(socket, e, s.log)
+	s.borrowed = append(s.borrowed, l)
+	serveOn := s.movable(s.pack.handles[i], l)
+	l.finish(borrowEmpty)
+	s.serving.Go(func() {
+		s.pack.handles[i].server.Serve(serveOn)
+		l.Close()
+		if l.emptied.Load() {
+			returned(nil)
+		} else {
+			returned(errors.New("this worker stopped serving it"))
+		}
+	})
+	return nil
+}
+
+// movable returns a listener whose connections can be handed over, if those of the server can.
+func (s *service) movable(h handle, l net.Listener) net.Listener {
+	if w, ok := h.server.(*httpServer); ok && s.pass != nil && w.canMove() {
+		return movableListener{l, func(c syscall.Conn) error { return s.pass(h.endpoint, c) }}
+	}
+	return l
 }
 
 // addArrivals makes the place where connections of an endpoint arrive from other workers.
@@ -182,6 +223,10 @@ func (s *service) closeListeners(ctx context.Context, quiesce func() error) {
 		l.Close()
 	}
 	s.mu.Lock()
+	s.draining = true
+	for _, l := range s.borrowed {
+		l.Close()
+	}
 	for _, a := range s.arrivals {
 		a.Close()
 	}

@@ -5,8 +5,8 @@ package pack
 import "os"
 
 var (
-	stopSignals   = []os.Signal{os.Interrupt}
-	reloadSignals []os.Signal
+	stopSignals                   = []os.Signal{os.Interrupt}
+	reloadSignals, upgradeSignals []os.Signal
 )
 
 func ignoreSignalsOfMaster() chan<- os.Signal { return make(chan os.Signal) }

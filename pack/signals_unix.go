@@ -14,6 +14,9 @@ var stopSignals = []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}
 // reloadSignals start new workers in place of the old.
 var reloadSignals = []os.Signal{syscall.SIGHUP}
 
+// upgradeSignals start the executable that is on disk now, workers and master.
+var upgradeSignals = []os.Signal{syscall.SIGUSR2}
+
 // ignoreSignalsOfMaster keeps a worker alive when somebody sends a signal that is meant for the master to every
 // process of the program (pkill -HUP). It does not use signal.Ignore, which programs that the worker starts
 // would inherit.

@@ -12,14 +12,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/inplace"
 	"github.com/gopherpack/gopherpack/reuseport"
 )
 
 // sockets are the listening sockets of a pack, which the master holds and never accepts from. Safe for
 // concurrent use.
 type sockets struct {
-	workers int
-
 	mu     sync.Mutex
 	open   map[endpoint]*socketSet
 	closed bool
@@ -27,9 +26,10 @@ type sockets struct {
 
 // socketSet is the sockets of one endpoint.
 type socketSet struct {
-	listeners []net.Listener // one per worker, or one for all
-	path      string         // of a Unix socket in the file system
-	inode     fs.FileInfo    // of path, to remove no other's
+	listeners []net.Listener // one per worker, or one for all if it is shared
+	shared    bool
+	path      string // of a Unix socket in the file system
+	inode     fileID // of path, to remove no other's
 }
 
 // descriptor is a listener that can be handed over.
@@ -38,8 +38,8 @@ type descriptor interface {
 	syscall.Conn
 }
 
-// get returns a worker's socket of an endpoint, and opens the sockets of the endpoint if need be.
-func (s *sockets) get(ctx context.Context, e endpoint, worker int) (descriptor, error) {
+// get returns a worker's socket of an endpoint, and opens those of all workers if need be.
+func (s *sockets) get(ctx context.Context, e endpoint, worker, workers int) (descriptor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -48,7 +48,7 @@ func (s *sockets) get(ctx context.Context, e endpoint, worker int) (descriptor, 
 	set := s.open[e]
 	if set == nil {
 		var err error
-		if set, err = openSet(ctx, e, s.workers); err != nil {
+		if set, err = openSet(ctx, e, workers); err != nil {
 			return nil, explain(err)
 		}
 		if s.open == nil {
@@ -70,12 +70,13 @@ func openSet(ctx context.Context, e endpoint, workers int) (*socketSet, error) {
 }
 
 func openTCP(ctx context.Context, e endpoint, workers int) (*socketSet, error) {
+	shared := false
 	config := reuseport.Config{Exclusive: true}
 	listeners, err := config.ListenGroup(ctx, e.Network, e.Address, workers)
 	if errors.Is(err, errors.ErrUnsupported) {
-		var shared net.Listener
-		if shared, err = new(net.ListenConfig).Listen(ctx, e.Network, e.Address); err == nil {
-			listeners = []net.Listener{shared}
+		var one net.Listener
+		if one, err = new(net.ListenConfig).Listen(ctx, e.Network, e.Address); err == nil {
+			listeners, shared = []net.Listener{one}, true
 		}
 	}
 	if err != nil {
@@ -85,7 +86,7 @@ func openTCP(ctx context.Context, e endpoint, workers int) (*socketSet, error) {
 		}
 		return nil, err
 	}
-	return &socketSet{listeners: listeners}, nil
+	return &socketSet{listeners: listeners, shared: shared}, nil
 }
 
 // openUnix opens a Unix socket, in place of one whose process is gone.
@@ -101,10 +102,10 @@ func openUnix(ctx context.Context, path string) (*socketSet, error) {
 		return nil, err
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // a worker's copy must not
-	set := &socketSet{listeners: []net.Listener{l}}
+	set := &socketSet{listeners: []net.Listener{l}, shared: true}
 	if named {
 		set.path = path
-		if set.inode, err = os.Lstat(path); err != nil {
+		if set.inode, err = fileAt(path); err != nil {
 			l.Close()
 			return nil, err
 		}
@@ -154,7 +155,7 @@ func (s *sockets) shared() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e, set := range s.open {
-		if e.Network != "unix" && s.workers > 1 && len(set.listeners) == 1 {
+		if e.Network != "unix" && set.shared {
 			return true
 		}
 	}
@@ -173,6 +174,91 @@ func (s *sockets) addresses() []string {
 	return all
 }
 
+// grow opens sockets for more workers, if n is more. Nothing comes to them before direct is called, so until then they
+// can be closed again without a loss.
+func (s *sockets) grow(ctx context.Context, n int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e, set := range s.open {
+		if set.shared || n <= len(set.listeners) {
+			continue
+		}
+		first := set.listeners[0].(*net.TCPListener)
+		if err := reuseport.Limit(first, len(set.listeners)); err != nil {
+			return fmt.Errorf("more sockets for %s: %w", e, err)
+		}
+		for len(set.listeners) < n {
+			l, err := reuseport.Listen(ctx, e.Network, first.Addr().String())
+			if err != nil {
+				return fmt.Errorf("more sockets for %s: %w", e, err)
+			}
+			set.listeners = append(set.listeners, l)
+		}
+	}
+	return nil
+}
+
+// direct has the kernel choose among the sockets of the first n workers only.
+func (s *sockets) direct(n int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, set := range s.open {
+		if set.shared {
+			continue
+		}
+		first := set.listeners[0].(*net.TCPListener)
+		if n < len(set.listeners) {
+			errs = append(errs, reuseport.Limit(first, n))
+		} else if err := reuseport.Detach(first); !errors.Is(err, syscall.ENOENT) { // there may have been none
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// surplus returns the sockets that n workers have no use for.
+func (s *sockets) surplus(n int) map[loan]descriptor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[loan]descriptor{}
+	for e, set := range s.open {
+		for i := n; i < len(set.listeners) && !set.shared; i++ {
+			all[loan{e, i}] = set.listeners[i].(descriptor)
+		}
+	}
+	return all
+}
+
+// shrink closes the sockets that n workers have no use for. Nothing may come to them any more.
+func (s *sockets) shrink(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, set := range s.open {
+		if set.shared {
+			continue
+		}
+		for len(set.listeners) > n {
+			last := len(set.listeners) - 1 // closing any other would renumber the kernel's group
+			set.listeners[last].Close()
+			set.listeners = set.listeners[:last]
+		}
+		reuseport.Detach(set.listeners[0].(*net.TCPListener))
+	}
+}
+
+// keep closes the sockets of all endpoints but some.
+func (s *sockets) keep(used map[endpoint]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e, set := range s.open {
+		if !used[e] {
+			set.close()
+			delete(s.open, e)
+		}
+	}
+}
+
 // quiesce keeps new connections out of a worker's sockets, so that those that are queued can be served before
 // the sockets are closed for good. The error says why connections may still come.
 func (s *sockets) quiesce(worker int) error {
@@ -188,17 +274,51 @@ func (s *sockets) quiesce(worker int) error {
 	return errors.Join(errs...)
 }
 
+// bequeath describes the sockets, and returns copies of their descriptors.
+func (s *sockets) bequeath() (all []socketState, files []*os.File, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e, set := range s.open {
+		state := socketState{Endpoint: e, Shared: set.shared, Path: set.path, Inode: set.inode}
+		for _, l := range set.listeners {
+			f, err := l.(interface{ File() (*os.File, error) }).File()
+			if err != nil {
+				return nil, files, fmt.Errorf("socket of %s: %w", e, err)
+			}
+			files = append(files, f)
+			fd, err := inplace.Descriptor(f)
+			if err != nil {
+				return nil, files, err
+			}
+			state.Listeners = append(state.Listeners, fd)
+		}
+		all = append(all, state)
+	}
+	return all, files, nil
+}
+
+// take takes over sockets.
+func (s *sockets) take(all map[endpoint]*socketSet) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = all
+}
+
 // close closes the sockets, for good.
 func (s *sockets) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, set := range s.open {
-		for _, l := range set.listeners {
-			l.Close()
-		}
-		set.unlink()
+		set.close()
 	}
 	s.open, s.closed = nil, true
+}
+
+func (s *socketSet) close() {
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	s.unlink()
 }
 
 // unlink removes the file of a Unix socket, unless somebody else has put another in its place.
@@ -206,7 +326,7 @@ func (s *socketSet) unlink() {
 	if s.path == "" {
 		return
 	}
-	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.inode) {
+	if now, err := fileAt(s.path); err == nil && now == s.inode {
 		os.Remove(s.path)
 	}
 	s.path = ""

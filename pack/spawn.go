@@ -5,26 +5,36 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/internal/executable"
 )
 
-// command returns the command of a worker: this executable, with the same arguments.
-func (m *masterState) command(generation, id int) (*exec.Cmd, error) {
-	exe, err := executable()
+// command returns the command of a worker: the generation's executable, with this process's arguments.
+func command(g generationSpec, id int, attr *syscall.SysProcAttr) (*exec.Cmd, error) {
+	exe, err := g.executable()
 	if err != nil {
 		return nil, err
 	}
-	cpus := m.plan.cpus(id)
-	who := identity{id: id, generation: generation, cpus: cpus}
+	who := identity{id: id, generation: g.number, cpus: g.plan.cpus(id)}
 	return &exec.Cmd{
 		Path:        exe,
 		Args:        os.Args,
-		Env:         append(workerEnv(m.plan, id), identityEnv+"="+who.String()),
+		Env:         append(workerEnv(g.plan, id), identityEnv+"="+who.String()),
 		Stdout:      os.Stdout,
 		Stderr:      os.Stderr,
-		SysProcAttr: m.attr,
+		SysProcAttr: attr,
 	}, nil
+}
+
+// executable returns what the workers run. Without an image of its own, that is the very file that this process runs,
+// also when another has taken its place on disk meanwhile.
+func (g generationSpec) executable() (string, error) {
+	if g.image != nil {
+		return g.image.Path()
+	}
+	return executable.RunningPath()
 }
 
 // workerEnv returns the environment of this process with the GOMAXPROCS that a worker needs. One that is pinned
@@ -44,8 +54,8 @@ func workerEnv(p plan, id int) []string {
 }
 
 // startOnCPUs starts a worker on its CPUs.
-func (m *masterState) startOnCPUs(id int, cmd *exec.Cmd) error {
-	if cpus := m.plan.cpus(id); cpus.Len() > 0 {
+func startOnCPUs(cpus affinity.Set, cmd *exec.Cmd) error {
+	if cpus.Len() > 0 {
 		return affinity.Do(cpus, cmd.Start)
 	}
 	return cmd.Start()

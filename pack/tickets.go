@@ -23,12 +23,35 @@ const (
 type ticketRing struct {
 	mu   sync.Mutex
 	keys []ticketKey
+	made time.Time // the newest
+}
+
+// due returns when the next key is to be added.
+func (r *ticketRing) due() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.made.Add(ticketKeyLife)
+}
+
+// all returns the keys, and when the newest was made.
+func (r *ticketRing) all() ([][]byte, time.Time) { return r.message().Keys, r.made }
+
+// inherit takes over the keys of another ring.
+func (r *ticketRing) inherit(keys [][]byte, made time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.made = made
+	for _, key := range keys {
+		r.keys = append(r.keys, ticketKey{})
+		copy(r.keys[len(r.keys)-1][:], key)
+	}
 }
 
 // rotate adds a key and drops the oldest.
-func (r *ticketRing) rotate() {
+func (r *ticketRing) rotate(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.made = now
 	var key ticketKey
 	rand.Read(key[:]) // never fails
 	r.keys = append([]ticketKey{key}, r.keys[:min(len(r.keys), ticketKeys-1)]...)

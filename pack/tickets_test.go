@@ -19,7 +19,7 @@ func TestTicketRing(t *testing.T) {
 	var r ticketRing
 	var seen []ticketKey
 	for range 2 * ticketKeys {
-		r.rotate()
+		r.rotate(time.Now())
 		if slices.Contains(seen, r.keys[0]) {
 			t.Fatal("a key comes again")
 		}
@@ -33,7 +33,7 @@ func TestTicketRing(t *testing.T) {
 // TestTicketsAreShared resumes, in a second server, a session that the first began, also after a rotation.
 func TestTicketsAreShared(t *testing.T) {
 	var ring ticketRing
-	ring.rotate()
+	ring.rotate(time.Now())
 	servers := make([]ticketKeeper, 2)
 	client := &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1), ServerName: "x"}
 	base := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
@@ -65,7 +65,7 @@ func TestTicketsAreShared(t *testing.T) {
 	}
 	for i := range 20 {
 		if i%5 == 0 {
-			ring.rotate()
+			ring.rotate(time.Now())
 		}
 		if !connect(&servers[i%2]) {
 			t.Errorf("connection %d, to server %d, did not resume", i, i%2)

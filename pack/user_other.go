@@ -7,4 +7,9 @@ import (
 	"syscall"
 )
 
-func runAs(string) (*syscall.SysProcAttr, error) { return nil, errors.ErrUnsupported }
+func runAs(spec string) (*syscall.SysProcAttr, error) {
+	if spec == "" {
+		return nil, nil
+	}
+	return nil, errors.ErrUnsupported
+}

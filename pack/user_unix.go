@@ -10,8 +10,11 @@ import (
 	"syscall"
 )
 
-// runAs returns what starts a process as "user" or "user:group", each a name or a number.
+// runAs returns what starts a process as "user" or "user:group", each a name or a number; nil for "".
 func runAs(spec string) (*syscall.SysProcAttr, error) {
+	if spec == "" {
+		return nil, nil
+	}
 	name, groupName, hasGroup := strings.Cut(spec, ":")
 	c := &syscall.Credential{}
 	u, err := user.Lookup(name)

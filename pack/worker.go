@@ -150,6 +150,10 @@ func (w *workerState) receiveAll(ctx context.Context, s *service) {
 			if m.Endpoint != nil && len(files) == 1 {
 				w.arrive(s, *m.Endpoint, files[0])
 			}
+		case msgLend:
+			if m.Endpoint != nil && len(files) == 1 {
+				w.borrow(s, *m.Endpoint, m.Socket, files[0])
+			}
 		case msgQuiet:
 			select {
 			case w.quiet <- m:
@@ -186,6 +190,24 @@ func (w *workerState) arrive(s *service, e endpoint, f *os.File) {
 		}
 	}
 	c.Close()
+}
+
+// borrow serves a socket that has no worker of its own any more, until nobody connects to it.
+func (w *workerState) borrow(s *service, e endpoint, socket int, f *os.File) {
+	returned := func(err error) {
+		m := message{Type: msgReturned, Endpoint: &e, Socket: socket}
+		if err != nil {
+			m.Error = err.Error()
+		}
+		w.send(m)
+	}
+	l, err := net.FileListener(f) // a copy
+	if err == nil {
+		err = s.borrow(e, l, returned)
+	}
+	if err != nil {
+		returned(err)
+	}
 }
 
 // socket asks the master for this worker's socket of an endpoint.

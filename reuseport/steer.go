@@ -49,6 +49,31 @@ func cpuProgram(members map[int]int) ([]bpf.RawInstruction, error) {
 	return bpf.Assemble(append(program, bpf.RetConstant{Val: ^uint32(0)}))
 }
 
+// Limit makes the kernel choose among the first n members of the group that conn, a socket of the group, belongs to, at
+// random. What waits in the queues of the others stays there. Use it before members are closed: nothing new comes to
+// them, and once their queues are empty they can be closed, the last first, without a loss. In the other direction,
+// attached before members are added, it keeps connections from them until they are served; then [Detach] it.
+//
+// It is a program as [AttachCPU]'s is, and takes its place.
+func Limit(conn syscall.Conn, n int) error {
+	var program []bpf.RawInstruction
+	err := errors.New("there must be at least one")
+	if n > 0 {
+		program, err = bpf.Assemble([]bpf.Instruction{
+			bpf.LoadExtension{Num: bpf.ExtRand},
+			bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(n)},
+			bpf.RetA{},
+		})
+	}
+	if err == nil {
+		err = onConn(conn, func(fd int) error { return attach(fd, program) })
+	}
+	if err != nil {
+		return fmt.Errorf("reuseport: limit to %d members: %w", n, err)
+	}
+	return nil
+}
+
 // Detach removes the program of the group that conn belongs to, classic or extended, so that the kernel
 // spreads by hash again (SO_DETACH_REUSEPORT_BPF, Linux 5.3). Without a program the error is ENOENT.
 func Detach(conn syscall.Conn) error {

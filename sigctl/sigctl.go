@@ -76,18 +76,30 @@ type Mux struct {
 	// context, those after it.
 	Actions []Action
 
+	arrived chan os.Signal // set by Register
 	pending []os.Signal
 }
 
-// Run registers the signals of all actions, then runs the actions until ctx ends and the Do that is running,
-// if any, has returned. It then returns ctx's cause. A wrong Mux, such as two actions for one signal, is an
-// error at once.
-func (m *Mux) Run(ctx context.Context) error {
+// Register registers the signals of all actions, for Run, which otherwise does so itself: from when it returns they do
+// not have their default effect any more. A wrong Mux, such as two actions for one signal, is an error.
+func (m *Mux) Register() error {
 	arrived := make(chan os.Signal, 64)
-	defer signal.Stop(arrived)
 	if err := m.register(arrived); err != nil {
 		return err
 	}
+	m.arrived = arrived
+	return nil
+}
+
+// Run registers the signals of all actions, unless Register has, then runs the actions until ctx ends and the Do that
+// is running, if any, has returned. It then returns ctx's cause, or at once an error of Register. It is called once.
+func (m *Mux) Run(ctx context.Context) error {
+	if m.arrived == nil {
+		if err := m.Register(); err != nil {
+			return err
+		}
+	}
+	arrived := m.arrived
 	waiting, err := m.loop(ctx, arrived)
 	signal.Stop(arrived) // which delivers what was received before
 	close(arrived)

@@ -67,11 +67,24 @@ func Open(path string) (*Image, error) {
 	return &Image{path, f}, nil
 }
 
+// RunningPath returns a path of the very file that this process runs, also when another has taken its place on disk
+// meanwhile. If it has not, its own path is preferred, since ps shows that name.
+func RunningPath() (string, error) {
+	path, err := os.Executable()
+	if !hasRunning {
+		return path, err
+	}
+	if err != nil || !isRunning(path) {
+		return running, nil
+	}
+	return path, nil
+}
+
 // Running returns the image that this process runs.
 func Running() (*Image, error) {
-	path, err := os.Executable()
-	if err != nil || !isRunning(path) {
-		path = running
+	path, err := RunningPath()
+	if err != nil {
+		return nil, err
 	}
 	return Open(path)
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 )
 
+const hasRunning = false
+
 func (i *Image) descriptorPath() (string, error) {
 	return "", fmt.Errorf("executable %s was replaced: %w", i.path, errors.ErrUnsupported)
 }

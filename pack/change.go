@@ -1,0 +1,163 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A change replaces the workers: a reload, or an upgrade. There is one at a time.
+
+// errInProgress is why a change is refused.
+var errInProgress = errors.New("a reload or an upgrade is in progress")
+
+// change has do replace the workers, unless another change is in progress or the pack is not up. Its context also ends
+// when the pack stops, and the pack's end waits for it. name is for the log. When it returns, another change may begin.
+func (m *masterState) change(ctx context.Context, name string, do func(context.Context, *generation) error) error {
+	if !m.beginChange() {
+		m.log.Warn("not doing it", "what", name, "reason", errInProgress)
+		return fmt.Errorf("%s: %w", name, errInProgress)
+	}
+	defer m.running.Done()
+	defer m.changing.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(m.ctx, func() { cancel(context.Cause(m.ctx)) })()
+	m.mu.Lock()
+	old := m.current
+	m.mu.Unlock()
+	if old == nil || !old.isUp() {
+		err := errors.New("the pack is not up yet")
+		m.log.Warn("not doing it", "what", name, "reason", err)
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := do(ctx, old); err != nil {
+		m.log.Error(name+" failed, the old workers go on", "error", err, "generation", old.number)
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// beginChange reports whether a change may begin, which is then one of those that the pack's end waits for.
+func (m *masterState) beginChange() bool {
+	if !m.changing.TryLock() {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopping {
+		m.changing.Unlock()
+		return false
+	}
+	m.running.Add(1)
+	return true
+}
+
+// reload replaces the workers by new ones of the same executable.
+func (m *masterState) reload(ctx context.Context) error {
+	begun := time.Now()
+	var next *generation
+	err := m.change(ctx, "reload", func(ctx context.Context, old *generation) (err error) {
+		next, err = m.tryNext(ctx, generationSpec{plan: old.plan, user: old.user}, func(number int) {
+			m.log.Info("reloading", "generation", number)
+		})
+		if err != nil {
+			return err
+		}
+		m.replace(next, old)
+		m.giveUpSockets(next)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	m.log.Info("reloaded", "generation", next.number, "workers", next.plan.workers(), "took", time.Since(begun).Round(time.Millisecond))
+	return nil
+}
+
+// tryNext starts a generation beside the current one and returns it when it has proven itself: every worker has become
+// ready and none has failed for a while. If that goes wrong the generation is told to drain again, and nothing has
+// changed.
+func (m *masterState) tryNext(ctx context.Context, spec generationSpec, launched func(number int)) (*generation, error) {
+	m.makeRoom()
+	m.mu.Lock()
+	before := m.current.plan.workers()
+	m.mu.Unlock()
+	if err := m.sockets.grow(ctx, spec.plan.workers()); err != nil {
+		m.sockets.shrink(before)
+		return nil, err
+	}
+	g, err := m.launch(spec)
+	if err != nil {
+		m.sockets.shrink(before)
+		return nil, err
+	}
+	launched(g.number)
+	if err := m.prove(ctx, g); err != nil {
+		g.stop()
+		m.sockets.shrink(before)
+		return nil, err
+	}
+	return g, nil
+}
+
+// prove waits until a generation has proven itself.
+func (m *masterState) prove(ctx context.Context, g *generation) error {
+	select {
+	case <-g.up:
+	case err := <-g.failed:
+		return startError(err)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	canary := time.NewTimer(m.config.Canary)
+	defer canary.Stop()
+	select {
+	case <-canary.C:
+	case err := <-g.failed:
+		return fmt.Errorf("a new worker failed within %v of being ready: %w", m.config.Canary, err)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// replace makes a generation the current one and has the old ones drain.
+func (m *masterState) replace(next *generation, old ...*generation) {
+	m.mu.Lock()
+	m.current = next
+	m.mu.Unlock()
+	if err := m.sockets.direct(next.plan.workers()); err != nil {
+		m.log.Error("connections still go to the sockets of removed workers", "error", err)
+	}
+	for _, g := range old {
+		g.stop()
+	}
+}
+
+// giveUpSockets closes the sockets that a generation has no workers for, after others have served them until nobody
+// connects any more.
+func (m *masterState) giveUpSockets(g *generation) {
+	n := g.plan.workers()
+	for what, socket := range m.sockets.surplus(n) {
+		for try := 1; ; try++ {
+			err := m.lend(m.ctx, what, socket)
+			if err == nil || m.ctx.Err() != nil {
+				break
+			}
+			m.log.Warn("a removed worker's socket is not served yet", "endpoint", what.endpoint.String(), "socket", what.socket, "error", err)
+			if try == lendTries {
+				break
+			}
+		}
+	}
+	if m.ctx.Err() == nil { // a stop closes them all
+		m.sockets.shrink(n)
+	}
+}
+
+const (
+	lendLimit = 10 * time.Second // for the queue of a socket to be empty for a while
+	lendTries = 3
+)

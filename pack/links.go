@@ -1,0 +1,272 @@
+package pack
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/gopherpack/gopherpack/procgroup"
+)
+
+// workerLink is the link to a worker, which has said hello.
+type workerLink struct {
+	link
+	generation *generation
+	process    *procgroup.Process
+
+	// Guarded by masterState.mu.
+	state linkState
+	lent  map[loan]chan error // told what came of sockets lent to it
+}
+
+// linkState is what the master knows of a worker from its messages.
+type linkState struct {
+	Ready  bool `json:"ready,omitempty"`  // it accepts
+	Closed bool `json:"closed,omitempty"` // when draining: it has closed its sockets
+}
+
+// loan is a socket that a worker serves until its queue is empty.
+type loan struct {
+	endpoint endpoint
+	socket   int // whose it is: the worker ID
+}
+
+// workerError is why a worker could not serve, in its own words.
+type workerError struct{ text string }
+
+func (e *workerError) Error() string { return e.text }
+
+// serve is the master's side of one worker's lifeline. It returns when the lifeline ends, or between two messages when
+// the process is released.
+func (m *masterState) serve(g *generation, p *procgroup.Process, conn *net.UnixConn) {
+	l := &workerLink{link: link{conn: conn}, generation: g, process: p, lent: map[loan]chan error{}}
+	if known, ok := g.links[p.PID]; ok { // it said hello to a predecessor of this master
+		l.state = known
+		m.addLink(l)
+	}
+	for !p.Released() {
+		msg, files, err := l.receive()
+		if err != nil {
+			break
+		}
+		m.heed(l, msg, files)
+		closeAll(files)
+	}
+	if p.Released() {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.links, p)
+	for _, result := range l.lent {
+		result <- errors.New("the worker is gone")
+	}
+	m.closeUnused()
+}
+
+func (m *masterState) addLink(l *workerLink) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.links[l.process] = l
+}
+
+// heed does what a worker's message asks for.
+func (m *masterState) heed(l *workerLink, msg message, files []*os.File) {
+	p := l.process
+	switch msg.Type {
+	case msgConn:
+		m.forward(p, msg.Endpoint, files)
+	case msgHello:
+		if msg.Version != protocolVersion {
+			p.Fail(fmt.Errorf("the worker speaks version %d of the protocol, this master %d", msg.Version, protocolVersion))
+			p.Signal(os.Kill)
+			return
+		}
+		m.addLink(l)
+		l.send(m.tickets.message())
+	case msgListen:
+		m.answer(l, msg.Endpoint)
+	case msgReady:
+		m.mu.Lock()
+		l.state.Ready = true
+		m.mu.Unlock()
+		p.Ready()
+	case msgFailed:
+		p.Fail(&workerError{msg.Error})
+	case msgLast:
+		answer := message{Type: msgQuiet}
+		if err := m.sockets.quiesce(p.ID); err != nil {
+			answer.Error = err.Error()
+		}
+		l.send(answer)
+	case msgClosed:
+		m.socketsClosed(l)
+	case msgReturned:
+		m.returned(l, msg)
+	case msgEnd:
+		m.wasCut(p, msg.Cut)
+	}
+}
+
+// answer gives a worker the socket that it asks for.
+func (m *masterState) answer(l *workerLink, e *endpoint) {
+	if e == nil {
+		l.send(message{Type: msgRefused, Error: "the request names no endpoint"})
+		return
+	}
+	socket, err := m.sockets.get(context.Background(), *e, l.process.ID, l.generation.plan.workers())
+	if err != nil {
+		l.send(message{Type: msgRefused, Error: err.Error()})
+		return
+	}
+	m.mu.Lock()
+	l.generation.uses[*e] = true
+	m.mu.Unlock()
+	l.send(message{Type: msgSocket}, socket)
+}
+
+// terminate asks a worker to drain. One that has not come as far as Run has no sockets, and nothing to drain: the
+// group kills it for the error.
+func (m *masterState) terminate(p *procgroup.Process) error {
+	m.mu.Lock()
+	l, final := m.links[p], m.stopping
+	handOver := l != nil && l.generation != m.current && !final
+	m.mu.Unlock()
+	if l == nil {
+		return errors.New("it has not come as far as Run")
+	}
+	return l.send(message{Type: msgDrain, Final: final, HandOver: handOver})
+}
+
+// forward passes on a connection that a draining worker hands over, to a worker that accepts: the one in its place
+// if that can be. Nobody may accept just now, such as when all have crashed and their replacements are starting.
+func (m *masterState) forward(from *procgroup.Process, e *endpoint, files []*os.File) {
+	const patience = 5 * time.Second
+	if e == nil || len(files) != 1 {
+		return
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		links, stopping := m.successors(from)
+		for _, l := range links {
+			if l.sendConn(e, files[0]) == nil {
+				return
+			}
+		}
+		if stopping || time.Now().After(deadline) {
+			m.log.Warn("a connection was lost that a worker handed over: no worker could take it", "worker", from.ID, "pid", from.PID)
+			return
+		}
+	}
+}
+
+// successors returns the links to the workers that accept, with the one that has the number of from first.
+func (m *masterState) successors(from *procgroup.Process) (links []*workerLink, stopping bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopping {
+		return nil, true
+	}
+	for p, l := range m.links {
+		switch {
+		case p == from || l.generation != m.current || !l.state.Ready:
+		case p.ID == from.ID:
+			links = slices.Insert(links, 0, l)
+		default:
+			links = append(links, l)
+		}
+	}
+	return links, false
+}
+
+// broadcast sends a message to every worker. One that cannot be told will be noticed otherwise.
+func (m *masterState) broadcast(msg message) {
+	m.mu.Lock()
+	links := slices.Collect(maps.Values(m.links))
+	m.mu.Unlock()
+	for _, l := range links {
+		l.send(msg)
+	}
+}
+
+// socketsClosed notes that a draining worker has closed its sockets.
+func (m *masterState) socketsClosed(l *workerLink) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l.state.Closed = true
+	m.closeUnused()
+}
+
+// closeUnused closes the master's sockets when a stop has begun and no worker has any left, so that clients are
+// refused instead of waiting. It is called with mu locked.
+func (m *masterState) closeUnused() {
+	if !m.stopping {
+		return
+	}
+	for _, l := range m.links {
+		if !l.state.Closed {
+			return
+		}
+	}
+	m.sockets.close()
+}
+
+// lend has some worker serve a socket that is about to be closed, until nobody connects to it any more.
+func (m *masterState) lend(ctx context.Context, what loan, socket descriptor) error {
+	l, err := m.borrower(what.socket)
+	if err != nil {
+		return err
+	}
+	result := make(chan error, 1)
+	m.mu.Lock()
+	l.lent[what] = result
+	m.mu.Unlock()
+	if err := l.send(message{Type: msgLend, Endpoint: &what.endpoint, Socket: what.socket}, socket); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lendLimit)
+	defer cancel()
+	select {
+	case err = <-result:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(l.lent, what)
+	return err
+}
+
+// borrower returns a worker that accepts, for socket n: another for another n.
+func (m *masterState) borrower(n int) (*workerLink, error) {
+	links, _ := m.successors(&procgroup.Process{ID: n})
+	if len(links) == 0 {
+		return nil, errors.New("no worker accepts")
+	}
+	slices.SortFunc(links, func(a, b *workerLink) int { return cmp.Compare(a.process.ID, b.process.ID) })
+	return links[n%len(links)], nil
+}
+
+// returned notes that a worker is done with a socket that was lent to it.
+func (m *masterState) returned(l *workerLink, msg message) {
+	if msg.Endpoint == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	result, ok := l.lent[loan{*msg.Endpoint, msg.Socket}]
+	if !ok {
+		return
+	}
+	delete(l.lent, loan{*msg.Endpoint, msg.Socket})
+	if msg.Error == "" {
+		result <- nil
+	} else {
+		result <- errors.New(msg.Error)
+	}
+}
