@@ -94,6 +94,7 @@ func (m *masterState) tryNext(ctx context.Context, spec generationSpec, launched
 		return nil, err
 	}
 	launched(g.number)
+	atStep(stepLaunched)
 	if err := m.prove(ctx, g); err != nil {
 		g.stop()
 		m.sockets.shrink(before)
@@ -111,6 +112,7 @@ func (m *masterState) prove(ctx context.Context, g *generation) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	atStep(stepReady)
 	canary := time.NewTimer(m.config.Canary)
 	defer canary.Stop()
 	select {
@@ -134,6 +136,7 @@ func (m *masterState) replace(next *generation, old ...*generation) {
 	for _, g := range old {
 		g.stop()
 	}
+	atStep(stepReplaced)
 }
 
 // giveUpSockets closes the sockets that a generation has no workers for, after others have served them until nobody

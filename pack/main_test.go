@@ -169,13 +169,13 @@ func (p *program) until(what string, limit time.Duration, ok func() bool) {
 	}
 }
 
-// logged waits for the nth record (from 1) with a message, and returns it.
-func (p *program) logged(n int, msg string) (found record) {
+// logged waits for the nth record (from 1) with one of some messages, and returns it.
+func (p *program) logged(n int, msgs ...string) (found record) {
 	p.t.Helper()
-	p.until(fmt.Sprintf("%q in the log, %d times", msg, n), 30*time.Second, func() bool {
+	p.until(fmt.Sprintf("%q in the log, %d times", msgs, n), 30*time.Second, func() bool {
 		seen := 0
 		for _, r := range p.records {
-			if r.msg() == msg {
+			if slices.Contains(msgs, r.msg()) {
 				if seen++; seen == n {
 					found = r
 					return true
@@ -183,7 +183,7 @@ func (p *program) logged(n int, msg string) (found record) {
 			}
 		}
 		if p.silent {
-			p.t.Fatalf("the program ended (%v) before it logged %q", p.err, msg)
+			p.t.Fatalf("the program ended (%v) before it logged %q", p.err, msgs)
 		}
 		return false
 	})

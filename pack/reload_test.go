@@ -74,10 +74,16 @@ func TestReloadLosesNothing(t *testing.T) {
 // reloads reloads a pack many times, each time when the load has made some progress.
 func (p *program) reloads(n int, u *underLoad) {
 	p.t.Helper()
+	p.changes(n, u, syscall.SIGHUP, "reloaded")
+}
+
+// changes sends a signal many times, each time when the load has made some progress, and waits for what it leads to.
+func (p *program) changes(n int, u *underLoad, s os.Signal, msg string) {
+	p.t.Helper()
 	for i := range n {
 		u.until(&u.answered, u.answered.Load()+10)
-		p.signal(syscall.SIGHUP)
-		p.logged(i+1, "reloaded")
+		p.signal(s)
+		p.logged(i+1, msg)
 	}
 }
 

@@ -39,7 +39,7 @@ func (m *masterState) upgrade(ctx context.Context) error {
 				return fmt.Errorf("OnUpgrade: %w", err)
 			}
 		}
-		at(stepRehearse)
+		atStep(stepRehearse)
 		spec, err := m.rehearse(ctx, image)
 		if err != nil {
 			return err
@@ -50,7 +50,7 @@ func (m *masterState) upgrade(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		at(stepFreeze)
+		atStep(stepFreeze)
 		err = m.become(ctx, image, next, begun) // returns only if that fails
 		next.stop()
 		m.sockets.shrink(old.plan.workers())
@@ -132,7 +132,7 @@ func (m *masterState) bequeathTo(ctx context.Context, image *executable.Image, f
 		return err
 	}
 	defer self.Close()
-	at(stepExec)
+	atStep(stepExec)
 	late := m.signals.endForExec()
 	defer m.signals.begin(m)
 	if late != nil {
@@ -160,7 +160,7 @@ func execSuccessor(image *executable.Image, files []*os.File, value func(fd func
 	if err != nil {
 		return err
 	}
-	return inplace.Exec(path, os.Args, append(os.Environ(), successionEnv+"="+text), files...)
+	return becomeProgram(path, os.Args, append(os.Environ(), successionEnv+"="+text), files...)
 }
 
 // succeed is run in a program that has taken the place of its predecessor.
@@ -168,6 +168,7 @@ func (m *masterState) succeed(s *succession, err error) error {
 	defer s.close()
 	m.signals.begin(m)
 	defer m.signals.end()
+	atStep(stepSucceed)
 	m.path, m.begun, m.generations = s.Path, s.Begun, s.Count
 	m.tickets.inherit(s.Tickets, s.TicketsMade)
 	if err = cmp.Or(s.err, err); err == nil {
@@ -201,6 +202,7 @@ func (m *masterState) takeOver(s *succession, generations map[*generation]*procg
 		m.supervise(g, generations[g])
 	}
 	m.awaitLinks(all)
+	atStep(stepAdopted)
 	var others []*generation
 	for _, g := range all {
 		if g != m.current {
@@ -270,21 +272,25 @@ func (m *masterState) giveBack(s *succession, why error) error {
 	return fmt.Errorf("%w; and the previous executable could not be gone back to: %w", why, err)
 }
 
-// The steps of an upgrade, for tests.
+// step is a point in a reload or an upgrade at which tests make something go wrong.
+type step string
+
 const (
-	stepRehearse = "rehearse"
-	stepFreeze   = "freeze"
-	stepExec     = "exec"
+	stepRehearse step = "rehearse" // the new executable is about to be started as a master
+	stepLaunched step = "launched" // the new workers are starting
+	stepReady    step = "ready"    // they are ready, the canary's time begins
+	stepFreeze   step = "freeze"   // they have proven themselves; nobody will listen to workers
+	stepExec     step = "exec"     // nobody does; the legacy is written
+	stepSucceed  step = "succeed"  // in the new program, which has not taken anything yet
+	stepAdopted  step = "adopted"  // it has adopted the workers
+	stepReplaced step = "replaced" // the old ones have been told to drain
 )
 
-// atStep, if set, is called by tests.
-var atStep func(step string)
-
-func at(step string) {
-	if atStep != nil {
-		atStep(step)
-	}
-}
+// Tests set these.
+var (
+	atStep        = func(step) {}
+	becomeProgram = inplace.Exec
+)
 
 // inMemory writes v as JSON to a file that has no name in the file system.
 func inMemory(name string, v any) (*os.File, error) {

@@ -3,13 +3,159 @@
 package pack_test
 
 import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/pack"
 )
+
+func init() { programs["versioned"] = versionedProgram }
+
+// tail begins what is written behind the test binary to make different executables of it.
+const tail = "\n--version "
+
+// deploy puts an executable in the place of the one at path, as deployments do: in one step. version is what it answers,
+// how is what goes wrong with it, by space.
+func deploy(t testing.TB, path, version string, how ...string) {
+	t.Helper()
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	self = append(self, tail+version+" "+strings.Join(how, " ")...)
+	if slices.Contains(how, "other architecture") {
+		self[18], self[19] = 0xb7^self[18]^0x3e, 0 // e_machine: arm64 instead of amd64, or the other way round
+	}
+	if slices.Contains(how, "text") {
+		self = []byte("this is not a program\n")
+	}
+	place(t, path, self)
+}
+
+func place(t testing.TB, path string, content []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock() // a child that has the descriptor would make the file busy
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path+".new", content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ownVersion returns what deploy wrote behind this executable.
+func ownVersion() (version, how string) {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	f.Seek(-200, io.SeekEnd)
+	end, _ := io.ReadAll(f)
+	_, text, _ := bytes.Cut(end, []byte(tail))
+	version, how, _ = strings.Cut(string(text), " ")
+	return version, how
+}
+
+// versionedProgram serves its version, and does what its executable says.
+func versionedProgram() error {
+	c, address := configFlags()
+	accepts := flag.String("accepts", "", "")
+	flag.Parse()
+	version, how := ownVersion()
+	_, rehearsing := os.LookupEnv("GOPHERPACK_REHEARSAL")
+	_, succeeding := os.LookupEnv("GOPHERPACK_SUCCESSION")
+	_, working := os.LookupEnv("GOPHERPACK_IDENTITY")
+	is := func(what string) bool { return strings.Contains(how, what) }
+	srv := &http.Server{Handler: handler()}
+	http.HandleFunc("/version", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, version) })
+	http.Handle("/", srv.Handler)
+	srv.Handler = http.DefaultServeMux
+	srv.ConnState = acceptLog(*accepts)
+	switch {
+	case is("exits"):
+		os.Exit(3)
+	case is("hangs"):
+		select {}
+	case is("no pack"):
+		return nil
+	case is("killed in rehearsal") && rehearsing:
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case is("bad configuration") && !working:
+		c.Workers = -1
+	case is("panics") && working:
+		panic("the new version is broken")
+	case is("hangs in workers") && working, is("sleeps in workers") && working:
+		select {}
+	case is("crashes after ready") && working:
+		c.OnWorkerStart = func(context.Context) error {
+			time.AfterFunc(300*time.Millisecond, func() { os.Exit(5) })
+			return nil
+		}
+	case is("bad successor") && succeeding:
+		c.OnStart = func(context.Context) error { return errors.New("cannot start the scheduler") }
+	case is("wrong when it succeeds") && succeeding:
+		c.Workers = -1
+	}
+	if _, n, ok := strings.Cut(how, "workers="); ok {
+		c.Workers, _ = strconv.Atoi(strings.Fields(n)[0])
+	}
+	if _, at, ok := strings.Cut(os.Getenv("PACK_TEST_KILL"), "at "); ok {
+		killAt(strings.Fields(at))
+	}
+	if n, err := strconv.Atoi(os.Getenv("PACK_TEST_FAIL_EXEC")); err == nil {
+		pack.FailExec(n)
+	}
+	c.OnUpgrade = func(context.Context) error {
+		if is("does not want to go") {
+			return errors.New("not before Friday")
+		}
+		return nil
+	}
+	return serve(c, *address, srv)
+}
+
+// startVersion deploys version 1 and starts it.
+func startVersion(t *testing.T, change func(*exec.Cmd), args ...string) (p *program, path string) {
+	t.Helper()
+	path = t.TempDir() + "/server"
+	deploy(t, path, "1")
+	p = start(t, "versioned", func(cmd *exec.Cmd) {
+		cmd.Path, cmd.Args[0] = path, path
+		if change != nil {
+			change(cmd)
+		}
+	}, append([]string{"-workers=2", "-ready=2s", "-generations=20"}, args...)...)
+	p.address()
+	return p, path
+}
+
+// answersVersion fails the test unless some requests are answered by a version.
+func (p *program) answersVersion(want string) {
+	p.t.Helper()
+	l := load(p, 4, 5)
+	l.Path = "/version"
+	if r := l.Run(p.t.Context()); r.Failed() != 0 || r.Bodies[want] != 20 {
+		p.t.Errorf("%v, answers %v; want all by version %s", r, r.Bodies, want)
+	}
+}
 
 // TestUpgradeLosesNothing upgrades many times under several kinds of load at once.
 func TestUpgradeLosesNothing(t *testing.T) {
@@ -52,4 +198,474 @@ func TestUpgradeLosesNothing(t *testing.T) {
 	if n := p.count("killing worker") + p.count("worker failed"); n != 0 {
 		t.Errorf("%d workers were killed or failed", n)
 	}
+}
+
+// TestBadExecutables tries to upgrade to executables that are no good in various ways. The old one must go on, nobody
+// who retries nothing may notice, and the log must say why.
+func TestBadExecutables(t *testing.T) {
+	for how, want := range map[string]string{
+		"exits":                   "the new executable does not do as a master: exit status 3",
+		"hangs":                   "the new executable does not do as a master: no answer within 2s",
+		"no pack":                 "it ended, with exit status 0, without having called Run",
+		"killed in rehearsal":     "the new executable does not do as a master: signal: killed",
+		"bad configuration":       "the new executable will not be the master: the number of workers is negative: -1",
+		"panics":                  "a worker failed before it was ready: exit status 2",
+		"sleeps in workers":       "a worker failed before it was ready: killed: not ready within 2s",
+		"crashes after ready":     "a new worker failed within 1s of being ready: the first process failed: exit status 5",
+		"bad successor":           "OnStart: cannot start the scheduler",
+		"wrong when it succeeds":  "the number of workers is negative: -1",
+		"text":                    "exec format error",
+		"other architecture":      "exec format error",
+		"missing":                 "server: no such file or directory",
+		"a directory":             "is not a regular file",
+		"may not be executed":     "may not be executed: its mode is -rw-r--r--",
+		"replaced twice":          "the new executable does not do as a master: exit status 3",
+		"a script without a pack": "it ended, with exit status 0, without having called Run",
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			p, path := startVersion(t, nil, "-canary=1s")
+			master := p.cmd.Process.Pid
+			kept := load(p, 4, 0)
+			kept.KeepAlive, kept.Pause = true, 10*time.Millisecond
+			loads := []*underLoad{apply(t, kept)}
+			if how != "crashes after ready" { // it takes along what it has accepted
+				loads = append(loads, apply(t, load(p, 2, 0)))
+			}
+			for _, u := range loads {
+				u.until(&u.answered, 20)
+			}
+			deployBad(t, path, how)
+			p.signal(syscall.SIGUSR2)
+			failed := p.logged(1, "upgrade failed, the old workers go on", "upgrade failed, the old executable and workers go on")
+			if !strings.Contains(fmt.Sprint(failed["error"]), want) {
+				t.Errorf("%v; want an error about %q", failed, want)
+			}
+			p.hasWorkers(2)
+			p.answersVersion("1")
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			deploy(t, path, "2")
+			p.signal(syscall.SIGUSR2)
+			p.logged(1, "upgraded")
+			p.hasWorkers(2)
+			p.answersVersion("2")
+			for i, u := range loads {
+				r := u.finish()
+				if r.Failed() != 0 || i == 0 && r.Conns != kept.Clients {
+					t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
+				}
+			}
+			p.parents(master)
+			p.stop()
+		})
+	}
+}
+
+// deployBad puts something in the place of the executable at path.
+func deployBad(t *testing.T, path, how string) {
+	t.Helper()
+	switch how {
+	case "missing", "a directory":
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if how == "a directory" {
+			if err := os.Mkdir(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	case "may not be executed":
+		deploy(t, path, "bad")
+		if err := os.Chmod(path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	case "replaced twice":
+		deploy(t, path, "good")
+		deploy(t, path, "bad", "exits")
+	case "a script without a pack":
+		place(t, path, []byte("#!/bin/sh\nexit 0\n"))
+	default:
+		deploy(t, path, "bad", how)
+	}
+}
+
+// hasWorkers waits until there are n workers, which answer.
+func (p *program) hasWorkers(n int) {
+	p.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); len(p.workers()) != n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%d workers; want %d", len(p.workers()), n)
+		}
+	}
+}
+
+// parents fails the test unless every worker is a child of the master.
+func (p *program) parents(master int) {
+	p.t.Helper()
+	for _, pid := range p.workers() {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue // it has just ended
+		}
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if fields[1] != strconv.Itoa(master) {
+			p.t.Errorf("the parent of worker %d is %s, the master is %d", pid, fields[1], master)
+		}
+	}
+}
+
+// killAt has the master, at a step, kill one of its processes: "master", or "ID.GENERATION".
+func killAt(words []string) {
+	at, whom := words[0], words[1]
+	pack.AtStep(func(step string) {
+		if step != at {
+			return
+		}
+		if whom == "master" {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		id, generation, _ := strings.Cut(whom, ".")
+		environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+		for _, file := range environs {
+			env, _ := os.ReadFile(file)
+			mark := fmt.Sprintf("GOPHERPACK_IDENTITY=id=%s generation=%s ", id, generation)
+			if bytes.Contains(env, []byte(mark)) && bytes.Contains(env, []byte(os.Getenv(asProgram))) {
+				pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	})
+}
+
+// TestKillDuringUpgrade kills some process at each step of an upgrade.
+func TestKillDuringUpgrade(t *testing.T) {
+	for _, step := range []string{"rehearse", "launched", "ready", "freeze", "exec", "succeed", "adopted", "replaced"} {
+		for _, whom := range []string{"0.1", "1.1", "0.2", "1.2", "master"} {
+			if step == "rehearse" && strings.HasSuffix(whom, ".2") {
+				continue // it is not there yet
+			}
+			t.Run(step+" "+whom, func(t *testing.T) {
+				t.Parallel()
+				p, path := startVersion(t, func(cmd *exec.Cmd) {
+					cmd.Env = append(cmd.Env, "PACK_TEST_KILL=at "+step+" "+whom)
+				}, "-canary=100ms")
+				deploy(t, path, "2")
+				p.signal(syscall.SIGUSR2)
+				if whom == "master" {
+					p.wait(10 * time.Second)
+					return // and nobody may be left, says the clean-up
+				}
+				version, upgrades := "1", 0
+				if p.logged(1, "upgraded", "upgrade failed, the old workers go on").msg() == "upgraded" {
+					version, upgrades = "2", 1
+				}
+				p.hasWorkers(2)
+				p.answersVersion(version)
+				deploy(t, path, "3")
+				p.signal(syscall.SIGUSR2)
+				p.logged(upgrades+1, "upgraded")
+				p.hasWorkers(2)
+				p.answersVersion("3")
+				p.stop()
+			})
+		}
+	}
+}
+
+// upkeep is what a process costs.
+type upkeep struct{ descriptors, threads, children, kilobytes int }
+
+func (p *program) upkeep() (u upkeep) {
+	p.t.Helper()
+	dir := fmt.Sprintf("/proc/%d/", p.cmd.Process.Pid)
+	fds, err := os.ReadDir(dir + "fd")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	tasks, _ := filepath.Glob(dir + "task/*/children")
+	u.descriptors, u.threads = len(fds), len(tasks)
+	for _, file := range tasks {
+		text, _ := os.ReadFile(file)
+		u.children += len(strings.Fields(string(text)))
+	}
+	status, _ := os.ReadFile(dir + "status")
+	_, rss, _ := strings.Cut(string(status), "VmRSS:")
+	fmt.Sscan(rss, &u.kilobytes)
+	return u
+}
+
+// TestUpgradesCostNothing upgrades many times and looks at the master before and after.
+func TestUpgradesCostNothing(t *testing.T) {
+	p, path := startVersion(t, nil)
+	master := p.cmd.Process.Pid
+	upgrade := func(i int) {
+		deploy(t, path, strconv.Itoa(i+1))
+		p.signal(syscall.SIGUSR2)
+		if pid := p.logged(i, "upgraded")["pid"]; pid != float64(master) {
+			t.Errorf("the master is %v, was %d", pid, master)
+		}
+		p.hasWorkers(2)
+		p.parents(master)
+	}
+	upgrade(1)
+	before := p.upkeep()
+	const upgrades = 21
+	for i := 2; i <= upgrades; i++ {
+		upgrade(i)
+	}
+	after := p.upkeep()
+	t.Logf("after the first upgrade %+v, after %d %+v", before, upgrades, after)
+	if after.descriptors != before.descriptors || after.children != 2 || after.threads > before.threads+5 {
+		t.Errorf("after the first upgrade %+v, after %d %+v", before, upgrades, after)
+	}
+	if after.kilobytes > before.kilobytes*3/2 {
+		t.Errorf("memory has grown from %d to %d KiB", before.kilobytes, after.kilobytes)
+	}
+	p.answersVersion(strconv.Itoa(upgrades + 1))
+	p.stop()
+}
+
+// TestManyWishes asks for ten upgrades and some reloads at once. Those that come while one is in progress are refused.
+func TestManyWishes(t *testing.T) {
+	p, path := startVersion(t, nil, "-canary=300ms")
+	u := apply(t, load(p, 4, 0))
+	deploy(t, path, "2")
+	for range 10 {
+		p.signal(syscall.SIGUSR2)
+		p.signal(syscall.SIGHUP)
+	}
+	p.logged(1, "upgraded", "reloaded")
+	p.logged(1, "not doing it")
+	if r := u.finish(); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.hasWorkers(2)
+	p.signal(syscall.SIGUSR2)
+	p.logged(1, "upgraded")
+	p.hasWorkers(2)
+	p.answersVersion("2")
+	p.stop()
+}
+
+// TestChangesExcludeEachOther has a reload during an upgrade refused, and so must an upgrade during a reload.
+func TestChangesExcludeEachOther(t *testing.T) {
+	p, path := startVersion(t, nil, "-canary=300ms")
+	deploy(t, path, "2")
+	p.signal(syscall.SIGUSR2)
+	p.logged(1, "upgrading")
+	p.signal(syscall.SIGHUP)
+	if r := p.logged(1, "not doing it"); r["what"] != "reload" {
+		t.Errorf("%v", r)
+	}
+	p.logged(1, "upgraded")
+	p.signal(syscall.SIGHUP)
+	p.logged(1, "reloading")
+	p.signal(syscall.SIGUSR2)
+	if r := p.logged(2, "not doing it"); r["what"] != "upgrade" {
+		t.Errorf("%v", r)
+	}
+	p.logged(1, "reloaded")
+	p.hasWorkers(2)
+	p.answersVersion("2")
+	p.stop()
+}
+
+// TestStopDuringUpgrade stops a pack at many moments of an upgrade. Nobody who retries nothing may be reset.
+func TestStopDuringUpgrade(t *testing.T) {
+	for i := range 24 {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			p, path := startVersion(t, nil, "-canary=30ms")
+			deploy(t, path, "2")
+			u := apply(t, load(p, 2, 0))
+			u.until(&u.answered, 10)
+			p.signal(syscall.SIGUSR2)
+			timer := time.NewTimer(time.Duration(i) * 8 * time.Millisecond)
+			<-timer.C
+			p.signal(syscall.SIGTERM)
+			// While one program takes the place of the other, the signal ends the process at once; then the workers stop by
+			// themselves.
+			p.until("the end of the master", 20*time.Second, func() bool { return p.ended })
+			status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if status.ExitStatus() != 0 && status.Signal() != syscall.SIGTERM {
+				t.Errorf("%v", p.err)
+			}
+			p.until("the end of the log", 20*time.Second, func() bool { return p.silent })
+			const late = "connect: connection refused"
+			if r := u.finish(); r.Failed() != r.Failures[late] && os.Geteuid() == 0 {
+				t.Errorf("%v; want no failure but %q", r, late)
+			}
+		})
+	}
+}
+
+// TestExecFails has the kernel refuse, in the last moment, to make another program of the master.
+func TestExecFails(t *testing.T) {
+	p, path := startVersion(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "PACK_TEST_FAIL_EXEC=3") })
+	deploy(t, path, "2")
+	kept := load(p, 4, 0)
+	kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
+	keeping, connecting := apply(t, kept), apply(t, load(p, 4, 0))
+	before := p.upkeep()
+	for i := range 3 {
+		p.signal(syscall.SIGUSR2)
+		failed := p.logged(i+1, "upgrade failed, the old workers go on")
+		if failed["error"] != "no memory for another program" {
+			t.Errorf("%v", failed)
+		}
+		p.hasWorkers(2)
+		p.parents(p.cmd.Process.Pid)
+	}
+	p.answersVersion("1")
+	after := p.upkeep()
+	if after.descriptors > before.descriptors+2 { // what the master needs to read the environment of workers comes and goes
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	p.signal(syscall.SIGHUP)
+	p.logged(1, "reloaded")
+	p.signal(syscall.SIGUSR2)
+	p.logged(1, "upgraded")
+	p.hasWorkers(2)
+	p.answersVersion("2")
+	for _, u := range []*underLoad{keeping, connecting} {
+		if r := u.finish(); r.Failed() != 0 || u == keeping && r.Conns != kept.Clients {
+			t.Errorf("%v", r)
+		}
+	}
+	p.stop()
+}
+
+// TestCrashAfterUpgrade kills a worker after an upgrade: the new master must start the new executable in its place.
+func TestCrashAfterUpgrade(t *testing.T) {
+	p, path := startVersion(t, nil)
+	deploy(t, path, "2")
+	p.signal(syscall.SIGUSR2)
+	p.logged(1, "upgraded")
+	p.hasWorkers(2)
+	for i, pid := range p.workers() {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		p.logged(i+1, "worker ready")
+	}
+	p.answersVersion("2")
+	p.stop()
+}
+
+// TestWorkersChangeWithUpgrade upgrades to executables that want more workers, and fewer.
+func TestWorkersChangeWithUpgrade(t *testing.T) {
+	p, path := startVersion(t, nil, "-workers=4")
+	kept := load(p, 8, 0)
+	kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
+	keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
+	for i, n := range []int{2, 5, 1, 3, 3, 1, 4} {
+		version := strconv.Itoa(i + 2)
+		deploy(t, path, version, fmt.Sprintf("workers=%d", n))
+		connecting.until(&connecting.answered, connecting.answered.Load()+200)
+		p.signal(syscall.SIGUSR2)
+		if r := p.logged(i+1, "upgraded"); r["workers"] != float64(n) {
+			t.Errorf("%v; want %d workers", r, n)
+		}
+		p.hasWorkers(n)
+		p.answersVersion(version)
+		p.hasSockets(n)
+	}
+	deploy(t, path, "bad", "workers=6 panics")
+	p.signal(syscall.SIGUSR2)
+	p.logged(1, "upgrade failed, the old workers go on")
+	p.hasWorkers(4)
+	p.hasSockets(4)
+	p.answersVersion("8")
+	for _, u := range []*underLoad{keeping, connecting} {
+		r := u.finish()
+		if t.Log(r); r.Failed() != 0 || u == keeping && r.Conns != kept.Clients {
+			t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
+		}
+	}
+	p.stop()
+}
+
+// hasSockets waits until the pack has n listening sockets.
+func (p *program) hasSockets(n int) {
+	p.t.Helper()
+	_, port, _ := strings.Cut(p.address(), ":")
+	number, _ := strconv.Atoi(port)
+	count := func() (got int) {
+		text, _ := os.ReadFile("/proc/net/tcp")
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) && f[3] == "0A" {
+				got++
+			}
+		}
+		return got
+	}
+	for deadline := time.Now().Add(20 * time.Second); count() != n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%d listening sockets; want %d", count(), n)
+		}
+	}
+}
+
+// TestUpgradeOtherServices upgrades packs that serve other things than plaintext HTTP over TCP.
+func TestUpgradeOtherServices(t *testing.T) {
+	t.Run("unix", func(t *testing.T) {
+		t.Parallel()
+		path := t.TempDir() + "/socket"
+		p := start(t, "http", nil, "-address=unix "+path, "-generations=20")
+		p.addresses()
+		kept := loadOn("unix", path, 4, 0)
+		kept.KeepAlive = true
+		keeping, connecting := apply(t, kept), apply(t, loadOn("unix", path, 4, 0))
+		p.changes(8, connecting, syscall.SIGUSR2, "upgraded")
+		if r := keeping.finish(); r.Failed() != 0 || r.Conns != 4 {
+			t.Errorf("kept alive: %v", r)
+		}
+		if r := connecting.finish(); r.Failed() != 0 {
+			t.Errorf("new connections: %v", r)
+		}
+		p.stop()
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the socket is still there: %v", err)
+		}
+	})
+	for _, keepAlive := range []bool{false, true} {
+		t.Run(fmt.Sprintf("https, keep-alive %v", keepAlive), func(t *testing.T) {
+			t.Parallel()
+			p := start(t, "https", nil, "-drain=2s", "-generations=20")
+			l := load(p, 6, 0)
+			l.TLS, l.KeepAlive, l.Pause = &tls.Config{InsecureSkipVerify: true}, keepAlive, 5*time.Millisecond
+			u := apply(t, l)
+			p.changes(8, u, syscall.SIGUSR2, "upgraded")
+			if r := u.finish(); r.Failed() != 0 {
+				t.Errorf("%v", r)
+			}
+			p.stop()
+		})
+	}
+	t.Run("several", func(t *testing.T) {
+		t.Parallel()
+		p := start(t, "many", nil, "-address="+t.TempDir()+"/socket")
+		before := p.addresses()
+		p.signal(syscall.SIGUSR2)
+		if after := p.listeningOn("upgraded"); !slices.Equal(after, before) {
+			t.Errorf("listening on %v, before on %v", after, before)
+		}
+		p.stop()
+	})
+	t.Run("lazy", func(t *testing.T) {
+		t.Parallel()
+		p := start(t, "lazy", nil)
+		before := p.addresses()
+		u := apply(t, load(p, 4, 0))
+		p.changes(3, u, syscall.SIGUSR2, "upgraded")
+		if after := p.listeningOn("upgraded"); !slices.Equal(after, before) {
+			t.Errorf("listening on %v, before on %v", after, before)
+		}
+		if r := u.finish(); r.Failed() != 0 {
+			t.Errorf("%v", r)
+		}
+		p.stop()
+	})
 }
