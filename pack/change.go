@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -143,20 +144,24 @@ func (m *masterState) replace(next *generation, old ...*generation) {
 // connects any more.
 func (m *masterState) giveUpSockets(g *generation) {
 	n := g.plan.workers()
+	var lending sync.WaitGroup
 	for what, socket := range m.sockets.surplus(n) {
-		for try := 1; ; try++ {
-			err := m.lend(m.ctx, what, socket)
-			if err == nil || m.ctx.Err() != nil {
-				break
-			}
-			m.log.Warn("a removed worker's socket is not served yet", "endpoint", what.endpoint.String(), "socket", what.socket, "error", err)
-			if try == lendTries {
-				break
-			}
-		}
+		lending.Go(func() { m.lendOut(what, socket) })
 	}
+	lending.Wait()
 	if m.ctx.Err() == nil { // a stop closes them all
 		m.sockets.shrink(n)
+	}
+}
+
+// lendOut has some worker serve a socket until nobody connects to it any more, and another if that one does not.
+func (m *masterState) lendOut(what loan, socket descriptor) {
+	for range lendTries {
+		err := m.lend(m.ctx, what, socket)
+		if err == nil || m.ctx.Err() != nil {
+			return
+		}
+		m.log.Warn("a removed worker's socket is not served yet", "endpoint", what.endpoint.String(), "socket", what.socket, "error", err)
 	}
 }
 

@@ -3,6 +3,7 @@
 package pack_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -593,9 +594,18 @@ func (p *program) hasSockets(n int) {
 	_, port, _ := strings.Cut(p.address(), ":")
 	number, _ := strconv.Atoi(port)
 	count := func() (got int) {
-		text, _ := os.ReadFile("/proc/net/tcp")
-		for line := range strings.Lines(string(text)) {
-			if f := strings.Fields(line); strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) && f[3] == "0A" {
+		f, err := os.Open("/proc/net/tcp")
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		defer f.Close()
+		lines := bufio.NewScanner(f)
+		for lines.Scan(); lines.Scan(); {
+			field := strings.Fields(lines.Text())
+			if field[3] != "0A" {
+				break // listening sockets come first
+			}
+			if strings.HasSuffix(field[1], fmt.Sprintf(":%04X", number)) {
 				got++
 			}
 		}

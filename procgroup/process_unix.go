@@ -128,6 +128,7 @@ func (c *child) release(p *Process, done func()) bool {
 // lifeline returns a copy of the parent's end and closes the other.
 func (c *child) lifeline() (*os.File, error) {
 	defer c.conn.Close()
+	defer c.process.Release()
 	return c.conn.File()
 }
 
