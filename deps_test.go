@@ -19,7 +19,9 @@ func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 		"sigctl":    nil,
 		"reuseport": {sys[0], "golang.org/x/net/bpf"},
 		"procgroup": {sys[0], module + "/affinity"},
-		"pack":      append([]string{sys[0], "golang.org/x/net/bpf", module + "/internal/cgroup", module + "/internal/fdmsg"}, concerns...),
+		"upgrade":   {sys[0], module + "/internal/executable", module + "/internal/fdmsg", module + "/internal/inplace"},
+		"pack":      append([]string{sys[0], "golang.org/x/net/bpf", module + "/internal/cgroup", module + "/internal/fdmsg",
+			module + "/internal/executable", module + "/internal/inplace"}, concerns...),
 	} {
 		for _, goos := range []string{"linux", "darwin", "freebsd", "windows"} {
 			cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./"+name)

@@ -1,0 +1,510 @@
+//go:build linux
+
+package upgrade_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/upgrade"
+)
+
+// asServer makes the test binary a server; its value is a directory, which has the executable, and where it listens.
+const asServer = "UPGRADE_TEST_SERVER"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(asServer); dir != "" {
+		if err := server(dir); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	leaktest.Main(m)
+}
+
+// server echoes on TCP and a Unix socket, answers on UDP, and hands on a file and how many there were before it. HUP
+// upgrades, TERM stops.
+func server(dir string) error {
+	hangups, stops := make(chan os.Signal, 10), make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	signal.Notify(stops, syscall.SIGTERM)
+	is := func(how string) bool { _, err := os.Stat(dir + "/" + how); return err == nil }
+	_, trying := os.LookupEnv("UPGRADE_TRY_OUT")
+	if is("exits") {
+		os.Exit(3)
+	}
+	if is("hangs") {
+		select {}
+	}
+	u, err := upgrade.New(&upgrade.Config{
+		InPlace: is("in place"), Path: dir + "/current/server", ReadyTimeout: 2 * time.Second, MaxDraining: 2,
+	})
+	if err != nil || trying {
+		return fmt.Errorf("New: %w", err)
+	}
+	n, _ := strconv.Atoi(string(u.State()))
+	if is("panics") && u.Inherited() {
+		panic("broken")
+	}
+	ctx := context.Background()
+	tcp, err := u.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	unix, err := u.Listen(ctx, "unix", dir+"/socket")
+	if err != nil {
+		return err
+	}
+	udp, err := u.ListenPacket(ctx, "udp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	f, err := u.File("file")
+	if err != nil {
+		return err
+	}
+	if f == nil {
+		if f, err = os.CreateTemp(dir, "file"); err != nil {
+			return err
+		}
+		if err := u.AddFile("file", f); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(f, n)
+	u.SetState([]byte(strconv.Itoa(n + 1)))
+	var conns sync.WaitGroup
+	accepting := func(l net.Listener) {
+		conns.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				conns.Go(func() {
+					defer c.Close()
+					line, err := bufio.NewReader(c).ReadString('\n')
+					if err == nil {
+						fmt.Fprintf(c, "%d %s", n, line)
+					}
+				})
+			}
+		})
+	}
+	accepting(tcp)
+	accepting(unix)
+	conns.Go(func() {
+		for buf := make([]byte, 100); ; {
+			_, from, err := udp.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			udp.WriteTo(fmt.Append(nil, n), from)
+		}
+	})
+	if is("never ready") && n > 0 {
+		select {}
+	}
+	if err := u.Ready(); err != nil {
+		return err
+	}
+	go func() {
+		for range hangups {
+			if err := u.Upgrade(ctx); err != nil {
+				fmt.Println("failed:", err)
+			}
+		}
+	}()
+	fds, _ := os.ReadDir("/proc/self/fd")
+	fmt.Println("up:", n, os.Getpid(), len(fds), tcp.Addr(), udp.LocalAddr())
+	select {
+	case <-u.Done():
+	case <-stops:
+		if err := u.Close(); err != nil {
+			return err
+		}
+	}
+	tcp.Close()
+	unix.Close()
+	udp.SetReadDeadline(time.Unix(1, 0))
+	conns.Wait()
+	for is("lingers") {
+		time.Sleep(10 * time.Millisecond)
+	}
+	fmt.Println("done:", n)
+	return u.Finish()
+}
+
+// running is a server and its successors.
+type running struct {
+	t          *testing.T
+	dir        string
+	cmd        *exec.Cmd
+	lines      *bufio.Scanner
+	tcp, udp   string
+	pid, files int
+}
+
+func start(t *testing.T, how ...string) *running {
+	t.Helper()
+	dir := t.TempDir()
+	r := &running{t: t, dir: dir}
+	for _, h := range how {
+		r.set(h, true)
+	}
+	if err := os.Mkdir(dir+"/v1", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, dir+"/v1/server"); err != nil {
+		t.Fatal(err)
+	}
+	r.link("v1")
+	r.cmd = exec.Command(dir + "/current/server")
+	r.cmd.Env = append(os.Environ(), asServer+"="+dir, "GORACE=atexit_sleep_ms=0")
+	out, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cmd.Stdout, r.cmd.Stderr = w, w
+	err = r.cmd.Start()
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.lines = bufio.NewScanner(out)
+	t.Cleanup(func() {
+		for _, pid := range r.processes() {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		r.cmd.Wait()
+		out.Close()
+	})
+	r.up(0)
+	return r
+}
+
+func (r *running) set(how string, on bool) {
+	r.t.Helper()
+	err := os.Remove(r.dir + "/" + how)
+	if on {
+		err = os.WriteFile(r.dir+"/"+how, nil, 0o600)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// link makes "current" lead to a version.
+func (r *running) link(version string) {
+	r.t.Helper()
+	if err := os.Symlink(version, r.dir+"/new"); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Rename(r.dir+"/new", r.dir+"/current"); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// processes returns the process IDs of the server and its successors that there are.
+func (r *running) processes() (pids []int) {
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range environs {
+		if env, _ := os.ReadFile(file); bytes.Contains(env, []byte(asServer+"="+r.dir)) {
+			pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// next returns the next line that begins with some text; failures on the way are the test's.
+func (r *running) next(prefix string) string {
+	r.t.Helper()
+	var seen []string
+	for r.lines.Scan() {
+		if rest, ok := strings.CutPrefix(r.lines.Text(), prefix); ok {
+			return strings.TrimSpace(rest)
+		}
+		seen = append(seen, r.lines.Text())
+	}
+	r.t.Fatalf("no line %q; %q", prefix, seen)
+	return ""
+}
+
+func (r *running) up(n int) {
+	r.t.Helper()
+	var got int
+	if _, err := fmt.Sscan(r.next("up:"), &got, &r.pid, &r.files, &r.tcp, &r.udp); err != nil || got != n {
+		r.t.Fatalf("number %d is up, %v; want %d", got, err, n)
+	}
+}
+
+// hangUp asks the process that serves for an upgrade.
+func (r *running) hangUp() {
+	r.t.Helper()
+	if err := syscall.Kill(r.pid, syscall.SIGHUP); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// ask has a line echoed and returns who did.
+func ask(network, address string) (string, error) {
+	c, err := net.Dial(network, address)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(c, "hello\n"); err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(c)
+	if n, ok := strings.CutSuffix(string(text), " hello\n"); ok {
+		return n, nil
+	}
+	return "", fmt.Errorf("the answer is %q, %w", text, err)
+}
+
+// answered fails the test unless number n answers everywhere.
+func (r *running) answered(n int) {
+	r.t.Helper()
+	want := strconv.Itoa(n)
+	for _, where := range [][2]string{{"tcp", r.tcp}, {"unix", r.dir + "/socket"}} {
+		if got, err := ask(where[0], where[1]); got != want || err != nil {
+			r.t.Errorf("%s: %q, %v; want %s", where[0], got, err, want)
+		}
+	}
+	c, err := net.Dial("udp", r.udp)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.Write([]byte("x"))
+	buf := make([]byte, 100)
+	if k, err := c.Read(buf); string(buf[:k]) != want || err != nil {
+		r.t.Errorf("udp: %q, %v; want %s", buf[:k], err, want)
+	}
+}
+
+// stop stops the process that serves, and waits until all are gone.
+func (r *running) stop() {
+	r.t.Helper()
+	if err := syscall.Kill(r.pid, syscall.SIGTERM); err != nil {
+		r.t.Fatal(err)
+	}
+	for r.lines.Scan() {
+	}
+	if _, err := os.Stat(r.dir + "/socket"); !errors.Is(err, os.ErrNotExist) {
+		r.t.Errorf("the Unix socket is still there: %v", err)
+	}
+}
+
+// TestUpgrade replaces a server many times, in both ways, while clients that retry nothing connect.
+func TestUpgrade(t *testing.T) {
+	for _, how := range []string{"new process", "in place"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, how)
+			first, files := r.pid, r.files
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var clients sync.WaitGroup
+			for _, where := range [][2]string{{"tcp", r.tcp}, {"tcp", r.tcp}, {"unix", r.dir + "/socket"}} {
+				clients.Go(func() {
+					n := 0
+					for ; ctx.Err() == nil; n++ {
+						if _, err := ask(where[0], where[1]); err != nil {
+							t.Errorf("%s: %v", where[0], err)
+							return
+						}
+					}
+					t.Logf("%s: %d answered", where[0], n)
+				})
+			}
+			const upgrades = 20
+			for i := range upgrades {
+				r.hangUp()
+				r.up(i + 1)
+				if (r.pid == first) != (how == "in place") {
+					t.Errorf("the process was %d and is %d", first, r.pid)
+				}
+			}
+			cancel()
+			clients.Wait()
+			if extra := r.files - files; extra > 4 { // new processes know their predecessors that have not ended yet
+				t.Errorf("%d descriptors are open, %d at first", r.files, files)
+			}
+			r.answered(upgrades)
+			names, _ := filepath.Glob(r.dir + "/file*")
+			if len(names) != 1 {
+				t.Fatalf("files %v", names)
+			}
+			text, _ := os.ReadFile(names[0])
+			for i := range upgrades + 1 {
+				if got := strings.Fields(string(text))[i]; got != strconv.Itoa(i) {
+					t.Errorf("line %d of the file is %q", i, got)
+				}
+			}
+			r.stop()
+		})
+	}
+}
+
+// TestBadSuccessors has the server go on when the executable is no good, and then upgrade to a good one.
+func TestBadSuccessors(t *testing.T) {
+	for _, how := range []string{"new process", "in place"} {
+		for bad, want := range map[string]string{
+			"exits":       "exit status 3",
+			"hangs":       "not ready within 2s",
+			"panics":      "it ended before it was ready: exit status 2",
+			"never ready": "not ready within 2s",
+			"missing":     "no such file or directory",
+			"text":        "exec format error",
+			"other":       "ended",
+		} {
+			if how == "in place" && (bad == "panics" || bad == "never ready") {
+				continue // too late
+			}
+			t.Run(how+", "+bad, func(t *testing.T) {
+				t.Parallel()
+				r := start(t, how)
+				switch bad {
+				case "missing":
+					r.link("v2")
+				case "text", "other":
+					if err := os.Mkdir(r.dir+"/v2", 0o755); err != nil {
+						t.Fatal(err)
+					}
+					text := map[string]string{"text": "no program\n", "other": "#!/bin/sh\nexit 0\n"}[bad]
+					syscall.ForkLock.RLock()
+					err := os.WriteFile(r.dir+"/v2/server", []byte(text), 0o755)
+					syscall.ForkLock.RUnlock()
+					if err != nil {
+						t.Fatal(err)
+					}
+					r.link("v2")
+				default:
+					r.set(bad, true)
+				}
+				if how == "in place" && bad == "other" {
+					want = "does not call New"
+				}
+				for range 2 {
+					r.hangUp()
+					if got := r.next("failed:"); !strings.Contains(got, want) || !strings.HasPrefix(got, "upgrade: ") {
+						t.Errorf("%q; want something about %q", got, want)
+					}
+					r.answered(0)
+				}
+				if slices.Contains([]string{"missing", "text", "other"}, bad) {
+					r.link("v1")
+				} else {
+					r.set(bad, false)
+				}
+				r.hangUp()
+				r.up(1)
+				r.answered(1)
+				r.stop()
+			})
+		}
+	}
+}
+
+// TestPredecessorsLinger upgrades again while predecessors have not ended.
+func TestPredecessorsLinger(t *testing.T) {
+	r := start(t, "lingers")
+	for i := range 3 {
+		r.hangUp()
+		r.up(i + 1)
+	}
+	r.hangUp()
+	if got, want := r.next("failed:"), "3 predecessors have not ended yet, and MaxDraining is 2"; !strings.Contains(got, want) {
+		t.Errorf("%q; want %q", got, want)
+	}
+	r.answered(3)
+	r.set("lingers", false)
+	for range 3 {
+		r.next("done:")
+	}
+	for len(r.processes()) > 1 {
+		time.Sleep(time.Millisecond)
+	}
+	r.hangUp()
+	r.up(4)
+	r.stop()
+}
+
+func TestErrors(t *testing.T) {
+	u, err := upgrade.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.Inherited() || u.State() != nil {
+		t.Error("something was inherited")
+	}
+	if err := u.Upgrade(t.Context()); err == nil || !strings.Contains(err.Error(), "Ready was not called") {
+		t.Errorf("before Ready: %v", err)
+	}
+	if err := u.SetState(make([]byte, upgrade.StateLimit+1)); err == nil {
+		t.Error("a state that is too long was taken")
+	}
+	if f, err := u.File("nothing"); f != nil || err != nil {
+		t.Errorf("a file that nobody added: %v, %v", f, err)
+	}
+	_, err = u.Listen(t.Context(), "tcp", "256.0.0.1:0")
+	if _, ok := errors.AsType[*net.OpError](err); !ok {
+		t.Errorf("a wrong address: %v", err)
+	}
+	l, err := u.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	again, err := u.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil || again.Addr().String() != l.Addr().String() {
+		t.Errorf("the same listener again: %v, %v; want %v", again.Addr(), err, l.Addr())
+	}
+	again.Close()
+	if err := u.WaitParent(t.Context()); err != nil {
+		t.Errorf("without a predecessor: %v", err)
+	}
+	if err := u.Close(); err != nil {
+		t.Error(err)
+	}
+	<-u.Done()
+	if err := u.Upgrade(t.Context()); !errors.Is(err, upgrade.ErrDone) {
+		t.Errorf("after Close: %v", err)
+	}
+	if _, err := u.Listen(t.Context(), "tcp", "127.0.0.1:0"); !errors.Is(err, upgrade.ErrDone) {
+		t.Errorf("after Close: %v", err)
+	}
+	if err := u.Finish(); err != nil {
+		t.Error(err)
+	}
+	if _, err := upgrade.New(&upgrade.Config{MaxDraining: -1}); err == nil {
+		t.Error("a wrong configuration was taken")
+	}
+}
