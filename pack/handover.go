@@ -33,6 +33,7 @@ type movable struct {
 	dirty    bool      // something was read since idle was set
 	emptyLen int       // the length of Read's buffer when net/http holds back nothing
 	woken    bool      // the deadline on the socket is ours
+	recalled bool      // it was, and a Read may have met it
 	released bool      // Read failed for our deadline: the next Close hands over
 	deadline time.Time // net/http's own
 }
@@ -51,6 +52,17 @@ func (m *movable) wake() {
 		m.woken = true
 		m.socket.SetReadDeadline(time.Unix(1, 0))
 	}
+}
+
+// stay undoes wake, unless the connection is on its way already, which it reports.
+func (m *movable) stay() (leaving bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.woken && !m.released {
+		m.recalled = true
+		m.takeBack()
+	}
+	return m.released
 }
 
 // setIdle follows net/http's view. A connection that is not idle has no deadline of ours.
@@ -87,10 +99,12 @@ func (m *movable) afterRead(length, n int, err error) (again bool) {
 		m.emptyLen = length
 	}
 	m.dirty = m.dirty || n > 0
-	if !m.woken {
-		return false
-	}
 	failed := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+	if !m.woken {
+		again = failed && m.recalled // if it is net/http's own deadline that has passed, Read fails again
+		m.recalled = false
+		return again
+	}
 	if failed && m.idle && !m.dirty && length == m.emptyLen {
 		m.released = true
 		return false
@@ -117,15 +131,22 @@ func (m *movable) setDeadline(t time.Time) error {
 func (m *movable) close() error {
 	m.mu.Lock()
 	released := m.released
-	m.released = false
 	m.mu.Unlock()
 	if released {
+		defer m.gone()
 		if err := m.pass(m.socket); err != nil {
 			m.socket.Close()
 			return err
 		}
 	}
 	return m.socket.Close()
+}
+
+// gone notes that the connection is not on its way any more.
+func (m *movable) gone() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.released = false
 }
 
 // movableConn is implemented by the connections below.

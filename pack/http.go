@@ -22,6 +22,7 @@ type httpServer struct {
 	secure     bool // serve TLS; decided before net/http sets a TLSConfig of its own
 	draining   atomic.Bool
 	moving     atomic.Bool   // idle connections are handed over
+	staying    atomic.Bool   // and not any more
 	drainDelay time.Duration // how long idle connections are left open for a next request; set by beginDrain
 	hooked     sync.Once
 
@@ -91,7 +92,7 @@ func (h *httpServer) hook() {
 			h.set(c, handling)
 			_, moves = c.conn.(movableConn)
 		}
-		if h.draining.Load() && !(moves && h.moving.Load()) {
+		if h.draining.Load() && !(moves && h.handsOver()) {
 			w.Header().Set("Connection", "close") // on HTTP/2 net/http makes a GOAWAY of it
 		}
 		next.ServeHTTP(w, r)
@@ -160,8 +161,11 @@ func (h *httpServer) observeMovable(m *movable, state http.ConnState) {
 		m.setIdle(false)
 	case http.StateIdle:
 		m.setIdle(true)
-		if h.moving.Load() {
+		if h.handsOver() {
 			m.wake()
+			if h.staying.Load() { // since just now
+				m.stay()
+			}
 		}
 	}
 }
@@ -192,12 +196,41 @@ func (h *httpServer) beginDrain(delay time.Duration, handOver bool) {
 	h.draining.Store(true)
 }
 
+func (h *httpServer) handsOver() bool { return h.moving.Load() && !h.staying.Load() }
+
+// stay ends handing over, and returns when nothing is on its way any more, or ctx has ended.
+func (h *httpServer) stay(ctx context.Context) {
+	h.staying.Store(true)
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for h.leaving() {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// leaving recalls connections that have been asked to go, and reports whether some are on their way.
+func (h *httpServer) leaving() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	some := false
+	for conn := range h.conns {
+		if c, ok := conn.(movableConn); ok && c.movablePart().stay() {
+			some = true
+		}
+	}
+	return some
+}
+
 // move has all idle connections go; those that become idle later follow.
 func (h *httpServer) move() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for conn := range h.conns {
-		if c, ok := conn.(movableConn); ok {
+		if c, ok := conn.(movableConn); ok && !h.staying.Load() {
 			c.movablePart().wake()
 		}
 	}
@@ -206,7 +239,7 @@ func (h *httpServer) move() {
 // Shutdown finishes what is there. The listeners are closed and Serve has returned.
 func (h *httpServer) Shutdown(ctx context.Context) error {
 	begun := time.Now()
-	if h.moving.Load() {
+	if h.handsOver() {
 		h.move()
 	}
 	poll := time.NewTicker(drainPoll)
@@ -230,7 +263,7 @@ const drainPoll = 5 * time.Millisecond
 func (h *httpServer) holdsUp(begun time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now, moving := time.Now(), h.moving.Load()
+	now, moving := time.Now(), h.handsOver()
 	toldToGo := begun.Add(h.drainDelay)
 	for _, c := range h.conns {
 		until := now

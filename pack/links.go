@@ -23,6 +23,8 @@ type workerLink struct {
 	// Guarded by masterState.mu.
 	state linkState
 	lent  map[loan]chan error // told what came of sockets lent to it
+
+	stayed chan struct{} // closed when it hands over no connections any more
 }
 
 // linkState is what the master knows of a worker from its messages.
@@ -45,7 +47,7 @@ func (e *workerError) Error() string { return e.text }
 // serve is the master's side of one worker's lifeline. It returns when the lifeline ends, or between two messages when
 // the process is released.
 func (m *masterState) serve(g *generation, p *procgroup.Process, conn *net.UnixConn) {
-	l := &workerLink{link: link{conn: conn}, generation: g, process: p, lent: map[loan]chan error{}}
+	l := &workerLink{link: link{conn: conn}, generation: g, process: p, lent: map[loan]chan error{}, stayed: make(chan struct{})}
 	if known, ok := g.links[p.PID]; ok { // it said hello to a predecessor of this master
 		l.state = known
 		m.addLink(l)
@@ -64,6 +66,7 @@ func (m *masterState) serve(g *generation, p *procgroup.Process, conn *net.UnixC
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.links, p)
+	l.hasStayed()
 	for _, result := range l.lent {
 		result <- errors.New("the worker is gone")
 	}
@@ -107,10 +110,45 @@ func (m *masterState) heed(l *workerLink, msg message, files []*os.File) {
 		l.send(answer)
 	case msgClosed:
 		m.socketsClosed(l)
+	case msgStayed:
+		l.hasStayed()
 	case msgReturned:
 		m.returned(l, msg)
 	case msgEnd:
 		m.wasCut(p, msg.Cut)
+	}
+}
+
+// hasStayed is called by serve only.
+func (l *workerLink) hasStayed() {
+	select {
+	case <-l.stayed:
+	default:
+		close(l.stayed)
+	}
+}
+
+// endHandOvers has workers that drain keep the connections that they have, since those to which these would go are about
+// to drain, too. It returns when none is on its way any more.
+func (m *masterState) endHandOvers() {
+	var asked []*workerLink
+	m.mu.Lock()
+	for _, l := range m.links {
+		if l.generation != m.current {
+			asked = append(asked, l)
+		}
+	}
+	m.mu.Unlock()
+	for _, l := range asked {
+		l.send(message{Type: msgStay})
+	}
+	limit := time.After(2 * stayLimit)
+	for _, l := range asked {
+		select {
+		case <-l.stayed:
+		case <-limit:
+			return
+		}
 	}
 }
 

@@ -116,6 +116,7 @@ func (m *masterState) supervisePack(first *generation) error {
 	case err = <-first.failed:
 	case <-m.ctx.Done():
 	}
+	m.endHandOvers()
 	m.beginStop(context.Cause(m.ctx))
 	m.running.Wait()
 	m.signals.end()

@@ -28,6 +28,7 @@ const (
 	msgClosed   messageType = "closed"   // when draining: it has closed all its sockets
 	msgConn     messageType = "conn"     // hands over an idle connection of Endpoint; a descriptor comes with it
 	msgReturned messageType = "returned" // it is done with the socket of Endpoint and Socket that was lent, or cannot serve it because of Error
+	msgStayed   messageType = "stayed"   // it hands over no connections any more
 	msgEnd      messageType = "end"      // last: it has drained; Cut connections were left and are cut
 
 	// From the master, which also passes msgConn on.
@@ -36,6 +37,7 @@ const (
 	msgRefused messageType = "refused" // there is no such socket, because of Error
 	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets. HandOver: somebody takes idle connections
 	msgLend    messageType = "lend"    // serve the socket of Endpoint and Socket, of which a descriptor comes along, until nobody connects any more
+	msgStay    messageType = "stay"    // hand over no connections any more; the answer is msgStayed
 	msgQuiet   messageType = "quiet"   // no new connections come to its sockets, unless there is an Error
 )
 

@@ -437,3 +437,25 @@ func sickProgram() error {
 	}
 	return serve(c, *address, &http.Server{Handler: handler()})
 }
+
+// TestStopRightAfterReload stops a pack while connections are on their way from the old workers to the new.
+func TestStopRightAfterReload(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("keeping new connections out needs CAP_NET_ADMIN")
+	}
+	for range 10 {
+		p := start(t, "http", nil, "-workers=2")
+		u := apply(t, load(p, 16, 0))
+		u.until(&u.answered, 100)
+		p.signal(syscall.SIGHUP)
+		p.logged(1, "reloaded")
+		p.stop()
+		const late = "connect: connection refused"
+		if r := u.finish(); r.Failed() != r.Failures[late] {
+			t.Errorf("%v; want no failure but %q", r, late)
+		}
+		if n := p.count("a connection was lost that a worker handed over: no worker could take it"); n > 0 {
+			t.Errorf("%d connections were lost", n)
+		}
+	}
+}

@@ -202,6 +202,23 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	return int(total.Load())
 }
 
+// stayLimit is how long connections may take that are on their way to another worker.
+const stayLimit = time.Second
+
+// stay ends the handing over of connections, and returns when none is on its way any more.
+func (s *service) stay(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stayLimit)
+	defer cancel()
+	s.mu.Lock()
+	servers := s.servers()
+	s.mu.Unlock()
+	for server := range servers {
+		if h, ok := server.(*httpServer); ok {
+			h.stay(ctx)
+		}
+	}
+}
+
 // closeListeners closes the listeners, after what is queued on them was accepted if quiesce is set, and waits
 // until every Serve has returned: until then a connection may be on its way from accept to where its server
 // knows of it.

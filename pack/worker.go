@@ -150,6 +150,11 @@ func (w *workerState) receiveAll(ctx context.Context, s *service) {
 			if m.Endpoint != nil && len(files) == 1 {
 				w.arrive(s, *m.Endpoint, files[0])
 			}
+		case msgStay:
+			go func() {
+				s.stay(ctx)
+				w.send(message{Type: msgStayed})
+			}()
 		case msgLend:
 			if m.Endpoint != nil && len(files) == 1 {
 				w.borrow(s, *m.Endpoint, m.Socket, files[0])
