@@ -7,138 +7,18 @@ import (
 	"crypto/tls"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/gopherpack/gopherpack/internal/strictclient"
 	"github.com/gopherpack/gopherpack/pack"
 )
-
-// TestReloadLosesNothing reloads many times under several kinds of load at once.
-func TestReloadLosesNothing(t *testing.T) {
-	p := start(t, "http", nil, "-drain=1s", "-generations=20")
-	address := p.address()
-	const clients = 6
-	base := strictclient.Load{Network: "tcp", Address: address, Clients: clients}
-	loads := map[string]*underLoad{}
-	for name, change := range map[string]func(*strictclient.Load){
-		"new connections":      func(l *strictclient.Load) {},
-		"kept alive":           func(l *strictclient.Load) { l.KeepAlive = true },
-		"kept alive, pausing":  func(l *strictclient.Load) { l.KeepAlive, l.Pause = true, 20*time.Millisecond },
-		"kept alive, posting":  func(l *strictclient.Load) { l.KeepAlive, l.Body = true, strings.Repeat("x", 10000) },
-		"two-second responses": func(l *strictclient.Load) { l.Path = "/slow" },
-	} {
-		l := base
-		change(&l)
-		loads[name] = apply(t, l)
-	}
-	for _, u := range loads {
-		u.until(&u.sent, clients)
-	}
-	const reloads = 10
-	master := p.cmd.Process.Pid
-	for i := range reloads {
-		p.signal(syscall.SIGHUP)
-		p.logged(i+1, "reloaded")
-	}
-	for name, u := range loads {
-		r := u.finish()
-		t.Logf("%s: %v", name, r)
-		if r.Failed() != 0 || r.Requests == 0 {
-			t.Errorf("%s: %v, %v", name, r, r.Samples[:min(3, len(r.Samples))])
-		}
-		if strings.HasPrefix(name, "kept alive") && r.Conns != clients {
-			t.Errorf("%s: %d clients opened %d connections", name, clients, r.Conns)
-		}
-	}
-	p.logged(reloads, "generation has drained")
-	if n := len(p.workers()); n != len(p.processes())-1 || p.cmd.Process.Pid != master {
-		t.Errorf("%d workers", n)
-	}
-	p.stop()
-	if n := p.count("killing worker") + p.count("worker failed"); n != 0 {
-		t.Errorf("%d workers were killed or failed", n)
-	}
-}
-
-// reloads reloads a pack many times, each time when the load has made some progress.
-func (p *program) reloads(n int, u *underLoad) {
-	p.t.Helper()
-	p.changes(n, u, syscall.SIGHUP, "reloaded")
-}
-
-// changes sends a signal many times, each time when the load has made some progress, and waits for what it leads to.
-func (p *program) changes(n int, u *underLoad, s os.Signal, msg string) {
-	p.t.Helper()
-	for i := range n {
-		u.until(&u.answered, u.answered.Load()+10)
-		p.signal(s)
-		p.logged(i+1, msg)
-	}
-}
-
-// TestReloadTLS has clients that connect anew, and that keep connections, which cannot be handed over.
-func TestReloadTLS(t *testing.T) {
-	t.Parallel()
-	for _, keepAlive := range []bool{false, true} {
-		p := start(t, "https", nil, "-drain=2s", "-generations=20")
-		l := load(p, 6, 0)
-		l.TLS, l.KeepAlive, l.Pause = &tls.Config{InsecureSkipVerify: true}, keepAlive, 5*time.Millisecond
-		u := apply(t, l)
-		p.reloads(8, u)
-		if r := u.finish(); r.Failed() != 0 {
-			t.Errorf("keep-alive %v: %v", keepAlive, r)
-		}
-		p.stop()
-	}
-}
-
-// TestReloadHTTP2 has clients with many streams on few connections.
-func TestReloadHTTP2(t *testing.T) {
-	t.Parallel()
-	p := start(t, "https", nil, "-drain=2s", "-generations=20")
-	var u underLoad
-	u.t = t
-	var clients sync.WaitGroup
-	ctx, cancel := context.WithCancel(t.Context())
-	for range 3 {
-		tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
-		defer tr.CloseIdleConnections()
-		for range 4 {
-			clients.Go(func() {
-				for ctx.Err() == nil {
-					// A POST: the transport repeats it only if the server says that it was not looked at.
-					resp, err := (&http.Client{Transport: tr}).Post("https://"+p.address()+"/proto", "text/plain", strings.NewReader("x"))
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					body, err := io.ReadAll(resp.Body)
-					if string(body) != "HTTP/2.0" || err != nil {
-						t.Errorf("%q, %v", body, err)
-					}
-					resp.Body.Close()
-					u.answered.Add(1)
-				}
-			})
-		}
-	}
-	p.reloads(8, &u)
-	cancel()
-	clients.Wait()
-	t.Logf("%d answered", u.answered.Load())
-	p.stop()
-}
 
 // TestSessionsAreResumed connects again and again, to both workers, and across a reload.
 func TestSessionsAreResumed(t *testing.T) {
@@ -169,67 +49,6 @@ func TestSessionsAreResumed(t *testing.T) {
 		t.Errorf("%d of %d sessions were resumed, want all but the first", resumed, conns)
 	}
 	p.stop()
-}
-
-// TestReloadUnixSocket has clients that keep connections and clients that do not.
-func TestReloadUnixSocket(t *testing.T) {
-	t.Parallel()
-	path := t.TempDir() + "/socket"
-	p := start(t, "http", nil, "-address=unix "+path, "-generations=20")
-	p.addresses()
-	kept := loadOn("unix", path, 4, 0)
-	kept.KeepAlive = true
-	keeping, connecting := apply(t, kept), apply(t, loadOn("unix", path, 4, 0))
-	p.reloads(8, connecting)
-	if r := keeping.finish(); r.Failed() != 0 || r.Conns != 4 {
-		t.Errorf("kept alive: %v", r)
-	}
-	if r := connecting.finish(); r.Failed() != 0 {
-		t.Errorf("new connections: %v", r)
-	}
-	p.stop()
-}
-
-// TestReloadTCP has clients that connect, have something echoed, and go.
-func TestReloadTCP(t *testing.T) {
-	t.Parallel()
-	p := start(t, "tcp", nil, "-generations=20")
-	var u underLoad
-	u.t = t
-	var clients sync.WaitGroup
-	ctx, cancel := context.WithCancel(t.Context())
-	for i := range 8 {
-		clients.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
-				if err := echoOnce(p.address(), fmt.Sprintln("echo", i, n)); err != nil {
-					t.Error(err)
-					return
-				}
-				u.answered.Add(1)
-			}
-		})
-	}
-	p.reloads(8, &u)
-	cancel()
-	clients.Wait()
-	t.Logf("%d answered", u.answered.Load())
-	p.stop()
-}
-
-func echoOnce(address, line string) error {
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if _, err := io.WriteString(c, line); err != nil {
-		return err
-	}
-	got := make([]byte, len(line))
-	if _, err := io.ReadFull(c, got); err != nil || string(got) != line {
-		return fmt.Errorf("%q, %w; want %q", got, err, line)
-	}
-	return nil
 }
 
 // TestReloadChangesEveryWorker compares the processes before and after.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -26,7 +27,7 @@ type Load struct {
 	TLS              *tls.Config   // nil: none
 	Clients          int           // each has one request under way at a time
 	KeepAlive        bool          // keep the connection for the next request, unless the server closes it
-	Pause            time.Duration // between a client's requests
+	Pause            time.Duration // between a client's requests, on average: a random time of up to twice that
 	Path             string        // default "/"
 	Body             string        // POST it; default: GET
 	Timeout          time.Duration // of a request, connecting included; default 30 s
@@ -91,7 +92,7 @@ func (l Load) Run(ctx context.Context) *Result {
 				mu.Unlock()
 				if l.Pause > 0 {
 					select {
-					case <-time.After(l.Pause):
+					case <-time.After(rand.N(2 * l.Pause)):
 					case <-ctx.Done():
 					}
 				}

@@ -1,0 +1,213 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+)
+
+// TestChangesLoseNothing reloads and upgrades packs under loads of clients that retry nothing. No request may fail, and
+// whoever keeps a connection to a server without TLS must keep it through all changes.
+func TestChangesLoseNothing(t *testing.T) {
+	const kept, new = true, false
+	for _, tt := range []struct {
+		name    string
+		program string
+		args    []string
+		changes int // of either kind
+		loads   map[string]strictclient.Load
+	}{
+		{
+			name: "HTTP", program: "http", changes: 25,
+			loads: map[string]strictclient.Load{
+				"new connections":           {KeepAlive: new},
+				"kept alive":                {KeepAlive: kept},
+				"kept alive, pausing 20 ms": {KeepAlive: kept, Pause: 20 * time.Millisecond},
+				"kept alive, pausing 2 s":   {KeepAlive: kept, Pause: 2 * time.Second},
+				"kept alive, posting":       {KeepAlive: kept, Body: strings.Repeat("x", 10000)},
+				"two-second responses":      {KeepAlive: new, Path: "/slow"},
+			},
+		}, {
+			name: "Unix socket", program: "http", args: []string{"-address=unix " + t.TempDir() + "/socket"}, changes: 15,
+			loads: map[string]strictclient.Load{
+				"new connections": {KeepAlive: new, Pause: time.Millisecond},
+				"kept alive":      {KeepAlive: kept, Pause: time.Millisecond},
+			},
+		}, {
+			name: "HTTPS", program: "https", changes: 15,
+			loads: map[string]strictclient.Load{
+				"new connections":         {KeepAlive: new, Pause: 5 * time.Millisecond},
+				"kept alive":              {KeepAlive: kept},
+				"kept alive, pausing 1 s": {KeepAlive: kept, Pause: time.Second}, // DrainDelay is 5 s
+			},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, tt.program, nil, append(tt.args, "-generations=100")...)
+			network, address := p.listening("pack is up")
+			const clients = 4
+			loads := map[string]*underLoad{}
+			for name, l := range tt.loads {
+				l.Network, l.Address, l.Clients = network, address, clients
+				if tt.program == "https" {
+					l.TLS = &tls.Config{InsecureSkipVerify: true}
+				}
+				loads[name] = apply(t, l)
+			}
+			for _, u := range loads {
+				u.until(&u.sent, clients)
+			}
+			p.changes(loads["new connections"], mixed(tt.changes)...)
+			for name, u := range loads {
+				r := u.finish()
+				t.Logf("%s: %v", name, r)
+				if r.Failed() != 0 || r.Requests == 0 {
+					t.Errorf("%s: %v, %v", name, r, r.Samples[:min(3, len(r.Samples))])
+				}
+				if tt.loads[name].KeepAlive && tt.program == "http" && r.Conns != clients {
+					t.Errorf("%s: %d clients opened %d connections", name, clients, r.Conns)
+				}
+			}
+			p.logged(2*tt.changes, "generation has drained")
+			p.parents(p.cmd.Process.Pid)
+			p.stop()
+			if n := p.count("killing worker") + p.count("worker failed"); n != 0 {
+				t.Errorf("%d workers were killed or failed", n)
+			}
+		})
+	}
+}
+
+// mixed returns n signals to reload and as many to upgrade, by turns.
+func mixed(n int) []syscall.Signal {
+	return slices.Repeat([]syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2}, n)
+}
+
+// changes sends signals, each when the load has made some progress, and waits for what they lead to.
+func (p *program) changes(u *underLoad, signals ...syscall.Signal) {
+	p.t.Helper()
+	for i, s := range signals {
+		u.until(&u.answered, u.answered.Load()+10)
+		p.signal(s)
+		p.logged(i+1, "reloaded", "upgraded")
+	}
+}
+
+// TestChangesHTTP2 has clients with many streams on few connections.
+func TestChangesHTTP2(t *testing.T) {
+	t.Parallel()
+	p := start(t, "https", nil, "-drain=2s", "-generations=100")
+	u := &underLoad{t: t}
+	clients := inLoops(12, func(n int) func(context.Context) error {
+		tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+		t.Cleanup(tr.CloseIdleConnections)
+		return func(ctx context.Context) error {
+			var streams sync.WaitGroup
+			errs := make(chan error, 4)
+			for range cap(errs) {
+				streams.Go(func() { errs <- postOnce(tr, "https://"+p.address()+"/proto") })
+			}
+			streams.Wait()
+			for range cap(errs) {
+				if err := <-errs; err != nil {
+					return err
+				}
+				u.answered.Add(1)
+			}
+			return nil
+		}
+	})
+	p.changes(u, mixed(15)...)
+	if err := clients(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d answered", u.answered.Load())
+	p.stop()
+}
+
+// postOnce sends a POST: the transport repeats it only if the server says that it was not looked at.
+func postOnce(tr *http.Transport, url string) error {
+	resp, err := (&http.Client{Transport: tr}).Post(url, "text/plain", strings.NewReader("x"))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if string(body) != "HTTP/2.0" || err != nil {
+		return fmt.Errorf("the answer is %q, %w", body, err)
+	}
+	return nil
+}
+
+// TestChangesTCP has clients that connect, have something echoed, and go.
+func TestChangesTCP(t *testing.T) {
+	t.Parallel()
+	p := start(t, "tcp", nil, "-generations=100")
+	u := &underLoad{t: t}
+	clients := inLoops(8, func(n int) func(context.Context) error {
+		return func(context.Context) error {
+			defer u.answered.Add(1)
+			return echoOnce(p.address(), fmt.Sprintln("echo", n))
+		}
+	})
+	p.changes(u, mixed(15)...)
+	if err := clients(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d answered", u.answered.Load())
+	p.stop()
+}
+
+// inLoops runs n clients, each of which does the same again and again, until end is called, which returns the first error.
+func inLoops(n int, client func(n int) func(context.Context) error) (end func() error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	var clients sync.WaitGroup
+	for i := range n {
+		do := client(i)
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if err := do(ctx); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	return func() error {
+		cancel(nil)
+		clients.Wait()
+		if err := context.Cause(ctx); err != context.Canceled {
+			return err
+		}
+		return nil
+	}
+}
+
+func echoOnce(address, line string) error {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, line); err != nil {
+		return err
+	}
+	got := make([]byte, len(line))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != line {
+		return fmt.Errorf("%q, %w; want %q", got, err, line)
+	}
+	return nil
+}
