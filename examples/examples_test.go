@@ -30,6 +30,7 @@ import (
 
 	"github.com/gopherpack/gopherpack/examples/grpc/helloworld"
 	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/strictclient"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
@@ -50,13 +51,22 @@ var listening = regexp.MustCompile(`listening(?:="?\[([^]]*)\]| on (\S+))`)
 // run runs an example until the test ends, and returns what it listens on, as it says. It must end gracefully.
 func run(t *testing.T, name string, args ...string) (addresses []string) {
 	t.Helper()
-	return runAs(t, new(*os.Process), name, args...)
+	return start(t, build(t, name), args...).addresses
 }
 
-// runAs is run, and tells the process.
-func runAs(t *testing.T, process **os.Process, name string, args ...string) (addresses []string) {
+// program is a running example.
+type program struct {
+	t         *testing.T
+	process   *os.Process
+	lines     *bufio.Reader
+	log       strings.Builder
+	addresses []string // that it listens on, as it says
+}
+
+// start starts a program, which must end gracefully when the test does.
+func start(t *testing.T, exe string, args ...string) *program {
 	t.Helper()
-	cmd := exec.Command(build(t, name), args...)
+	cmd := exec.Command(exe, args...)
 	stderr, theirs, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -67,34 +77,52 @@ func runAs(t *testing.T, process **os.Process, name string, args ...string) (add
 	if err != nil {
 		t.Fatal(err)
 	}
-	*process = cmd.Process
-	lines := bufio.NewReader(stderr)
-	var log strings.Builder
+	p := &program{t: t, process: cmd.Process, lines: bufio.NewReader(stderr)}
 	t.Cleanup(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
-		io.Copy(&log, lines)
+		io.Copy(&p.log, p.lines)
 		stderr.Close()
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: %v", exe, err)
 		}
 		if t.Failed() {
-			t.Logf("%s says:\n%s", name, &log)
+			t.Logf("%s says:\n%s", exe, &p.log)
 		}
 	})
+	m := p.says(listening)
+	for word := range strings.FieldsSeq(m[1] + m[2]) {
+		if word != "tcp" && word != "unix" {
+			p.addresses = append(p.addresses, word)
+		}
+	}
+	return p
+}
+
+// says waits for the next line that matches, and returns the match.
+func (p *program) says(pattern *regexp.Regexp) []string {
+	p.t.Helper()
 	for {
-		line, err := lines.ReadString('\n')
-		log.WriteString(line)
+		line, err := p.lines.ReadString('\n')
+		p.log.WriteString(line)
 		if err != nil {
-			t.Fatalf("%s ended: %v", name, err)
+			p.t.Fatalf("the program ended before it said %q: %v", pattern, err)
 		}
-		if m := listening.FindStringSubmatch(line); m != nil {
-			for word := range strings.FieldsSeq(m[1] + m[2]) {
-				if word != "tcp" && word != "unix" {
-					addresses = append(addresses, word)
-				}
-			}
-			return addresses
+		if m := pattern.FindStringSubmatch(line); m != nil {
+			return m
 		}
+	}
+}
+
+var changed = regexp.MustCompile(`msg="?(reloaded|upgraded|[a-z]+ failed)| (reloaded|upgraded|[a-z]+ failed)`)
+
+// change sends a signal and waits for what it leads to.
+func (p *program) change(s syscall.Signal, want string) {
+	p.t.Helper()
+	if err := p.process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+	if m := p.says(changed); m[1]+m[2] != want {
+		p.t.Fatalf("%v led to %q; want %q", s, m[0], want)
 	}
 }
 
@@ -236,46 +264,126 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-// TestGRPCReload reloads while clients call. A client repeats a call by itself only if the server says that it was
-// not looked at.
-func TestGRPCReload(t *testing.T) {
+// TestGRPCChanges reloads and upgrades while clients call, and while they have streams. A client repeats a call by itself
+// only if the server says that it was not looked at.
+func TestGRPCChanges(t *testing.T) {
 	t.Parallel()
-	var master *os.Process
-	addr := runAs(t, &master, "grpc", "-addr=localhost:0")[0]
+	p := start(t, build(t, "grpc"), "-addr=localhost:0")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var calls atomic.Int64
+	var calls, messages atomic.Int64
 	var clients sync.WaitGroup
+	loop := func(do func() error) {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if err := do(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
 	for range 4 {
-		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+		conn, err := grpc.NewClient(p.addresses[0], grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
 		for range 3 {
-			clients.Go(func() {
-				for ctx.Err() == nil {
-					if _, err := helloworld.NewGreeterClient(conn).SayHello(context.Background(), &helloworld.HelloRequest{Name: "x"}); err != nil {
-						t.Error(err)
-						return
-					}
-					calls.Add(1)
-				}
+			loop(func() error {
+				_, err := helloworld.NewGreeterClient(conn).SayHello(context.Background(), &helloworld.HelloRequest{Name: "x"})
+				calls.Add(1)
+				return err
 			})
 		}
+		loop(func() error { return talk(conn, &messages) })
 	}
-	for range 8 {
-		before := calls.Load()
-		if err := master.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		for calls.Load() < before+300 && !t.Failed() {
-			time.Sleep(time.Millisecond)
-		}
+	for range 15 {
+		p.change(syscall.SIGHUP, "reloaded")
+		p.change(syscall.SIGUSR2, "upgraded")
 	}
 	cancel()
 	clients.Wait()
-	t.Log(calls.Load(), "calls")
+	t.Log(calls.Load(), "calls,", messages.Load(), "messages on streams")
+}
+
+// talk has a stream for half a second.
+func talk(conn *grpc.ClientConn, messages *atomic.Int64) error {
+	stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(context.Background())
+	if err != nil {
+		return err
+	}
+	for range 50 {
+		if err := stream.Send(listServices()); err != nil {
+			return err
+		}
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+		messages.Add(1)
+		time.Sleep(10 * time.Millisecond) // the client's own pace
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("at the end of the stream: %w", err)
+	}
+	return nil
+}
+
+func listServices() *reflectionpb.ServerReflectionRequest {
+	return &reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}
+}
+
+// TestUpgradeFromPreviousCommit upgrades what the previous commit built to what this one builds, and back.
+func TestUpgradeFromPreviousCommit(t *testing.T) {
+	t.Parallel()
+	before := t.TempDir()
+	archive := exec.Command("sh", "-c", `cd "$(git rev-parse --show-toplevel)" && git archive HEAD~1 | tar -x -C "$1"`, "sh", before)
+	if out, err := archive.CombinedOutput(); err != nil {
+		t.Skipf("the previous commit is not to be had: %v, %s", err, out)
+	}
+	old, deployed := before+"/old", before+"/server"
+	compile := exec.Command("go", "build", "-o", old, "./examples/http")
+	compile.Dir = before
+	if out, err := compile.CombinedOutput(); err != nil {
+		t.Fatalf("build of the previous commit: %v\n%s", err, out)
+	}
+	deploy := func(exe string) {
+		t.Helper()
+		if err := os.Link(exe, deployed+".new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(deployed+".new", deployed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deploy(old)
+	p := start(t, deployed, "-addr=localhost:0")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	results := make(chan *strictclient.Result, 2)
+	for _, keep := range []bool{false, true} {
+		l := strictclient.Load{Network: "tcp", Address: p.addresses[0], Clients: 4, KeepAlive: keep}
+		go func() { results <- l.Run(ctx) }()
+	}
+	current := before + "/current"
+	if out, err := exec.Command("go", "build", "-o", current, "./http").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	for _, exe := range []string{current, old, current} {
+		deploy(exe)
+		p.change(syscall.SIGUSR2, "upgraded")
+	}
+	cancel()
+	for range 2 {
+		if r := <-results; r.Failed() != 0 || r.Requests == 0 {
+			t.Errorf("%v", r)
+		} else {
+			t.Log(r)
+		}
+	}
 }
 
 func exchange(s reflectionpb.ServerReflection_ServerReflectionInfoClient, r *reflectionpb.ServerReflectionRequest) (*reflectionpb.ServerReflectionResponse, error) {
