@@ -171,7 +171,11 @@ func (m *masterState) event(g *generation, e procgroup.Event) {
 		log.Warn("killing worker", "reason", e.Err)
 	case procgroup.Failed:
 		delete(g.ready, e.ID)
-		if g != m.current { // a change wants all of them
+		switch { // a change wants all of them
+		case g == m.current:
+		case g.isUp():
+			g.fail(e.Err)
+		default:
 			g.fail(&procgroup.StartError{Err: e.Err})
 		}
 		if e.Retry < 0 || !g.isUp() && g != m.current {

@@ -105,7 +105,9 @@ func versionedProgram() error {
 		select {}
 	case is("crashes after ready") && working:
 		c.OnWorkerStart = func(context.Context) error {
-			time.AfterFunc(300*time.Millisecond, func() { os.Exit(5) })
+			if id, _ := pack.WorkerID(); id == 1 { // the last to start
+				time.AfterFunc(500*time.Millisecond, func() { os.Exit(5) })
+			}
 			return nil
 		}
 	case is("bad successor") && succeeding:
@@ -167,7 +169,7 @@ func TestBadExecutables(t *testing.T) {
 		"bad configuration":       "the new executable will not be the master: the number of workers is negative: -1",
 		"panics":                  "a worker failed before it was ready: exit status 2",
 		"sleeps in workers":       "a worker failed before it was ready: killed: not ready within 2s",
-		"crashes after ready":     "a new worker failed within 1s of being ready: the first process failed: exit status 5",
+		"crashes after ready":     "a new worker failed within 2s of being ready: exit status 5",
 		"bad successor":           "OnStart: cannot start the scheduler",
 		"wrong when it succeeds":  "the number of workers is negative: -1",
 		"text":                    "exec format error",
@@ -180,7 +182,7 @@ func TestBadExecutables(t *testing.T) {
 	} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			p, path := startVersion(t, nil, "-canary=1s")
+			p, path := startVersion(t, nil, "-canary=2s")
 			master := p.cmd.Process.Pid
 			kept := load(p, 4, 0)
 			kept.KeepAlive, kept.Pause = true, 10*time.Millisecond
