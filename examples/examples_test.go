@@ -394,6 +394,21 @@ func exchange(s reflectionpb.ServerReflection_ServerReflectionInfoClient, r *ref
 	return answer, errors.Join(err, s.CloseSend())
 }
 
+// TestUpgrade replaces the server of one process in place. (As a new process it would outlive the one that the test knows.)
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	p := start(t, build(t, "upgrade"), "-addr=localhost:0", "-inplace")
+	want := fmt.Sprint("hello from process ", p.process.Pid)
+	for range 3 {
+		expect(t, get(t, "tcp", p.addresses[0], "http://x/"), want)
+		if err := p.process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		p.says(listening)
+	}
+	expect(t, get(t, "tcp", p.addresses[0], "http://x/"), want)
+}
+
 func TestReuseport(t *testing.T) {
 	t.Parallel()
 	addr := run(t, "reuseport", "-addr=localhost:0")[0]

@@ -1,11 +1,14 @@
 package reuseport_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -229,6 +232,76 @@ func TestAttachCPU(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestLimit keeps connections from some members, and lets them come again.
+func TestLimit(t *testing.T) {
+	const n, conns = 4, 200
+	group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", n)
+	for _, limit := range []int{1, 2, n} {
+		if err := reuseport.Limit(group[n-1].(syscall.Conn), limit); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := connectAndCount(t, group, conns)
+		for i, k := range got {
+			if chosen := k > 0; chosen != (i < limit) {
+				t.Errorf("limited to %d members, %d connections went to %v", limit, conns, got)
+			}
+		}
+	}
+	if err := reuseport.Detach(group[0].(syscall.Conn)); err != nil {
+		t.Fatal(err)
+	}
+	if err := reuseport.Limit(group[0].(syscall.Conn), 0); err == nil {
+		t.Error("limited to no member at all: no error")
+	}
+}
+
+// TestCloseAfterLimit closes members under load, the last first: nobody is reset.
+func TestCloseAfterLimit(t *testing.T) {
+	const n = 4
+	group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", n)
+	var accepting sync.WaitGroup
+	for _, l := range group {
+		accepting.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				io.WriteString(c, "x")
+				c.Close()
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				c, err := net.Dial("tcp", group[0].Addr().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if answer, err := io.ReadAll(c); string(answer) != "x" || err != nil {
+					t.Errorf("%q, %v", answer, err)
+				}
+				c.Close()
+			}
+		})
+	}
+	for left := n - 1; left > 0; left-- {
+		if err := reuseport.Limit(group[0].(syscall.Conn), left); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond) // the queue is served
+		group[left].Close()
+	}
+	cancel()
+	clients.Wait()
+	group[0].Close()
+	accepting.Wait()
 }
 
 func TestAttachCPUPacket(t *testing.T) {

@@ -21,7 +21,8 @@ func TestUnsupported(t *testing.T) {
 	defer l.Close()
 	_, cpu := reuseport.IncomingCPU(l.(syscall.Conn))
 	attach := reuseport.AttachCPU(l.(syscall.Conn), map[int]int{0: 0})
-	for _, err := range []error{err, perr, cpu, attach, reuseport.Detach(l.(syscall.Conn))} {
+	limit := reuseport.Limit(l.(syscall.Conn), 1)
+	for _, err := range []error{err, perr, cpu, attach, limit, reuseport.Detach(l.(syscall.Conn))} {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%v; want errors.ErrUnsupported", err)
 		}
