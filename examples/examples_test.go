@@ -398,7 +398,7 @@ func exchange(s reflectionpb.ServerReflection_ServerReflectionInfoClient, r *ref
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	p := start(t, build(t, "upgrade"), "-addr=localhost:0", "-inplace")
-	want := fmt.Sprint("hello from process ", p.process.Pid)
+	want := fmt.Sprintf("hello from process %d\n", p.process.Pid)
 	for range 3 {
 		expect(t, get(t, "tcp", p.addresses[0], "http://x/"), want)
 		if err := p.process.Signal(syscall.SIGHUP); err != nil {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -237,8 +238,8 @@ func TestAttachCPU(t *testing.T) {
 // TestLimit keeps connections from some members, and lets them come again.
 func TestLimit(t *testing.T) {
 	const n, conns = 4, 200
-	group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", n)
 	for _, limit := range []int{1, 2, n} {
+		group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", n)
 		if err := reuseport.Limit(group[n-1].(syscall.Conn), limit); err != nil {
 			t.Fatal(err)
 		}
@@ -249,11 +250,18 @@ func TestLimit(t *testing.T) {
 			}
 		}
 	}
+	group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", n)
+	if err := reuseport.Limit(group[0].(syscall.Conn), 0); err == nil {
+		t.Error("limited to no member at all: no error")
+	}
+	if err := reuseport.Limit(group[0].(syscall.Conn), 1); err != nil {
+		t.Fatal(err)
+	}
 	if err := reuseport.Detach(group[0].(syscall.Conn)); err != nil {
 		t.Fatal(err)
 	}
-	if err := reuseport.Limit(group[0].(syscall.Conn), 0); err == nil {
-		t.Error("limited to no member at all: no error")
+	if got, _ := connectAndCount(t, group, conns); slices.Contains(got, 0) {
+		t.Errorf("without a limit, %d connections went to %v", conns, got)
 	}
 }
 
