@@ -17,6 +17,9 @@
 // are ready the old ones drain, and hand their idle HTTP/1.1 connections without TLS over to them. If they do not
 // become ready, the old ones go on.
 //
+// USR2 upgrades: the same with the executable that is on disk now, and then the master becomes that executable, in the
+// same process, and goes on with the same sockets and workers.
+//
 // TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
 // latest after ShutdownTimeout. A second signal ends it at once. Each worker is in a process group of its own,
 // so Ctrl-C reaches the master alone.
@@ -110,7 +113,8 @@ type Config struct {
 	Inline bool
 
 	// OnStart is called once per pack, in the master, before the first worker starts: for migrations, or to
-	// start what shall run once. An error ends the pack. The context ends when the pack stops.
+	// start what shall run once. An error ends the pack. The context ends when the pack stops. After an upgrade it
+	// is called in the new program, in which nothing runs that the old one started; an error then undoes the upgrade.
 	OnStart func(context.Context) error
 
 	// OnUpgrade is called in the master before an upgrade. An error calls it off. The context ends when the pack stops.
