@@ -20,7 +20,7 @@ func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 		"reuseport": {sys[0], "golang.org/x/net/bpf"},
 		"procgroup": {sys[0], module + "/affinity"},
 		"upgrade":   {sys[0], module + "/internal/executable", module + "/internal/fdmsg", module + "/internal/inplace"},
-		"pack":      append([]string{sys[0], "golang.org/x/net/bpf", module + "/internal/cgroup", module + "/internal/fdmsg",
+		"pack": append([]string{sys[0], "golang.org/x/net/bpf", module + "/internal/cgroup", module + "/internal/fdmsg",
 			module + "/internal/executable", module + "/internal/inplace"}, concerns...),
 	} {
 		for _, goos := range []string{"linux", "darwin", "freebsd", "windows"} {

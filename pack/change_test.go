@@ -22,7 +22,7 @@ import (
 // TestChangesLoseNothing reloads and upgrades packs under loads of clients that retry nothing. No request may fail, and
 // whoever keeps a connection to a server without TLS must keep it through all changes.
 func TestChangesLoseNothing(t *testing.T) {
-	const kept, new = true, false
+	const kept, fresh = true, false
 	for _, tt := range []struct {
 		name    string
 		program string
@@ -33,23 +33,23 @@ func TestChangesLoseNothing(t *testing.T) {
 		{
 			name: "HTTP", program: "http", changes: 25,
 			loads: map[string]strictclient.Load{
-				"new connections":           {KeepAlive: new},
+				"new connections":           {KeepAlive: fresh},
 				"kept alive":                {KeepAlive: kept},
 				"kept alive, pausing 20 ms": {KeepAlive: kept, Pause: 20 * time.Millisecond},
 				"kept alive, pausing 2 s":   {KeepAlive: kept, Pause: 2 * time.Second},
 				"kept alive, posting":       {KeepAlive: kept, Body: strings.Repeat("x", 10000)},
-				"two-second responses":      {KeepAlive: new, Path: "/slow"},
+				"two-second responses":      {KeepAlive: fresh, Path: "/slow"},
 			},
 		}, {
 			name: "Unix socket", program: "http", args: []string{"-address=unix " + t.TempDir() + "/socket"}, changes: 15,
 			loads: map[string]strictclient.Load{
-				"new connections": {KeepAlive: new, Pause: time.Millisecond},
+				"new connections": {KeepAlive: fresh, Pause: time.Millisecond},
 				"kept alive":      {KeepAlive: kept, Pause: time.Millisecond},
 			},
 		}, {
 			name: "HTTPS", program: "https", changes: 15,
 			loads: map[string]strictclient.Load{
-				"new connections":         {KeepAlive: new, Pause: 5 * time.Millisecond},
+				"new connections":         {KeepAlive: fresh, Pause: 5 * time.Millisecond},
 				"kept alive":              {KeepAlive: kept},
 				"kept alive, pausing 1 s": {KeepAlive: kept, Pause: time.Second}, // DrainDelay is 5 s
 			},

@@ -210,20 +210,20 @@ func TestReleaseAndAdopt(t *testing.T) {
 	const groups = 20
 	var said [2]int // the last number of each
 	readLine := func(p *procgroup.Process, c *net.UnixConn) error {
-		line := ""
+		var line strings.Builder
 		for b := make([]byte, 1); b[0] != '\n'; {
 			switch _, err := c.Read(b); {
 			case err == nil:
-				line += string(b)
-			case line != "" && errors.Is(err, os.ErrDeadlineExceeded):
+				line.WriteString(string(b))
+			case line.String() != "" && errors.Is(err, os.ErrDeadlineExceeded):
 				c.SetReadDeadline(time.Time{}) // read to the end of the line
 			default:
 				return err
 			}
 		}
-		n, err := strconv.Atoi(strings.TrimSpace(line))
+		n, err := strconv.Atoi(strings.TrimSpace(line.String()))
 		if err != nil || n != said[p.ID]+1 {
-			t.Errorf("process %d said %q after %d", p.ID, line, said[p.ID])
+			t.Errorf("process %d said %q after %d", p.ID, line.String(), said[p.ID])
 		}
 		said[p.ID] = n
 		return nil
