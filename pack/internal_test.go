@@ -2,6 +2,7 @@ package pack
 
 import (
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 
@@ -168,5 +169,25 @@ func FuzzEnvironment(f *testing.F) {
 		if c.overrideByEnv() == nil && (c.Workers < 1 || c.CPUs.Len() == 0 || c.Placement > PerNode) {
 			t.Errorf("%q %q %q give %+v", workers, cpus, placement, c)
 		}
+	})
+}
+
+func FuzzLegacy(f *testing.F) {
+	f.Add([]byte(`{"path":"/x","current":2,"generations":[{"number":2,"up":true,"shares":["0"],"group":{"members":[{"phase":"ready","pid":7}]},` +
+		`"lifelines":{"0":5},"links":{"7":{"ready":true}}}],"sockets":[{"endpoint":{"network":"tcp","address":":1"},"listeners":[6]}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		l, err := parseLegacy(text)
+		if err != nil {
+			return
+		}
+		seen := map[int]bool{}
+		for _, fd := range l.descriptors() {
+			if fd < 3 || seen[fd] {
+				t.Errorf("descriptors %v", l.descriptors())
+			}
+			seen[fd] = true
+		}
+		s := &succession{legacy: l, files: map[int]*os.File{}}
+		s.takeGenerations()
 	})
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -112,30 +114,52 @@ func (s *succession) read(version int) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(text, &s.legacy); err != nil {
+	if s.legacy, err = parseLegacy(text); err != nil {
 		return fmt.Errorf("the state: %w", err)
 	}
-	take := func(fd int) {
+	for _, fd := range s.descriptors() {
 		closeOnExec(fd)
 		s.files[fd] = os.NewFile(uintptr(fd), "inherited")
 	}
-	for _, e := range s.Sockets {
-		for _, fd := range e.Listeners {
-			take(fd)
-		}
+	return nil
+}
+
+// parseLegacy reads a legacy that a predecessor wrote, and finds what cannot be.
+func parseLegacy(text []byte) (l legacy, err error) {
+	if err := json.Unmarshal(text, &l); err != nil {
+		return l, err
 	}
-	for _, g := range s.Generations {
+	for _, g := range l.Generations {
 		if g.Group == nil || len(g.Shares) != len(g.Group.Members) || len(g.Shares) == 0 {
-			return fmt.Errorf("the state: generation %d has no members", g.Number)
+			return l, fmt.Errorf("generation %d has no members", g.Number)
 		}
-		for id, fd := range g.Lifelines {
-			take(fd)
+		for id := range g.Lifelines {
 			if id < 0 || id >= len(g.Group.Members) {
-				return fmt.Errorf("the state: generation %d has no worker %d", g.Number, id)
+				return l, fmt.Errorf("generation %d has no worker %d", g.Number, id)
 			}
 		}
 	}
-	return nil
+	for _, e := range l.Sockets {
+		if len(e.Listeners) == 0 {
+			return l, fmt.Errorf("there is no socket for %s", e.Endpoint)
+		}
+	}
+	all := slices.Sorted(slices.Values(l.descriptors()))
+	if len(all) > 0 && all[0] < 3 || len(slices.Compact(slices.Clone(all))) != len(all) {
+		return l, fmt.Errorf("the descriptors cannot be: %v", all)
+	}
+	return l, nil
+}
+
+// descriptors returns the numbers of all descriptors in a legacy.
+func (l *legacy) descriptors() (all []int) {
+	for _, e := range l.Sockets {
+		all = append(all, e.Listeners...)
+	}
+	for _, g := range l.Generations {
+		all = slices.AppendSeq(all, maps.Values(g.Lifelines))
+	}
+	return all
 }
 
 // close closes what was not used.
@@ -196,9 +220,6 @@ func (s *succession) takeSockets() (all map[endpoint]*socketSet, err error) {
 			if u, ok := l.(*net.UnixListener); ok {
 				u.SetUnlinkOnClose(false)
 			}
-		}
-		if len(set.listeners) == 0 {
-			return all, fmt.Errorf("take over %s: there is no socket", e.Endpoint)
 		}
 	}
 	return all, nil

@@ -89,6 +89,9 @@ func versionedProgram() error {
 	srv.Handler = http.DefaultServeMux
 	srv.ConnState = acceptLog(*accepts)
 	switch {
+	case is("prints what it inherits"):
+		fmt.Println(os.Getenv("GOPHERPACK_SUCCESSION"))
+		os.Exit(0)
 	case is("exits"):
 		os.Exit(3)
 	case is("hangs"):
@@ -601,4 +604,60 @@ func TestUpgradeOtherServices(t *testing.T) {
 		}
 		p.stop()
 	})
+}
+
+// TestUnknownVersions starts the program as a master of another version would.
+func TestUnknownVersions(t *testing.T) {
+	for words, want := range map[string]string{
+		"version=99 protocol=1": "it takes over a state of version 1, and this is version 99",
+		"version=1 protocol=99": "it speaks version 1 of the protocol with workers, and these speak 99",
+	} {
+		ours, theirs, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0])
+		cmd.ExtraFiles = []*os.File{theirs}
+		cmd.Env = append(os.Environ(), asProgram+"=versioned", "GORACE=atexit_sleep_ms=0",
+			fmt.Sprintf("GOPHERPACK_REHEARSAL=fd=3 parent=%d %s", os.Getpid(), words))
+		err = cmd.Run()
+		theirs.Close()
+		answer, _ := io.ReadAll(ours)
+		ours.Close()
+		if err != nil || !strings.Contains(string(answer), want) {
+			t.Errorf("%s: %v, %q; want %q", words, err, answer, want)
+		}
+	}
+
+	// One that takes over what it does not understand becomes its predecessor again.
+	previous := t.TempDir() + "/previous"
+	deploy(t, previous, "0", "prints what it inherits")
+	exe, err := os.Open(previous)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	for content, want := range map[string]string{
+		"version=99 {}": "the state is of version 99, this program knows version 1",
+		"version=1 {":   "the state: unexpected end of JSON input",
+		"version=1 {}":  "the state: there is no generation 0",
+		`version=1 {"generations": [{"lifelines": {"0": 9}}]}`: "the state: generation 0 has no members",
+	} {
+		version, text, _ := strings.Cut(content, " ")
+		state, err := os.CreateTemp(t.TempDir(), "state")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer state.Close()
+		if _, err := state.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh", "-c", `GOPHERPACK_SUCCESSION="$2 pid=$$ fd=3 previous=4" exec "$1"`, "sh", os.Args[0], version)
+		cmd.ExtraFiles = []*os.File{state, exe}
+		cmd.Env = append(os.Environ(), asProgram+"=versioned", "GORACE=atexit_sleep_ms=0")
+		out, err := cmd.Output()
+		if err != nil || !strings.Contains(string(out), " returned="+want) {
+			t.Errorf("%s: %v, %q; want it to be given back because of %q", content, err, out, want)
+		}
+	}
 }
