@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -27,6 +28,7 @@ import (
 type movable struct {
 	socket descriptorConn
 	pass   func(syscall.Conn) error // hands the socket over
+	closed func()                   // called once when it is closed, or has gone
 
 	mu       sync.Mutex
 	idle     bool      // net/http is between requests, or reads the header of the next
@@ -129,6 +131,7 @@ func (m *movable) setDeadline(t time.Time) error {
 
 // close closes the socket, after a copy of it was handed over if it was released for that.
 func (m *movable) close() error {
+	defer m.closed()
 	m.mu.Lock()
 	released := m.released
 	m.mu.Unlock()
@@ -176,21 +179,11 @@ func (c *movableUnix) Close() error                      { return c.m.close() }
 func (c *movableUnix) SetDeadline(t time.Time) error     { return c.m.setDeadline(t) }
 func (c *movableUnix) SetReadDeadline(t time.Time) error { return c.m.setReadDeadline(t) }
 
-// makeMovable wraps an accepted connection; pass hands it over. One of an unknown type stays as it is.
-func makeMovable(conn net.Conn, pass func(syscall.Conn) error) net.Conn {
-	switch c := conn.(type) {
-	case *net.TCPConn:
-		return &movableTCP{c, &movable{socket: c, pass: pass, idle: true}}
-	case *net.UnixConn:
-		return &movableUnix{c, &movable{socket: c, pass: pass, idle: true}}
-	}
-	return conn
-}
-
-// movableListener makes the connections of a listener movable.
+// movableListener makes the connections of a listener movable, and counts the open ones.
 type movableListener struct {
 	net.Listener
-	pass func(syscall.Conn) error
+	pass  func(syscall.Conn) error
+	count *atomic.Int64
 }
 
 func (l movableListener) Accept() (net.Conn, error) {
@@ -198,7 +191,21 @@ func (l movableListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return makeMovable(c, l.pass), nil
+	return l.wrap(c), nil
+}
+
+func (l movableListener) wrap(c net.Conn) net.Conn {
+	l.count.Add(1)
+	m := &movable{pass: l.pass, idle: true, closed: sync.OnceFunc(func() { l.count.Add(-1) })}
+	switch c := c.(type) {
+	case *net.TCPConn:
+		m.socket = c
+		return &movableTCP{c, m}
+	case *net.UnixConn:
+		m.socket = c
+		return &movableUnix{c, m}
+	}
+	return &countedConn{c, m.closed} // no listener of a worker has others
 }
 
 // arrivals is a listener whose connections come from another worker.

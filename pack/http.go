@@ -23,6 +23,8 @@ type httpServer struct {
 	draining   atomic.Bool
 	moving     atomic.Bool   // idle connections are handed over
 	staying    atomic.Bool   // and not any more
+	begun      chan struct{} // closed when a drain begins
+	count      atomic.Int64  // open connections, hijacked ones included
 	drainDelay time.Duration // how long idle connections are left open for a next request; set by beginDrain
 	hooked     sync.Once
 
@@ -36,7 +38,7 @@ type httpServer struct {
 const newConnGrace = time.Second
 
 func newHTTPServer(srv *http.Server) *httpServer {
-	return &httpServer{Server: srv, conns: map[net.Conn]*httpConn{}}
+	return &httpServer{Server: srv, conns: map[net.Conn]*httpConn{}, begun: make(chan struct{})}
 }
 
 // httpConn is what an open connection is doing.
@@ -57,8 +59,24 @@ const (
 
 type httpConnKey struct{}
 
+// drainingKey is the key of the channel that Draining returns.
+type drainingKey struct{}
+
+// Draining returns a channel that is closed when the worker that serves a request begins to drain: in a reload, an upgrade
+// or a stop. It is for handlers that go on for long, of event streams and hijacked connections such as WebSockets: they
+// should say good-bye then and return, or close the connection, so that the client comes back to another worker. A worker
+// waits for them until ShutdownTimeout. ctx is the request's context, or one derived from it; with another the channel is
+// nil, which is never closed.
+func Draining(ctx context.Context) <-chan struct{} {
+	begun, _ := ctx.Value(drainingKey{}).(chan struct{})
+	return begun
+}
+
 // Serve serves, over TLS if the server has a TLSConfig. It can be called with several listeners.
 func (h *httpServer) Serve(l net.Listener) error {
+	if _, ok := l.(movableListener); !ok { // which counts by itself
+		l = counting{l, &h.count}
+	}
 	if h.isSecure() {
 		if err := checkCertificate(h.TLSConfig); err != nil {
 			return err
@@ -102,10 +120,8 @@ func (h *httpServer) hook() {
 		if connContext != nil {
 			ctx = connContext(ctx, conn)
 		}
-		if c := h.lookUp(conn); c != nil {
-			ctx = context.WithValue(ctx, httpConnKey{}, c)
-		}
-		return ctx
+		ctx = context.WithValue(ctx, httpConnKey{}, h.lookUp(conn))
+		return context.WithValue(ctx, drainingKey{}, h.begun)
 	}
 	connState := h.ConnState
 	h.ConnState = func(conn net.Conn, state http.ConnState) {
@@ -193,7 +209,9 @@ func (h *httpServer) prepare(_ *slog.Logger, tickets *ticketKeeper) {
 func (h *httpServer) beginDrain(delay time.Duration, handOver bool) {
 	h.drainDelay = delay
 	h.moving.Store(handOver)
-	h.draining.Store(true)
+	if h.draining.CompareAndSwap(false, true) {
+		close(h.begun)
+	}
 }
 
 func (h *httpServer) handsOver() bool { return h.moving.Load() && !h.staying.Load() }
@@ -252,7 +270,17 @@ func (h *httpServer) Shutdown(ctx context.Context) error {
 		}
 	}
 	h.dropFresh()
-	return h.Server.Shutdown(ctx)
+	if err := h.Server.Shutdown(ctx); err != nil {
+		return err
+	}
+	for h.count.Load() > 0 { // hijacked ones, of which net/http knows no more
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // drainPoll is how often a drain looks at the connections. Looking at each change would take a time that is
@@ -305,8 +333,4 @@ func (h *httpServer) dropFresh() {
 }
 
 // open returns how many connections there are.
-func (h *httpServer) open() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.conns)
-}
+func (h *httpServer) open() int { return int(h.count.Load()) }

@@ -66,6 +66,29 @@ func handler() http.Handler {
 		io.WriteString(w, "slow")
 	})
 	mux.HandleFunc("/hang", func(w http.ResponseWriter, r *http.Request) { select {} })
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "hello\n")
+		w.(http.Flusher).Flush()
+		select {
+		case <-pack.Draining(r.Context()):
+			io.WriteString(w, "bye\n")
+		case <-r.Context().Done():
+		}
+	})
+	mux.HandleFunc("/hijack", func(w http.ResponseWriter, r *http.Request) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		defer c.Close()
+		io.WriteString(c, "hello\n")
+		<-pack.Draining(r.Context())
+		if r.URL.RawQuery == "deaf" {
+			select {}
+		}
+		time.Sleep(100 * time.Millisecond) // a good-bye takes a moment
+		io.WriteString(c, "bye\n")
+	})
 	mux.HandleFunc("/burn", func(w http.ResponseWriter, r *http.Request) {
 		for end := time.Now().Add(20 * time.Millisecond); time.Now().Before(end); {
 		}

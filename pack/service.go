@@ -126,7 +126,7 @@ func (s *service) borrow(e endpoint, socket net.Listener, returned func(error)) 
 // movable returns a listener whose connections can be handed over, if those of the server can.
 func (s *service) movable(h handle, l net.Listener) net.Listener {
 	if w, ok := h.server.(*httpServer); ok && s.pass != nil && w.canMove() {
-		return movableListener{l, func(c syscall.Conn) error { return s.pass(h.endpoint, c) }}
+		return movableListener{l, func(c syscall.Conn) error { return s.pass(h.endpoint, c) }, &w.count}
 	}
 	return l
 }

@@ -438,3 +438,65 @@ func TestFunc(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 }
+
+// TestLongConnections drains workers that have event streams and hijacked connections, by a reload and by a stop. Those
+// that listen to Draining say good-bye; one that does not is cut.
+func TestLongConnections(t *testing.T) {
+	for _, program := range []string{"http", "https"} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, program, nil, "-shutdown=3s")
+			open := func(path string) *bufio.Reader {
+				t.Helper()
+				var c net.Conn
+				var err error
+				if program == "https" {
+					c, err = tls.Dial("tcp", p.address(), &tls.Config{InsecureSkipVerify: true})
+				} else {
+					c, err = net.Dial("tcp", p.address())
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Close() })
+				c.SetDeadline(time.Now().Add(20 * time.Second))
+				fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+				r := bufio.NewReader(c)
+				for line := ""; line != "hello\n"; {
+					if line, err = r.ReadString('\n'); err != nil {
+						t.Fatalf("%s: %q, %v", path, line, err)
+					}
+				}
+				return r
+			}
+			for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+				streams := map[string]*bufio.Reader{"/events": open("/events"), "/hijack": open("/hijack")}
+				deaf := open("/hijack?deaf")
+				p.signal(s)
+				for path, r := range streams {
+					line, err := r.ReadString('\n')
+					for err == nil && line != "bye\n" {
+						line, err = r.ReadString('\n')
+					}
+					if err != nil {
+						t.Errorf("%v, %s: %q, %v; want a good-bye", s, path, line, err)
+					}
+				}
+				if s == syscall.SIGHUP {
+					if cut := p.logged(1, "worker cut connections that had not finished"); cut["connections"] != 1.0 {
+						t.Errorf("%v", cut)
+					}
+				}
+				if rest, _ := io.ReadAll(deaf); len(rest) > 0 {
+					t.Errorf("%v, the deaf one said %q", s, rest)
+				}
+			}
+			if status := p.wait(10 * time.Second); status != 0 {
+				t.Errorf("exit status %d", status)
+			}
+			if stopped := p.logged(1, "stopped"); stopped["cut"] != 2.0 { // in the reload and in the stop
+				t.Errorf("%v", stopped)
+			}
+		})
+	}
+}
