@@ -131,6 +131,15 @@ func (m *masterState) replace(next *generation, old ...*generation) {
 	m.mu.Lock()
 	m.current = next
 	m.mu.Unlock()
+	m.mu.Lock()
+	for _, g := range old {
+		for _, e := range g.usesMoreThan(next) {
+			if err := m.sockets.quiesceAll(e); err != nil {
+				m.log.Debug("new connections cannot be kept out", "endpoint", e.String(), "error", err)
+			}
+		}
+	}
+	m.mu.Unlock()
 	if err := m.sockets.direct(next.plan.workers()); err != nil {
 		m.log.Error("connections still go to the sockets of removed workers", "error", err)
 	}

@@ -106,6 +106,16 @@ func (m *masterState) supervise(g *generation, adopt *procgroup.State) {
 	})
 }
 
+// usesMoreThan returns the endpoints that a generation's workers serve and another's do not.
+func (g *generation) usesMoreThan(other *generation) (more []endpoint) {
+	for e := range g.uses {
+		if !other.uses[e] {
+			more = append(more, e)
+		}
+	}
+	return more
+}
+
 // fail notes the first thing that went wrong.
 func (g *generation) fail(err error) {
 	select {

@@ -175,11 +175,15 @@ func (m *masterState) terminate(p *procgroup.Process) error {
 	m.mu.Lock()
 	l, final := m.links[p], m.stopping
 	handOver := l != nil && l.generation != m.current && !final
+	var unserved []endpoint
+	if handOver {
+		unserved = l.generation.usesMoreThan(m.current)
+	}
 	m.mu.Unlock()
 	if l == nil {
 		return errors.New("it has not come as far as Run")
 	}
-	return l.send(message{Type: msgDrain, Final: final, HandOver: handOver})
+	return l.send(message{Type: msgDrain, Final: final, HandOver: handOver, Unserved: unserved})
 }
 
 // forward passes on a connection that a draining worker hands over, to a worker that accepts: the one in its place
@@ -240,18 +244,19 @@ func (m *masterState) socketsClosed(l *workerLink) {
 	m.closeUnused()
 }
 
-// closeUnused closes the master's sockets when a stop has begun and no worker has any left, so that clients are
-// refused instead of waiting. It is called with mu locked.
+// closeUnused closes the master's sockets that no worker has or will have, so that clients are refused instead of waiting:
+// all of them in a stop, or those that the generation that goes on does not serve. It is called with mu locked.
 func (m *masterState) closeUnused() {
-	if !m.stopping {
-		return
-	}
 	for _, l := range m.links {
-		if !l.state.Closed {
+		if !l.state.Closed && (m.stopping || l.generation != m.current) {
 			return
 		}
 	}
-	m.sockets.close()
+	if m.stopping {
+		m.sockets.close()
+	} else if m.current.isUp() {
+		m.sockets.keep(m.current.uses)
+	}
 }
 
 // lend has some worker serve a socket that is about to be closed, until nobody connects to it any more.

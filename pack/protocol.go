@@ -35,7 +35,7 @@ const (
 	msgTickets messageType = "tickets" // Keys for TLS session tickets, the newest first; sent after msgHello, and when they change
 	msgSocket  messageType = "socket"  // a descriptor comes with it
 	msgRefused messageType = "refused" // there is no such socket, because of Error
-	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets. HandOver: somebody takes idle connections
+	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets. HandOver: somebody takes idle connections. Unserved: nobody takes over their sockets
 	msgLend    messageType = "lend"    // serve the socket of Endpoint and Socket, of which a descriptor comes along, until nobody connects any more
 	msgStay    messageType = "stay"    // hand over no connections any more; the answer is msgStayed
 	msgQuiet   messageType = "quiet"   // no new connections come to its sockets, unless there is an Error
@@ -51,6 +51,7 @@ type message struct {
 	Error    string      `json:"error,omitempty"`
 	Final    bool        `json:"final,omitempty"`
 	HandOver bool        `json:"handOver,omitempty"`
+	Unserved []endpoint  `json:"unserved,omitempty"`
 	Cut      int         `json:"cut,omitempty"`
 	Keys     [][]byte    `json:"keys,omitempty"`
 }

@@ -169,6 +169,8 @@ type drainOptions struct {
 	// takenOver is set if other workers go on serving what this one did, and handOver if they take its idle
 	// connections.
 	takenOver, handOver bool
+	// unserved are endpoints that others do not go on serving all the same. New connections are kept out, if that can be.
+	unserved []endpoint
 	// closed, if set, is called when the sockets are closed.
 	closed func()
 }
@@ -182,7 +184,7 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	for server := range s.servers() {
 		server.beginDrain(s.pack.config.drainDelay(o.takenOver), o.handOver)
 	}
-	s.closeListeners(ctx, o.quiesce)
+	s.closeListeners(ctx, o)
 	if o.closed != nil {
 		o.closed()
 	}
@@ -219,23 +221,35 @@ func (s *service) stay(ctx context.Context) {
 	}
 }
 
-// closeListeners closes the listeners, after what is queued on them was accepted if quiesce is set, and waits
-// until every Serve has returned: until then a connection may be on its way from accept to where its server
-// knows of it.
-func (s *service) closeListeners(ctx context.Context, quiesce func() error) {
-	if quiesce != nil {
-		limit := s.pack.config.ShutdownTimeout / 2 // a server that does not accept now must not take all of it
-		if err := quiesce(); err != nil {
+// closeListeners closes the listeners, after what is queued on them was accepted if nobody takes over, and waits until
+// every Serve has returned: until then a connection may be on its way from accept to where its server knows of it.
+func (s *service) closeListeners(ctx context.Context, o drainOptions) {
+	limit := s.pack.config.ShutdownTimeout / 2 // a server that does not accept now must not take all of it
+	var last []*listener                       // to be emptied before they are closed
+	if o.quiesce == nil {
+		limit = min(limit, queueLimit)
+		for _, l := range s.listeners {
+			if slices.Contains(o.unserved, l.endpoint) {
+				last = append(last, l)
+			}
+		}
+	} else {
+		last = s.listeners
+		if err := o.quiesce(); err != nil {
 			s.log.Debug("new connections cannot be kept out", "error", err)
 			limit = min(limit, queueLimit)
 		}
-		limited, cancel := context.WithTimeout(ctx, limit)
-		for _, l := range s.listeners {
-			l.finish(queueEmpty)
-		}
-		s.waitForListeners(limited)
-		cancel()
 	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for _, l := range s.listeners {
+		if slices.Contains(last, l) {
+			l.finish(queueEmpty)
+		} else {
+			l.Close()
+		}
+	}
+	waitForListeners(limited, last)
 	for _, l := range s.listeners {
 		l.Close()
 	}
@@ -251,9 +265,9 @@ func (s *service) closeListeners(ctx context.Context, quiesce func() error) {
 	s.waitForServe(ctx)
 }
 
-// waitForListeners waits until every listener is closed.
-func (s *service) waitForListeners(ctx context.Context) {
-	for _, l := range s.listeners {
+// waitForListeners waits until listeners are closed.
+func waitForListeners(ctx context.Context, listeners []*listener) {
+	for _, l := range listeners {
 		select {
 		case <-l.closing:
 		case <-ctx.Done():

@@ -274,6 +274,24 @@ func (s *sockets) quiesce(worker int) error {
 	return errors.Join(errs...)
 }
 
+// quiesceAll keeps new connections out of all sockets of an endpoint.
+func (s *sockets) quiesceAll(e endpoint) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set := s.open[e]
+	if set == nil {
+		return nil
+	}
+	var errs []error
+	for _, l := range set.listeners {
+		if tcp, ok := l.(*net.TCPListener); ok {
+			errs = append(errs, reuseport.Quiesce(tcp))
+		}
+	}
+	set.unlink()
+	return errors.Join(errs...)
+}
+
 // bequeath describes the sockets, and returns copies of their descriptors.
 func (s *sockets) bequeath() (all []socketState, files []*os.File, err error) {
 	s.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -133,7 +134,13 @@ func versionedProgram() error {
 		}
 		return nil
 	}
-	return serve(c, *address, srv)
+	p := pack.New(*c)
+	network, addr, _ := strings.Cut(*address, " ")
+	p.Handle(network, addr, srv)
+	if _, extra, ok := strings.Cut(how, "extra="); ok {
+		p.Handle("tcp", strings.Fields(extra)[0], srv)
+	}
+	return p.Run(context.Background())
 }
 
 // startVersion deploys version 1 and starts it.
@@ -660,4 +667,74 @@ func TestUnknownVersions(t *testing.T) {
 			t.Errorf("%s: %v, %q; want it to be given back because of %q", content, err, out, want)
 		}
 	}
+}
+
+// TestEndpointsChangeWithUpgrade upgrades to an executable that serves one address more, and back.
+func TestEndpointsChangeWithUpgrade(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("keeping new connections out needs CAP_NET_ADMIN")
+	}
+	p, path := startVersion(t, nil, "-drain=1s")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	extra := l.Addr().String()
+	main := apply(t, load(p, 4, 0))
+	// As long as somebody else has the address, the upgrade cannot be.
+	deploy(t, path, "2", "extra="+extra)
+	p.signal(syscall.SIGUSR2)
+	if failed := p.logged(1, "upgrade failed, the old workers go on"); !strings.Contains(fmt.Sprint(failed["error"]), "address already in use") {
+		t.Errorf("%v", failed)
+	}
+	l.Close()
+	for i := range 5 {
+		deploy(t, path, "2", "extra="+extra)
+		p.signal(syscall.SIGUSR2)
+		p.logged(2*i+1, "upgraded")
+		u := apply(t, loadOn("tcp", extra, 8, 0))
+		u.until(&u.answered, 100)
+		deploy(t, path, "3")
+		p.signal(syscall.SIGUSR2)
+		p.logged(2*i+2, "upgraded")
+		for c, err := net.Dial("tcp", extra); err == nil; c, err = net.Dial("tcp", extra) {
+			c.Close()
+		}
+		const late = "connect: connection refused"
+		if r := u.finish(); r.Failed() != r.Failures[late] {
+			t.Errorf("%v; want no failure but %q", r, late)
+		}
+	}
+	if r := main.finish(); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.stop()
+}
+
+// TestUpgradeAsProcess1 upgrades the first process of a PID namespace, as in a container.
+func TestUpgradeAsProcess1(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a PID namespace needs CAP_SYS_ADMIN")
+	}
+	p, path := startVersion(t, func(cmd *exec.Cmd) {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	})
+	if pid := p.logged(1, "pack is up")["pid"]; pid != 1.0 {
+		t.Fatalf("the master is process %v", pid)
+	}
+	u := apply(t, load(p, 4, 0))
+	for i := range 3 {
+		version := strconv.Itoa(i + 2)
+		deploy(t, path, version)
+		p.signal(syscall.SIGUSR2)
+		if pid := p.logged(i+1, "upgraded")["pid"]; pid != 1.0 {
+			t.Errorf("the master is process %v", pid)
+		}
+		p.hasWorkers(2)
+		p.answersVersion(version)
+	}
+	if r := u.finish(); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.stop()
 }

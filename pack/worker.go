@@ -23,6 +23,8 @@ type stopRequest struct {
 	why   error
 	final bool // nobody takes over the sockets
 	hand  bool // somebody takes idle connections
+
+	unserved []endpoint // whose sockets nobody takes over, although it is not final
 }
 
 func (r *stopRequest) Error() string { return r.why.Error() }
@@ -85,7 +87,7 @@ func (p *Pack) runWorker(ctx context.Context, r role) error {
 		case asked.final:
 			options.takenOver, options.quiesce = false, w.quiesce
 		default:
-			options.handOver = asked.hand
+			options.handOver, options.unserved = asked.hand, asked.unserved
 		}
 	}
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), workerShutdownTimeout(p.config.ShutdownTimeout))
@@ -143,7 +145,7 @@ func (w *workerState) receiveAll(ctx context.Context, s *service) {
 		}
 		switch m.Type {
 		case msgDrain:
-			w.stop(&stopRequest{why: errors.New("the master asked to"), final: m.Final, hand: m.HandOver})
+			w.stop(&stopRequest{why: errors.New("the master asked to"), final: m.Final, hand: m.HandOver, unserved: m.Unserved})
 		case msgTickets:
 			s.tickets.set(m.Keys)
 		case msgConn:
