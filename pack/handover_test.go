@@ -280,7 +280,11 @@ func TestHijackedIsLeftAlone(t *testing.T) {
 	defer c.Close()
 	io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	<-hijacked
-	r.launch()
+	launched := make(chan struct{})
+	go func() {
+		defer close(launched)
+		r.launch() // the server before waits for the hijacked connection
+	}()
 	close(proceed)
 	reader := bufio.NewReader(c)
 	if _, err := http.ReadResponse(reader, nil); err != nil {
@@ -296,6 +300,7 @@ func TestHijackedIsLeftAlone(t *testing.T) {
 	if err := <-finished; err != nil {
 		t.Error(err)
 	}
+	<-launched
 	if r.moved.Load() != 0 {
 		t.Error("the connection was handed over")
 	}
