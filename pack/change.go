@@ -10,16 +10,23 @@ import (
 
 // A change replaces the workers: a reload, or an upgrade. There is one at a time.
 
-// errInProgress is why a change is refused.
-var errInProgress = errors.New("a reload or an upgrade is in progress")
-
 // change has do replace the workers, unless another change is in progress or the pack is not up. Its context also ends
 // when the pack stops, and the pack's end waits for it. name is for the log. When it returns, another change may begin.
 func (m *masterState) change(ctx context.Context, name string, do func(context.Context, *generation) error) error {
-	if !m.beginChange() {
-		m.log.Warn("not doing it", "what", name, "reason", errInProgress)
-		return fmt.Errorf("%s: %w", name, errInProgress)
+	if err := m.beginChange(); err != nil {
+		m.log.Warn(name+" refused", "reason", err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
+	old, err := m.doChange(ctx, do)
+	if err != nil {
+		m.log.Error(name+" failed, the old workers go on", "error", err, "generation", old.number)
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// doChange ends the change that was begun, and returns which generation was the current one before.
+func (m *masterState) doChange(ctx context.Context, do func(context.Context, *generation) error) (*generation, error) {
 	defer m.running.Done()
 	defer m.changing.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -28,31 +35,29 @@ func (m *masterState) change(ctx context.Context, name string, do func(context.C
 	m.mu.Lock()
 	old := m.current
 	m.mu.Unlock()
-	if old == nil || !old.isUp() {
-		err := errors.New("the pack is not up yet")
-		m.log.Warn("not doing it", "what", name, "reason", err)
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if err := do(ctx, old); err != nil {
-		m.log.Error(name+" failed, the old workers go on", "error", err, "generation", old.number)
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
+	return old, do(ctx, old)
 }
 
-// beginChange reports whether a change may begin, which is then one of those that the pack's end waits for.
-func (m *masterState) beginChange() bool {
+// beginChange reports why no change may begin. If one may, the pack's end waits for it.
+func (m *masterState) beginChange() error {
 	if !m.changing.TryLock() {
-		return false
+		return errors.New("a reload or an upgrade is in progress")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.stopping {
+	err := error(nil)
+	switch {
+	case m.stopping:
+		err = errors.New("the pack is stopping")
+	case m.current == nil || !m.current.isUp():
+		err = errors.New("the pack is not up yet")
+	}
+	if err != nil {
 		m.changing.Unlock()
-		return false
+		return err
 	}
 	m.running.Add(1)
-	return true
+	return nil
 }
 
 // reload replaces the workers by new ones of the same executable.

@@ -79,14 +79,14 @@ func TestReloadChangesEveryWorker(t *testing.T) {
 func TestReloadRollsBack(t *testing.T) {
 	for how, want := range map[string]string{
 		"panic":            "a worker failed before it was ready: exit status 2",
-		"hang":             "a worker failed before it was ready: killed: not ready within 300ms",
+		"hang":             "a worker failed before it was ready: killed: not ready within 1s",
 		"exit in worker 1": "a worker failed before it was ready: exit status 4",
 		"OnWorkerStart":    "OnWorkerStart: no database",
 	} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			sick := t.TempDir() + "/sick"
-			p := start(t, "sick", nil, "-sick="+sick, "-how="+how, "-workers=2", "-ready=300ms")
+			p := start(t, "sick", nil, "-sick="+sick, "-how="+how, "-workers=2", "-ready=1s")
 			u := apply(t, load(p, 4, 0))
 			u.until(&u.answered, 50)
 			if err := os.WriteFile(sick, nil, 0o600); err != nil {

@@ -230,7 +230,8 @@ func (s *sockets) surplus(n int) map[loan]descriptor {
 	return all
 }
 
-// shrink closes the sockets that n workers have no use for. Nothing may come to them any more.
+// shrink closes the sockets that n workers have no use for. Nothing may come to them any more, and the kernel goes on
+// choosing among the others only, since a worker may still have a copy.
 func (s *sockets) shrink(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,7 +244,6 @@ func (s *sockets) shrink(n int) {
 			set.listeners[last].Close()
 			set.listeners = set.listeners[:last]
 		}
-		reuseport.Detach(set.listeners[0].(*net.TCPListener))
 	}
 }
 

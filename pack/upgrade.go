@@ -166,10 +166,11 @@ func execSuccessor(image *executable.Image, files []*os.File, value func(fd func
 // succeed is run in a program that has taken the place of its predecessor.
 func (m *masterState) succeed(s *succession, err error) error {
 	defer s.close()
+	m.path, m.begun, m.generations = s.Path, s.Begun, s.Count
+	m.changing.Lock() // this is the rest of the upgrade
 	m.signals.begin(m)
 	defer m.signals.end()
 	atStep(stepSucceed)
-	m.path, m.begun, m.generations = s.Path, s.Begun, s.Count
 	m.tickets.inherit(s.Tickets, s.TicketsMade)
 	if err = cmp.Or(s.err, err); err == nil {
 		_, err = m.prepare() // the workers are there already, as the rehearsal wanted them
@@ -193,38 +194,33 @@ func (m *masterState) succeed(s *succession, err error) error {
 // takeOver goes on with the workers of the predecessor.
 func (m *masterState) takeOver(s *succession, generations map[*generation]*procgroup.State) error {
 	all := sortedByNumber(maps.Keys(generations))
-	for _, g := range all {
-		if g.number == s.currentNumber() {
-			m.current = g
-		}
-	}
+	i := slices.IndexFunc(all, func(g *generation) bool { return g.number == s.currentNumber() })
+	current, others := all[i], slices.Delete(slices.Clone(all), i, i+1)
+	m.mu.Lock()
+	m.current = current
+	m.mu.Unlock()
 	for _, g := range all {
 		m.supervise(g, generations[g])
 	}
 	m.awaitLinks(all)
 	atStep(stepAdopted)
-	var others []*generation
-	for _, g := range all {
-		if g != m.current {
-			others = append(others, g)
-		}
-	}
-	m.replace(m.current, others...)
+	m.replace(current, others...)
 	s.close()
-	if len(m.sockets.surplus(m.current.plan.workers())) > 0 && m.beginChange() {
-		go func() {
-			defer m.running.Done()
+	if len(m.sockets.surplus(current.plan.workers())) == 0 {
+		m.changing.Unlock()
+	} else {
+		m.running.Go(func() {
 			defer m.changing.Unlock()
-			m.giveUpSockets(m.current)
-		}()
+			m.giveUpSockets(current)
+		})
 	}
 	if s.returned != "" {
-		m.log.Error("upgrade failed, the old executable and workers go on", "error", s.returned, "generation", m.current.number)
+		m.log.Error("upgrade failed, the old executable and workers go on", "error", s.returned, "generation", current.number)
 	} else {
-		m.log.Info("upgraded", "pid", os.Getpid(), "generation", m.current.number, "workers", m.current.plan.workers(),
+		m.log.Info("upgraded", "pid", os.Getpid(), "generation", current.number, "workers", current.plan.workers(),
 			"listening", m.sockets.addresses(), "took", time.Since(s.Begun).Round(time.Millisecond))
 	}
-	return m.supervisePack(m.current)
+	return m.supervisePack(current)
 }
 
 // awaitLinks waits until every adopted worker that has said hello can be spoken to, or is gone.
