@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
 const (
@@ -59,6 +60,9 @@ func withDescriptors(fds []int, files []syscall.Conn, f func(fds []int) error) e
 
 // Read receives a message. The files, close-on-exec, are the caller's to close. At the end of the connection
 // the error is io.EOF; within a message it is io.ErrUnexpectedEOF.
+//
+// If a read deadline passes before a message has begun, the error matches os.ErrDeadlineExceeded and nothing was read. If
+// one has begun, Read reads on to its end and moves the deadline for that, but not by more than 5 s.
 func Read(c *net.UnixConn) (body []byte, files []*os.File, err error) {
 	defer func() {
 		if err != nil {
@@ -69,7 +73,7 @@ func Read(c *net.UnixConn) (body []byte, files []*os.File, err error) {
 		}
 	}()
 	header := make([]byte, headerLen)
-	if files, err = readFull(c, header, files); err != nil {
+	if files, err = readFull(c, header, files, false); err != nil {
 		return nil, files, err
 	}
 	n := binary.BigEndian.Uint32(header)
@@ -77,15 +81,19 @@ func Read(c *net.UnixConn) (body []byte, files []*os.File, err error) {
 		return nil, files, fmt.Errorf("message of %d bytes: at most %d", n, MaxBody)
 	}
 	body = make([]byte, n)
-	files, err = readFull(c, body, files)
+	files, err = readFull(c, body, files, true)
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return body, files, err
 }
 
-// readFull fills buf and adds the descriptors that come along to files.
-func readFull(c *net.UnixConn, buf []byte, files []*os.File) ([]*os.File, error) {
+// patience is how long the rest of a message may take when a deadline has passed.
+const patience = 5 * time.Second
+
+// readFull fills buf and adds the descriptors that come along to files. begun says that the message has begun before.
+func readFull(c *net.UnixConn, buf []byte, files []*os.File, begun bool) ([]*os.File, error) {
+	late := false
 	for got := 0; got < len(buf); {
 		oob := make([]byte, oobSpace)
 		n, oobn, flags, _, err := c.ReadMsgUnix(buf[got:], oob)
@@ -106,6 +114,12 @@ func readFull(c *net.UnixConn, buf []byte, files []*os.File) ([]*os.File, error)
 				return files, io.ErrUnexpectedEOF
 			}
 			return files, io.EOF
+		case errors.Is(err, os.ErrDeadlineExceeded) && (begun || got > 0) && !late:
+			late = true
+			if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+				return files, err
+			}
+			continue
 		case err != nil:
 			return files, err
 		}

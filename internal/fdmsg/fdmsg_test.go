@@ -9,9 +9,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +41,60 @@ func pair(t testing.TB) (a, b *net.UnixConn) {
 		conns[i] = c.(*net.UnixConn)
 	}
 	return conns[0], conns[1]
+}
+
+// TestDeadline has a deadline pass before a message and within one, at each place where that can be.
+func TestDeadline(t *testing.T) {
+	a, b := pair(t)
+	past := time.Unix(1, 0)
+	body := []byte("hello")
+	whole := append([]byte{0, 0, 0, byte(len(body))}, body...)
+	for at := range whole {
+		b.SetReadDeadline(past)
+		if _, _, err := Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("without a message: %v", err)
+		}
+		b.SetReadDeadline(time.Time{})
+		read := make(chan error)
+		go func() {
+			got, _, err := Read(b)
+			if err == nil && !bytes.Equal(got, body) {
+				err = fmt.Errorf("read %q", got)
+			}
+			read <- err
+		}()
+		if _, err := a.Write(whole[:at]); err != nil {
+			t.Fatal(err)
+		}
+		if at > 0 {
+			for queued(t, b) { // until it is read
+				runtime.Gosched()
+			}
+			b.SetReadDeadline(past)
+			if _, err := a.Write(whole[at:]); err != nil {
+				t.Fatal(err)
+			}
+		} else if _, err := a.Write(whole); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-read; err != nil {
+			t.Errorf("with a deadline after %d bytes: %v", at, err)
+		}
+	}
+}
+
+// queued reports whether something waits to be read.
+func queued(t *testing.T, c *net.UnixConn) (some bool) {
+	t.Helper()
+	rc, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		some = n > 0 && err == nil
+	})
+	return some
 }
 
 func TestMessages(t *testing.T) {
