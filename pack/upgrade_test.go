@@ -734,3 +734,55 @@ func TestUpgradeAsProcess1(t *testing.T) {
 	}
 	p.stop()
 }
+
+// TestOnUpgrade has the hook call an upgrade off.
+func TestOnUpgrade(t *testing.T) {
+	p, path := startVersion(t, nil)
+	deploy(t, path, "2", "does not want to go")
+	p.signal(syscall.SIGUSR2)
+	p.logged(1, "upgraded")
+	p.signal(syscall.SIGUSR2)
+	if failed := p.logged(1, "upgrade failed, the old workers go on"); failed["error"] != "OnUpgrade: not before Friday" {
+		t.Errorf("%v", failed)
+	}
+	p.hasWorkers(2)
+	p.answersVersion("2")
+	p.stop()
+	err := pack.New(pack.Config{}).Upgrade(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "does not run a pack") {
+		t.Errorf("outside a running pack: %v", err)
+	}
+}
+
+// TestDeployByLink turns a symbolic link to another version, with a relative path to the executable.
+func TestDeployByLink(t *testing.T) {
+	dir := t.TempDir()
+	for _, version := range []string{"1", "2"} {
+		if err := os.Mkdir(dir+"/v"+version, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		deploy(t, dir+"/v"+version+"/server", version)
+	}
+	link := func(version string) {
+		t.Helper()
+		if err := os.Symlink("v"+version, dir+"/new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(dir+"/new", dir+"/current"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("1")
+	p := start(t, "versioned", func(cmd *exec.Cmd) {
+		cmd.Dir, cmd.Path, cmd.Args[0] = dir, "current/server", "current/server"
+	}, "-workers=2")
+	p.addresses()
+	for i, version := range []string{"2", "1"} {
+		link(version)
+		p.signal(syscall.SIGUSR2)
+		p.logged(i+1, "upgraded")
+		p.hasWorkers(2)
+		p.answersVersion(version)
+	}
+	p.stop()
+}
