@@ -18,7 +18,7 @@ func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 		"rlimit":    sys,
 		"sigctl":    nil,
 		"reuseport": {sys[0], "golang.org/x/net/bpf"},
-		"procgroup": {sys[0], module + "/affinity"},
+		"procgroup": {sys[0], module + "/affinity", module + "/internal/fdmsg"},
 		"upgrade":   {sys[0], module + "/internal/executable", module + "/internal/fdmsg", module + "/internal/inplace"},
 		"pack": append([]string{sys[0], "golang.org/x/net/bpf", module + "/internal/cgroup", module + "/internal/fdmsg",
 			module + "/internal/executable", module + "/internal/inplace"}, concerns...),

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/internal/fdmsg"
 )
 
 const terminate = unix.SIGTERM
@@ -34,7 +36,7 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs, err := socketpair()
+	ours, theirs, err := fdmsg.Pair("lifeline")
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +71,7 @@ func (g *Group) adoptProcess(p *Process, lifeline *os.File) (handle, error) {
 		return nil, errors.New("it has no lifeline")
 	}
 	defer lifeline.Close()
-	conn, err := fileConn(lifeline)
+	conn, err := fdmsg.Conn(lifeline)
 	if err != nil {
 		return nil, err
 	}
@@ -144,55 +146,15 @@ func (c *child) kill() {
 	c.process.Kill()
 }
 
-// socketpair returns the two ends of a lifeline, both close-on-exec; os/exec clears that in the child.
-func socketpair() (*net.UnixConn, *os.File, error) {
-	syscall.ForkLock.RLock() // no fork between the making and the closing on exec; not every system has SOCK_CLOEXEC
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err == nil {
-		unix.CloseOnExec(fds[0])
-		unix.CloseOnExec(fds[1])
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	child := os.NewFile(uintptr(fds[1]), "lifeline")
-	parent, err := unixConn(fds[0])
-	if err != nil {
-		child.Close()
-		return nil, nil, err
-	}
-	return parent, child, nil
-}
-
-// unixConn makes a connection of a descriptor, which it takes over.
-func unixConn(fd int) (*net.UnixConn, error) {
-	f := os.NewFile(uintptr(fd), "descriptor "+strconv.Itoa(fd))
-	defer f.Close()
-	return fileConn(f)
-}
-
-// fileConn makes a connection of a copy of a file.
-func fileConn(f *os.File) (*net.UnixConn, error) {
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	uc, ok := conn.(*net.UnixConn)
-	if !ok {
-		conn.Close()
-		return nil, &os.PathError{Op: "inherit", Path: f.Name(), Err: unix.ENOTSOCK}
-	}
-	return uc, nil
-}
-
 func openLifeline(fd int) (*net.UnixConn, error) {
 	// It arrives without close-on-exec. Look before taking it: an os.File would close what is not ours.
 	if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
 		return nil, os.NewSyscallError("getsockopt", err)
 	}
 	unix.CloseOnExec(fd)
-	return unixConn(fd)
+	f := os.NewFile(uintptr(fd), "descriptor "+strconv.Itoa(fd))
+	defer f.Close()
+	return fdmsg.Conn(f)
 }
 
 // lifelineEnded reports whether the descriptor is a socket whose other end is closed.

@@ -7,18 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gopherpack/gopherpack/internal/executable"
+	"github.com/gopherpack/gopherpack/internal/fdmsg"
 	"github.com/gopherpack/gopherpack/internal/inplace"
 )
 
@@ -89,42 +88,8 @@ func meant(variable string, process int) (fd int, ok bool) {
 func openControl(fd int) (*control, error) {
 	f := os.NewFile(uintptr(fd), "predecessor")
 	defer f.Close()
-	return newControl(f)
-}
-
-func newControl(f *os.File) (*control, error) {
-	conn, err := net.FileConn(f) // a copy
-	if err != nil {
-		return nil, err
-	}
-	uc, ok := conn.(*net.UnixConn)
-	if !ok {
-		conn.Close()
-		return nil, &os.PathError{Op: "take over", Path: f.Name(), Err: unix.ENOTSOCK}
-	}
-	return &control{conn: uc}, nil
-}
-
-// socketpair returns the two ends of a control socket, both close-on-exec.
-func socketpair() (ours *control, theirs *os.File, err error) {
-	syscall.ForkLock.RLock() // not every system has SOCK_CLOEXEC
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err == nil {
-		unix.CloseOnExec(fds[0])
-		unix.CloseOnExec(fds[1])
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	mine := os.NewFile(uintptr(fds[0]), "successor")
-	defer mine.Close()
-	theirs = os.NewFile(uintptr(fds[1]), "predecessor")
-	if ours, err = newControl(mine); err != nil {
-		theirs.Close()
-		return nil, nil, err
-	}
-	return ours, theirs, nil
+	conn, err := fdmsg.Conn(f)
+	return &control{conn: conn}, err
 }
 
 // dup copies a descriptor, close-on-exec, in its mode.
@@ -181,10 +146,11 @@ func command(image *executable.Image, variable string, theirs *os.File) (*exec.C
 
 // start starts a new process and waits until it is ready.
 func (u *Upgrader) start(ctx context.Context, image *executable.Image) (*control, error) {
-	ours, theirs, err := socketpair()
+	conn, theirs, err := fdmsg.Pair("successor")
 	if err != nil {
 		return nil, err
 	}
+	ours := &control{conn: conn}
 	cmd, err := command(image, childEnv, theirs)
 	if err == nil {
 		err = cmd.Start()
@@ -288,10 +254,11 @@ func (u *Upgrader) become() error {
 	if err != nil {
 		return err
 	}
-	ours, theirs, err := socketpair()
+	conn, theirs, err := fdmsg.Pair("successor")
 	if err != nil {
 		return err
 	}
+	ours := &control{conn: conn}
 	defer ours.close()
 	defer theirs.Close()
 	u.parent, u.ancestors = nil, nil
