@@ -260,6 +260,10 @@ func (p *Pack) Reload(ctx context.Context) error {
 // by the executable that is on disk now, which goes on with the new workers. Otherwise it returns why, and the old
 // workers go on. It can be called in the master while Run runs. While a reload or another upgrade is in progress it is
 // refused.
+//
+// Before anything is replaced, the new executable is started once to show that it can be the master: it runs as far as Run,
+// for which IsMaster is true, and exits there. So what only the master that serves may do, such as opening a port of its
+// own, belongs into OnStart, not before Run. Linux only; elsewhere the error matches [errors.ErrUnsupported].
 func (p *Pack) Upgrade(ctx context.Context) error {
 	m := p.master.Load()
 	if m == nil {
