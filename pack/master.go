@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/executable"
+	"github.com/gopherpack/gopherpack/internal/inplace"
 	"github.com/gopherpack/gopherpack/procgroup"
 	"github.com/gopherpack/gopherpack/sigctl"
 )
@@ -136,6 +137,8 @@ type signalHandling struct {
 	mux    *sigctl.Mux
 	cancel context.CancelFunc
 	done   chan struct{}
+
+	restore func() // undoes what endForExec did; nil if that was nothing
 }
 
 // begin begins to heed signals. A third one to stop has the effect that it has by default, in case that even killing
@@ -166,6 +169,10 @@ func (h *signalHandling) begin(m *masterState) {
 	}
 	h.mux = &sigctl.Mux{Actions: actions}
 	h.mux.Register() // from here on no signal has its default effect
+	if h.restore != nil {
+		h.restore()
+		h.restore = nil
+	}
 	go func() {
 		defer close(h.done)
 		h.mux.Run(ctx)
@@ -179,16 +186,18 @@ func (h *signalHandling) end() {
 }
 
 // endForExec is end, but for signals that do not stop the pack: those are ignored, by this program and by the one that
-// takes its place until it asks for them. It returns the signal to stop that has come too late, if there is one.
-func (h *signalHandling) endForExec() os.Signal {
+// takes its place until it asks for them. It returns the signal to stop that has come too late, if there is one. One that
+// comes later still ends the process.
+func (h *signalHandling) endForExec() (late os.Signal, err error) {
 	signal.Ignore(slices.Concat(reloadSignals, upgradeSignals)...)
+	h.restore, err = inplace.DefaultSignals(stopSignals...)
 	h.end()
 	for _, s := range h.mux.Pending() {
 		if slices.Contains(stopSignals, s) {
-			return s
+			late = s
 		}
 	}
-	return nil
+	return late, err
 }
 
 // onStart calls the hook, if there is one. That it gives up because it was told to stop is no failure.

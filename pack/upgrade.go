@@ -133,10 +133,13 @@ func (m *masterState) bequeathTo(ctx context.Context, image *executable.Image, f
 	}
 	defer self.Close()
 	atStep(stepExec)
-	late := m.signals.endForExec()
+	late, err := m.signals.endForExec()
 	defer m.signals.begin(m)
 	if late != nil {
 		m.stop(&sigctl.Error{Signal: late})
+	}
+	if err != nil {
+		return err
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -260,7 +263,9 @@ func (m *masterState) giveBack(s *succession, why error) error {
 	if s.returned != "" {
 		return fmt.Errorf("the old executable cannot go on after a failed upgrade (%s): %w", s.returned, why)
 	}
-	m.signals.endForExec()
+	if _, err := m.signals.endForExec(); err != nil {
+		return fmt.Errorf("%w; and the previous executable could not be gone back to: %w", why, err)
+	}
 	files := append(slices.Collect(maps.Values(s.files)), s.memory, s.previous.File())
 	err := execSuccessor(s.previous, files, func(func(*os.File) int) string {
 		return s.source + returnedWord + strings.ReplaceAll(why.Error(), "\x00", "")

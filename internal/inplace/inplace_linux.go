@@ -2,7 +2,10 @@ package inplace
 
 import (
 	"os"
+	"runtime"
+	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +21,45 @@ func execve(path string, args, env []string, files []*os.File) error {
 		defer setDescriptorFlags(files[i], before)
 	}
 	return os.NewSyscallError("execve", syscall.Exec(path, args, env))
+}
+
+// sigaction is room for the kernel's struct sigaction, whose layout depends on the architecture. All zero, it is SIG_DFL
+// without flags on each of them.
+type sigaction [128]byte
+
+func defaultSignals(signals []os.Signal) (restore func(), err error) {
+	before := map[syscall.Signal]*sigaction{}
+	restore = func() {
+		for s, old := range before {
+			rtSigaction(s, old, nil)
+		}
+	}
+	for _, signal := range signals {
+		s, ok := signal.(syscall.Signal)
+		if !ok {
+			continue
+		}
+		old := new(sigaction)
+		if err := rtSigaction(s, new(sigaction), old); err != nil {
+			restore()
+			return nil, err
+		}
+		before[s] = old
+	}
+	return restore, nil
+}
+
+func rtSigaction(s syscall.Signal, action, old *sigaction) error {
+	setSize := uintptr(8) // of a set of signals
+	if strings.HasPrefix(runtime.GOARCH, "mips") {
+		setSize = 16
+	}
+	_, _, errno := syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(action)),
+		uintptr(unsafe.Pointer(old)), setSize, 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("rt_sigaction", errno)
+	}
+	return nil
 }
 
 // setDescriptorFlags sets the flags, of which close-on-exec is the only one, and returns those before.

@@ -3,11 +3,15 @@ package inplace_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +21,82 @@ import (
 
 // asHelper makes the test binary become itself as often as it says, and then print what it is and has.
 const asHelper = "INPLACE_TEST_HELPER"
+
+// looping is the number of a helper that becomes itself until TERM ends it.
+const looping = -1
+
+// loop writes a byte each time, and heeds TERM while it can.
+func loop() error {
+	terms := make(chan os.Signal, 1)
+	signal.Notify(terms, syscall.SIGTERM)
+	os.Stdout.WriteString(".")
+	if _, err := inplace.DefaultSignals(syscall.SIGTERM); err != nil {
+		return err
+	}
+	signal.Stop(terms)
+	select {
+	case <-terms:
+		return nil
+	default:
+		return inplace.Exec("/proc/self/exe", os.Args, os.Environ())
+	}
+}
+
+// TestNoSignalIsLost ends, at many moments, programs that are becoming another.
+func TestNoSignalIsLost(t *testing.T) {
+	for i := range 200 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), asHelper+"="+strconv.Itoa(looping), "GORACE=atexit_sleep_ms=0")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, 1+i%3)); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(time.Duration(i) * 150 * time.Microsecond); time.Now().Before(end); {
+		}
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		survived := time.AfterFunc(10*time.Second, func() {
+			t.Error("TERM was lost")
+			cmd.Process.Kill()
+		})
+		io.Copy(io.Discard, out)
+		cmd.Wait()
+		survived.Stop()
+	}
+}
+
+// TestDefaultSignalsAreRestored has a signal arrive before, meanwhile ignored by default, and after.
+func TestDefaultSignalsAreRestored(t *testing.T) {
+	arrived := make(chan os.Signal, 10)
+	signal.Notify(arrived, syscall.SIGWINCH)
+	defer signal.Stop(arrived)
+	raise := func() {
+		t.Helper()
+		if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raise()
+	<-arrived
+	restore, err := inplace.DefaultSignals(syscall.SIGWINCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raise() // which does nothing
+	restore()
+	raise()
+	<-arrived
+	if len(arrived) > 0 {
+		t.Error("it was not ignored")
+	}
+}
 
 func TestMain(m *testing.M) {
 	if n, err := strconv.Atoi(os.Getenv(asHelper)); err == nil {
@@ -30,6 +110,9 @@ func TestMain(m *testing.M) {
 }
 
 func helper(n int) error {
+	if n == looping {
+		return loop()
+	}
 	f, err := os.Open("/dev/null") // stays open on the way, but for the last time
 	if err != nil || n == 0 {
 		open, _ := os.ReadDir("/proc/self/fd")

@@ -7,4 +7,6 @@ import (
 	"os"
 )
 
+func defaultSignals([]os.Signal) (func(), error) { return nil, errors.ErrUnsupported }
+
 func execve(string, []string, []string, []*os.File) error { return errors.ErrUnsupported }
