@@ -45,7 +45,9 @@ func newHTTPServer(srv *http.Server) *httpServer {
 type httpConn struct {
 	conn  net.Conn
 	state connState
-	since time.Time // of the state; only kept for fresh
+	since time.Time // of the state; only kept for fresh and idle
+	told  bool      // the response to the request that is being handled asks the client to close
+	http2 bool
 }
 
 type connState int
@@ -106,11 +108,15 @@ func (h *httpServer) hook() {
 	}
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		moves := false
-		if c, ok := r.Context().Value(httpConnKey{}).(*httpConn); ok {
-			h.set(c, handling)
+		c, known := r.Context().Value(httpConnKey{}).(*httpConn)
+		if known {
 			_, moves = c.conn.(movableConn)
 		}
-		if h.draining.Load() && !(moves && h.handsOver()) {
+		told := h.draining.Load() && !(moves && h.handsOver())
+		if known {
+			h.handle(c, told)
+		}
+		if told {
 			w.Header().Set("Connection", "close") // on HTTP/2 net/http makes a GOAWAY of it
 		}
 		next.ServeHTTP(w, r)
@@ -156,7 +162,7 @@ func (h *httpServer) observe(conn net.Conn, state http.ConnState) {
 		h.lookUp(conn)
 	case http.StateActive:
 		if c := h.lookUp(conn); isHTTP2(conn) {
-			h.set(c, handling) // streams end after a GOAWAY, none is lost
+			h.setHTTP2(c) // streams end after a GOAWAY, none is lost
 		} else {
 			h.set(c, received)
 		}
@@ -193,7 +199,20 @@ func isHTTP2(conn net.Conn) bool {
 
 func (h *httpServer) set(c *httpConn, state connState) {
 	h.mu.Lock()
-	c.state = state
+	c.state, c.since = state, time.Now()
+	h.mu.Unlock()
+}
+
+// handle notes that a handler begins.
+func (h *httpServer) handle(c *httpConn, told bool) {
+	h.mu.Lock()
+	c.state, c.told = handling, told
+	h.mu.Unlock()
+}
+
+func (h *httpServer) setHTTP2(c *httpConn) {
+	h.mu.Lock()
+	c.state, c.http2 = handling, true
 	h.mu.Unlock()
 }
 
@@ -304,8 +323,10 @@ func (h *httpServer) holdsUp(begun time.Time) bool {
 			until = later(toldToGo, h.gone.Add(h.drainDelay))
 		case c.state == fresh:
 			until = later(toldToGo, c.since.Add(newConnGrace))
+		case c.state == handling && !c.told && !c.http2:
+			return true // its client does not know, and will send another request
 		case c.state == idle:
-			until = toldToGo
+			until = later(toldToGo, c.since.Add(h.drainDelay))
 		}
 		if now.Before(until) {
 			return true

@@ -3,10 +3,12 @@
 package pack_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -277,4 +279,53 @@ func TestStopRightAfterReload(t *testing.T) {
 			t.Errorf("%d connections were lost", n)
 		}
 	}
+}
+
+// TestRequestAfterALongOne has a request that began before a reload, and takes longer than DrainDelay, end. Its response
+// could not tell the client to close, so the next request on that connection must be answered, too.
+func TestRequestAfterALongOne(t *testing.T) {
+	t.Parallel()
+	p := start(t, "https", nil, "-drain=1s")
+	c, err := tls.Dial("tcp", p.address(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	r := bufio.NewReader(c)
+	send := func(path string) {
+		t.Helper()
+		if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer := func() (body string, last bool) {
+		t.Helper()
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text), resp.Close
+	}
+	send("/")
+	answer()
+	send("/slow")
+	time.Sleep(100 * time.Millisecond) // it takes two seconds
+	p.signal(syscall.SIGHUP)
+	p.logged(1, "reloaded")
+	if body, last := answer(); body != "slow" || last {
+		t.Errorf("%q, and the connection is to be closed: %v", body, last)
+	}
+	time.Sleep(100 * time.Millisecond) // the client thinks
+	send("/proto")
+	if body, last := answer(); body != "HTTP/1.1" || !last {
+		t.Errorf("%q, and the connection is to be closed: %v", body, last)
+	}
+	p.logged(1, "generation has drained")
+	p.stop()
 }
