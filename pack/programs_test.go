@@ -75,6 +75,12 @@ func handler() http.Handler {
 		case <-r.Context().Done():
 		}
 	})
+	mux.HandleFunc("/long", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "begun\n")
+		w.(http.Flusher).Flush()
+		time.Sleep(2 * time.Second)
+		io.WriteString(w, "ended\n")
+	})
 	mux.HandleFunc("/hijack", func(w http.ResponseWriter, r *http.Request) {
 		c, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {

@@ -299,32 +299,30 @@ func TestRequestAfterALongOne(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	answer := func() (body string, last bool) {
+	answer := func() *http.Response {
 		t.Helper()
 		resp, err := http.ReadResponse(r, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text), resp.Close
+		return resp
 	}
-	send("/")
-	answer()
-	send("/slow")
-	time.Sleep(100 * time.Millisecond) // it takes two seconds
+	send("/long")
+	long := answer()
+	body := bufio.NewReader(long.Body)
+	if line, err := body.ReadString('\n'); line != "begun\n" || long.Close || err != nil {
+		t.Fatalf("%q, %v, and the connection is to be closed: %v", line, err, long.Close)
+	}
 	p.signal(syscall.SIGHUP)
 	p.logged(1, "reloaded")
-	if body, last := answer(); body != "slow" || last {
-		t.Errorf("%q, and the connection is to be closed: %v", body, last)
+	if rest, err := io.ReadAll(body); string(rest) != "ended\n" || err != nil {
+		t.Fatalf("%q, %v", rest, err)
 	}
 	time.Sleep(100 * time.Millisecond) // the client thinks
 	send("/proto")
-	if body, last := answer(); body != "HTTP/1.1" || !last {
-		t.Errorf("%q, and the connection is to be closed: %v", body, last)
+	last := answer()
+	if text, err := io.ReadAll(last.Body); string(text) != "HTTP/1.1" || !last.Close || err != nil {
+		t.Errorf("%q, %v, and the connection is to be closed: %v", text, err, last.Close)
 	}
 	p.logged(1, "generation has drained")
 	p.stop()

@@ -92,9 +92,6 @@ func Running() (*Image, error) {
 // Adopt returns an image of a file that is open already.
 func Adopt(path string, file *os.File) *Image { return &Image{path, file} }
 
-// Name returns the path that the image was opened at.
-func (i *Image) Name() string { return i.path }
-
 // File returns the file, which stays the image's.
 func (i *Image) File() *os.File { return i.file }
 

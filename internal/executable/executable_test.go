@@ -119,8 +119,12 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer running.Close()
-	if p, err := running.Path(); err != nil || p != running.Name() {
-		t.Errorf("Running: %q, %v", p, err)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := running.Path(); err != nil || p != self {
+		t.Errorf("Running: %q, %v; want %q", p, err, self)
 	}
 }
 
