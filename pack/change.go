@@ -35,6 +35,11 @@ func (m *masterState) doChange(ctx context.Context, do func(context.Context, *ge
 	m.mu.Lock()
 	old := m.current
 	m.mu.Unlock()
+	if m.config.Rolling {
+		if err := m.othersDrained(ctx); err != nil {
+			return old, err
+		}
+	}
 	return old, do(ctx, old)
 }
 
@@ -65,7 +70,7 @@ func (m *masterState) reload(ctx context.Context) error {
 	begun := time.Now()
 	var next *generation
 	err := m.change(ctx, "reload", func(ctx context.Context, old *generation) (err error) {
-		next, err = m.tryNext(ctx, generationSpec{plan: old.plan, user: old.user}, func(number int) {
+		next, err = m.tryNext(ctx, old, generationSpec{plan: old.plan, user: old.user}, func(number int) {
 			m.log.Info("reloading", "generation", number)
 		})
 		if err != nil {
@@ -82,31 +87,45 @@ func (m *masterState) reload(ctx context.Context) error {
 	return nil
 }
 
-// tryNext starts a generation beside the current one and returns it when it has proven itself: every worker has become
+// tryNext starts a generation beside the current one, old, and returns it when it has proven itself: every worker has become
 // ready and none has failed for a while. If that goes wrong the generation is told to drain again, and nothing has
 // changed.
-func (m *masterState) tryNext(ctx context.Context, spec generationSpec, launched func(number int)) (*generation, error) {
+func (m *masterState) tryNext(ctx context.Context, old *generation, spec generationSpec, launched func(number int)) (*generation, error) {
 	m.makeRoom()
-	m.mu.Lock()
-	before := m.current.plan.workers()
-	m.mu.Unlock()
+	spec.held = m.config.Rolling
 	if err := m.sockets.grow(ctx, spec.plan.workers()); err != nil {
-		m.sockets.shrink(before)
+		m.sockets.shrink(old.plan.workers())
 		return nil, err
 	}
 	g, err := m.launch(spec)
 	if err != nil {
-		m.sockets.shrink(before)
+		m.sockets.shrink(old.plan.workers())
 		return nil, err
 	}
 	launched(g.number)
 	atStep(stepLaunched)
-	if err := m.prove(ctx, g); err != nil {
-		g.stop()
-		m.sockets.shrink(before)
+	if spec.held {
+		err = m.roll(ctx, old, g)
+	} else {
+		err = m.prove(ctx, g)
+	}
+	if err != nil {
+		m.goBack(g, old, err)
 		return nil, err
 	}
 	return g, nil
+}
+
+// goBack has a generation drain that will not take over from the old one after all, because of why.
+func (m *masterState) goBack(next, old *generation, why error) {
+	if next.held {
+		m.rollBack(next, old, why)
+	}
+	if m.ctx.Err() != nil {
+		return // the stop of the pack ends both: until it does, some worker must serve each socket
+	}
+	next.stop()
+	m.sockets.shrink(old.plan.workers())
 }
 
 // prove waits until a generation has proven itself.
@@ -118,17 +137,22 @@ func (m *masterState) prove(ctx context.Context, g *generation) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	return m.canary(ctx, g)
+}
+
+// canary waits whether a generation, some of which has just become ready, fails soon.
+func (m *masterState) canary(ctx context.Context, g *generation) error {
 	atStep(stepReady)
-	canary := time.NewTimer(m.config.Canary)
-	defer canary.Stop()
+	timer := time.NewTimer(m.config.Canary)
+	defer timer.Stop()
 	select {
-	case <-canary.C:
+	case <-timer.C:
+		return nil
 	case err := <-g.failed:
 		return fmt.Errorf("a new worker failed within %v of being ready: %w", m.config.Canary, err)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	return nil
 }
 
 // replace makes a generation the current one and has the old ones drain.
@@ -148,8 +172,10 @@ func (m *masterState) replace(next *generation, old ...*generation) {
 	if err := m.sockets.direct(next.plan.workers()); err != nil {
 		m.log.Error("connections still go to the sockets of removed workers", "error", err)
 	}
-	for _, g := range old {
-		g.stop()
+	if m.ctx.Err() == nil { // a stop asks them all
+		for _, g := range old {
+			g.stop()
+		}
 	}
 	atStep(stepReplaced)
 }

@@ -26,8 +26,10 @@ type generation struct {
 	links map[int]linkState // what a predecessor of this master knew of the workers, by PID
 
 	// Guarded by masterState.mu.
-	ready map[int]bool      // workers that are; only kept until it is up
-	uses  map[endpoint]bool // what its workers asked for
+	ready   map[int]bool      // workers that are; only kept until it is up
+	present map[int]bool      // workers that have a process
+	inPlace map[int]bool      // workers that have taken another's place before it is the current generation
+	uses    map[endpoint]bool // what its workers asked for
 }
 
 // generationSpec is what workers a generation has.
@@ -36,6 +38,7 @@ type generationSpec struct {
 	plan   plan
 	user   string            // as Config.User
 	image  *executable.Image // what the workers run; nil: what the master does
+	held   bool              // workers are started one by one
 }
 
 func newGeneration(spec generationSpec) (*generation, error) {
@@ -52,6 +55,8 @@ func newGeneration(spec generationSpec) (*generation, error) {
 		failed:         make(chan error, 1),
 		up:             make(chan struct{}),
 		ready:          map[int]bool{},
+		present:        map[int]bool{},
+		inPlace:        map[int]bool{},
 		uses:           map[endpoint]bool{},
 	}, nil
 }
@@ -81,11 +86,17 @@ func (m *masterState) supervise(g *generation, adopt *procgroup.State) {
 		Terminate:    m.terminate,
 		ReadyTimeout: m.config.ReadyTimeout,
 		StopTimeout:  m.config.ShutdownTimeout,
+		Hold:         g.held,
 		Adopt:        adopt,
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	g.group = group
+	if adopt != nil {
+		for id, member := range adopt.Members {
+			g.present[id] = member.PID != 0
+		}
+	}
 	if m.current == nil {
 		m.current = g
 	}
@@ -139,6 +150,7 @@ func (m *masterState) ended(g *generation) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.forget(g)
+	defer m.wake()
 	if g != m.current && g.isUp() {
 		m.log.Info("generation has drained", "generation", g.number)
 	}
@@ -162,6 +174,8 @@ func (m *masterState) event(g *generation, e procgroup.Event) {
 	log := m.log.With("worker", e.ID, "pid", e.PID, "generation", g.number)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	defer m.wake()
+	g.present[e.ID] = e.Kind != procgroup.Failed && e.Kind != procgroup.Stopped
 	switch e.Kind {
 	case procgroup.Started:
 		log.Debug("worker started", "attempt", e.Attempt)
@@ -180,10 +194,11 @@ func (m *masterState) event(g *generation, e procgroup.Event) {
 	case procgroup.Killed:
 		log.Warn("killing worker", "reason", e.Err)
 	case procgroup.Failed:
+		wasReady := g.isUp() || g.ready[e.ID]
 		delete(g.ready, e.ID)
 		switch { // a change wants all of them
 		case g == m.current:
-		case g.isUp():
+		case wasReady:
 			g.fail(e.Err)
 		default:
 			g.fail(&procgroup.StartError{Err: e.Err})
@@ -199,6 +214,14 @@ func (m *masterState) event(g *generation, e procgroup.Event) {
 		} else {
 			log.Debug("worker stopped", "uptime", e.Uptime.Round(time.Millisecond))
 		}
+	}
+}
+
+// wake has whoever awaits something look again.
+func (m *masterState) wake() {
+	select {
+	case m.happened <- struct{}{}:
+	default:
 	}
 }
 

@@ -29,9 +29,13 @@ type workerLink struct {
 
 // linkState is what the master knows of a worker from its messages.
 type linkState struct {
-	Ready  bool `json:"ready,omitempty"`  // it accepts
-	Closed bool `json:"closed,omitempty"` // when draining: it has closed its sockets
+	Ready   bool `json:"ready,omitempty"`   // it accepts
+	Leaving bool `json:"leaving,omitempty"` // it was told to drain
+	Closed  bool `json:"closed,omitempty"`  // when draining: it has closed its sockets
 }
+
+// stands reports whether the worker accepts, and goes on doing so.
+func (l *workerLink) stands() bool { return l.state.Ready && !l.state.Leaving }
 
 // loan is a socket that a worker serves until its queue is empty.
 type loan struct {
@@ -134,7 +138,7 @@ func (m *masterState) endHandOvers() {
 	var asked []*workerLink
 	m.mu.Lock()
 	for _, l := range m.links {
-		if l.generation != m.current {
+		if l.state.Leaving || l.generation != m.current {
 			asked = append(asked, l)
 		}
 	}
@@ -174,16 +178,17 @@ func (m *masterState) answer(l *workerLink, e *endpoint) {
 func (m *masterState) terminate(p *procgroup.Process) error {
 	m.mu.Lock()
 	l, final := m.links[p], m.stopping
-	handOver := l != nil && l.generation != m.current && !final
-	var unserved []endpoint
-	if handOver {
-		unserved = l.generation.usesMoreThan(m.current)
-	}
-	m.mu.Unlock()
 	if l == nil {
+		m.mu.Unlock()
 		return errors.New("it has not come as far as Run")
 	}
-	return l.send(message{Type: msgDrain, Final: final, HandOver: handOver, Unserved: unserved})
+	l.state.Leaving = true
+	drain := message{Type: msgDrain, Final: final, HandOver: !final}
+	if !final {
+		drain.Unserved = l.generation.usesMoreThan(m.current)
+	}
+	m.mu.Unlock()
+	return l.send(drain)
 }
 
 // forward passes on a connection that a draining worker hands over, to a worker that accepts: the one in its place
@@ -216,7 +221,7 @@ func (m *masterState) successors(from *procgroup.Process) (links []*workerLink, 
 	}
 	for p, l := range m.links {
 		switch {
-		case p == from || l.generation != m.current || !l.state.Ready:
+		case p == from || !l.stands() || l.generation != m.current && !l.generation.inPlace[p.ID]:
 		case p.ID == from.ID:
 			links = slices.Insert(links, 0, l)
 		default:

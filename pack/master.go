@@ -31,7 +31,8 @@ type masterState struct {
 	stop    context.CancelCauseFunc // ends it
 	running sync.WaitGroup          // generations, and the change
 
-	changing sync.Mutex // held by the one change
+	changing sync.Mutex    // held by the one change
+	happened chan struct{} // has something in it when the change should look again at what it awaits
 
 	mu          sync.Mutex // the goroutines of the groups and of the workers' links share what follows
 	begun       time.Time  // the start, then the stop
@@ -46,10 +47,11 @@ type masterState struct {
 // runMaster runs the pack. err is what is wrong with it already, for the predecessor if there is one.
 func (p *Pack) runMaster(ctx context.Context, r role, err error) error {
 	m := &masterState{
-		config: p.config,
-		log:    p.config.Logger,
-		begun:  time.Now(),
-		links:  map[*procgroup.Process]*workerLink{},
+		config:   p.config,
+		log:      p.config.Logger,
+		happened: make(chan struct{}, 1),
+		begun:    time.Now(),
+		links:    map[*procgroup.Process]*workerLink{},
 	}
 	p.master.Store(m)
 	defer p.master.Store(nil)

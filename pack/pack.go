@@ -94,6 +94,13 @@ type Config struct {
 	// new fails within that time the old go on. Both accept connections then. Default 1 s.
 	Canary time.Duration
 
+	// Rolling has a reload or an upgrade replace the workers one by one, where memory is short: a new worker starts beside
+	// the old one that it replaces, proves itself for Canary, and the old one drains before the next is started. So
+	// there is one process more than workers at most, not twice as many; but it takes a start, Canary and a drain for
+	// each. If one of the new workers fails, those that were replaced are started again, one by one. Where the new
+	// version serves other addresses than the old one, the old workers go on until all new ones are ready.
+	Rolling bool
+
 	// MaxGenerations is how many sets of workers there may be at once: the one that accepts, and those that
 	// still drain after reloads. If a reload would make it more, the oldest are killed. Default 4, at least 2.
 	MaxGenerations int

@@ -45,6 +45,7 @@ func configFlags() (c *pack.Config, address *string) {
 	flag.DurationVar(&c.ReadyTimeout, "ready", 0, "")
 	flag.DurationVar(&c.DrainDelay, "drain", 0, "")
 	flag.DurationVar(&c.Canary, "canary", 20*time.Millisecond, "")
+	flag.BoolVar(&c.Rolling, "rolling", false, "")
 	flag.IntVar(&c.MaxGenerations, "generations", 0, "")
 	flag.StringVar(&c.User, "user", "", "")
 	flag.Uint64Var(&c.Files, "files", 0, "")

@@ -44,7 +44,7 @@ func (m *masterState) upgrade(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		next, err := m.tryNext(ctx, spec, func(number int) {
+		next, err := m.tryNext(ctx, old, spec, func(number int) {
 			m.log.Info("new workers are starting", "generation", number, "workers", spec.plan.workers())
 		})
 		if err != nil {
@@ -52,8 +52,7 @@ func (m *masterState) upgrade(ctx context.Context) error {
 		}
 		atStep(stepFreeze)
 		err = m.become(ctx, image, next, begun) // returns only if that fails
-		next.stop()
-		m.sockets.shrink(old.plan.workers())
+		m.goBack(next, old, err)
 		return err
 	})
 }
@@ -207,6 +206,9 @@ func (m *masterState) takeOver(s *succession, generations map[*generation]*procg
 	}
 	m.awaitLinks(all)
 	atStep(stepAdopted)
+	if i := slices.IndexFunc(others, func(g *generation) bool { return g.number == s.Current }); i >= 0 && m.config.Rolling {
+		m.rollBack(others[i], current, errors.New(s.returned))
+	}
 	m.replace(current, others...)
 	s.close()
 	if len(m.sockets.surplus(current.plan.workers())) == 0 {

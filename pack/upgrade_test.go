@@ -105,6 +105,10 @@ func versionedProgram() error {
 		c.Workers = -1
 	case is("panics") && working:
 		panic("the new version is broken")
+	case is("dies in worker 1") && working:
+		if id, _ := pack.WorkerID(); id == 1 {
+			os.Exit(6)
+		}
 	case is("hangs in workers") && working, is("sleeps in workers") && working:
 		select {}
 	case is("crashes after ready") && working:
@@ -438,10 +442,10 @@ func TestChangesExcludeEachOther(t *testing.T) {
 
 // TestStopDuringUpgrade stops a pack at many moments of an upgrade. Nobody who retries nothing may be reset.
 func TestStopDuringUpgrade(t *testing.T) {
-	for i := range 24 {
+	for i := range 36 {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
-			p, path := startVersion(t, nil, "-canary=30ms")
+			p, path := startVersion(t, nil, "-canary=30ms", fmt.Sprintf("-rolling=%v", i%3 == 2))
 			deploy(t, path, "2")
 			u := apply(t, load(p, 2, 0))
 			u.until(&u.answered, 10)
@@ -520,7 +524,16 @@ func TestCrashAfterUpgrade(t *testing.T) {
 
 // TestWorkersChangeWithUpgrade upgrades to executables that want more workers, and fewer.
 func TestWorkersChangeWithUpgrade(t *testing.T) {
-	p, path := startVersion(t, nil, "-workers=4")
+	for _, rolling := range []string{"-rolling=false", "-rolling"} {
+		t.Run(rolling, func(t *testing.T) {
+			t.Parallel()
+			workersChangeWithUpgrade(t, rolling)
+		})
+	}
+}
+
+func workersChangeWithUpgrade(t *testing.T, rolling string) {
+	p, path := startVersion(t, nil, "-workers=4", rolling)
 	kept := load(p, 8, 0)
 	kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
 	keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
@@ -670,7 +683,16 @@ func TestEndpointsChangeWithUpgrade(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("keeping new connections out needs CAP_NET_ADMIN")
 	}
-	p, path := startVersion(t, nil, "-drain=1s")
+	for rolling, times := range map[string]int{"-rolling=false": 5, "-rolling": 2} {
+		t.Run(rolling, func(t *testing.T) {
+			t.Parallel()
+			endpointsChangeWithUpgrade(t, times, rolling)
+		})
+	}
+}
+
+func endpointsChangeWithUpgrade(t *testing.T, times int, rolling string) {
+	p, path := startVersion(t, nil, "-drain=1s", "-workers=3", rolling)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -684,7 +706,7 @@ func TestEndpointsChangeWithUpgrade(t *testing.T) {
 		t.Errorf("%v", failed)
 	}
 	l.Close()
-	for i := range 5 {
+	for i := range times {
 		deploy(t, path, "2", "extra="+extra)
 		p.signal(syscall.SIGUSR2)
 		p.logged(2*i+1, "upgraded")

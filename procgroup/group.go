@@ -34,7 +34,7 @@ import (
 //
 // Run starts member 0 alone, and the others once it is ready: what would fail for each of them fails once. If
 // this very first process fails, Run gives up and returns its error; later Run keeps trying for as long as
-// its context lasts.
+// its context lasts. A group can also grow and shrink member by member; see Hold, Admit and Retire.
 type Group struct {
 	Size int // number of members, at least 1
 
@@ -77,6 +77,9 @@ type Group struct {
 	// each further one up to BackoffMax. A random part of up to half is taken off, so that members that
 	// failed together do not start together. Defaults 250 ms and 30 s.
 	BackoffMin, BackoffMax time.Duration
+
+	// Hold has Run start no member: each is started by Admit.
+	Hold bool
 
 	// Adopt, if set, is what Release of another Group returned, of the same Size: the group begins with these
 	// processes, which must be children of this process. It closes their lifelines' files.
@@ -186,10 +189,12 @@ type Event struct {
 // when all have ended, at the latest StopTimeout later. If the very first process fails, the error is a
 // [*StartError]. After Release it returns [ErrReleased], while the processes go on.
 func (g *Group) Run(ctx context.Context) error {
+	g.setup()
 	if err := g.check(); err != nil {
+		close(g.ended)
+		close(g.begun)
 		return fmt.Errorf("procgroup: %w", err)
 	}
-	g.setup()
 	close(g.begun)
 	o := &owner{Group: g, members: make([]member, g.Size)}
 	err := o.run(ctx)
@@ -313,11 +318,32 @@ func (g *Group) Signal(s os.Signal) error {
 
 // Restart asks the process of a member to end and starts a new one when it has. It does not wait for that. A
 // member that is waiting for its next attempt starts at once.
-func (g *Group) Restart(id int) error {
+func (g *Group) Restart(id int) error { return g.ask("restart", id, (*owner).restart) }
+
+// Admit starts a process of a member that has none because of Hold, or because it was retired. It waits for Run to
+// begin, but not for the process to be ready. A member that is waiting for its next attempt starts at once.
+func (g *Group) Admit(id int) error {
+	g.setup()
+	<-g.begun
+	return g.ask("admit", id, (*owner).admit)
+}
+
+// Retire asks the process of a member to end and starts no other, until the member is admitted again. It does not wait
+// for that. When every member has been retired, and none is left, Run returns nil.
+func (g *Group) Retire(id int) error { return g.ask("retire", id, (*owner).retire) }
+
+// ask has the owner do something about a member.
+func (g *Group) ask(what string, id int, do func(*owner, int) error) error {
 	err := errors.New("the group is not running")
-	g.do(func(o *owner) { err = o.restart(id) })
+	g.do(func(o *owner) {
+		if id < 0 || id >= len(o.members) {
+			err = fmt.Errorf("there are members 0 to %d", len(o.members)-1)
+			return
+		}
+		err = do(o, id)
+	})
 	if err != nil {
-		return fmt.Errorf("procgroup: restart member %d: %w", id, err)
+		return fmt.Errorf("procgroup: %s member %d: %w", what, id, err)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 type phase int
 
 const (
-	unstarted phase = iota // member 0 is not ready yet
+	unstarted phase = iota // member 0 is not ready yet, or it is held
 	waiting                // for the next attempt
 	starting               // it has a process, which is not ready
 	ready
@@ -53,7 +53,7 @@ func (o *owner) run(ctx context.Context) error {
 		o.takeOver(o.Adopt)
 	} else if ctx.Err() != nil {
 		return nil
-	} else {
+	} else if !o.Hold {
 		o.start(0)
 	}
 	canceled := ctx.Done()
@@ -154,7 +154,7 @@ func (o *owner) ready(p *Process) {
 	}
 	o.proven = true
 	for id := range o.members {
-		if o.members[id].phase == unstarted {
+		if o.members[id].phase == unstarted && !o.Hold {
 			o.start(id)
 		}
 	}
@@ -211,20 +211,11 @@ func (o *owner) gone(p *Process, err error) {
 func (o *owner) stop() {
 	o.stopping = true
 	for id := range o.members {
-		m := &o.members[id]
-		if m.process == nil {
-			m.phase, m.deadline = over, time.Time{}
-			continue
-		}
-		m.again = false
-		o.terminate(m)
+		o.retire(id)
 	}
 }
 
 func (o *owner) restart(id int) error {
-	if id < 0 || id >= len(o.members) {
-		return fmt.Errorf("there are members 0 to %d", len(o.members)-1)
-	}
 	m := &o.members[id]
 	switch m.phase {
 	case waiting:
@@ -235,6 +226,30 @@ func (o *owner) restart(id int) error {
 	case stopping:
 		m.again = !o.stopping
 	}
+	return nil
+}
+
+func (o *owner) admit(id int) error {
+	if o.stopping {
+		return errors.New("the group is stopping")
+	}
+	switch m := &o.members[id]; m.phase {
+	case unstarted, waiting, over:
+		o.start(id)
+	case stopping:
+		m.again = true
+	}
+	return nil
+}
+
+func (o *owner) retire(id int) error {
+	m := &o.members[id]
+	m.again = false
+	if m.process == nil {
+		m.phase, m.deadline = over, time.Time{}
+		return nil
+	}
+	o.terminate(m)
 	return nil
 }
 
