@@ -683,7 +683,7 @@ func TestEndpointsChangeWithUpgrade(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("keeping new connections out needs CAP_NET_ADMIN")
 	}
-	for rolling, times := range map[string]int{"-rolling=false": 5, "-rolling": 2} {
+	for rolling, times := range map[string]int{"-rolling=false": 3, "-rolling": 2} {
 		t.Run(rolling, func(t *testing.T) {
 			t.Parallel()
 			endpointsChangeWithUpgrade(t, times, rolling)
