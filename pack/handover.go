@@ -29,6 +29,7 @@ type movable struct {
 	socket descriptorConn
 	pass   func(syscall.Conn) error // hands the socket over
 	closed func()                   // called once when it is closed, or has gone
+	bound  *atomic.Bool             // set when nobody goes on serving its endpoint
 
 	mu       sync.Mutex
 	idle     bool      // net/http is between requests, or reads the header of the next
@@ -50,7 +51,7 @@ type descriptorConn interface {
 func (m *movable) wake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.idle && !m.woken && !m.released {
+	if m.idle && !m.woken && !m.released && !m.bound.Load() {
 		m.woken = true
 		m.socket.SetReadDeadline(time.Unix(1, 0))
 	}
@@ -155,6 +156,12 @@ func (m *movable) gone() {
 // movableConn is implemented by the connections below.
 type movableConn interface{ movablePart() *movable }
 
+// canGo reports whether a connection can be handed over when it is idle.
+func canGo(conn net.Conn) bool {
+	c, ok := conn.(movableConn)
+	return ok && !c.movablePart().bound.Load()
+}
+
 // movableTCP and movableUnix embed the concrete type, which keeps ReadFrom (sendfile, splice), writev, SyscallConn,
 // CloseWrite and the rest as they are.
 type movableTCP struct {
@@ -184,6 +191,7 @@ type movableListener struct {
 	net.Listener
 	pass  func(syscall.Conn) error
 	count *atomic.Int64
+	bound *atomic.Bool // as of movable
 }
 
 func (l movableListener) Accept() (net.Conn, error) {
@@ -196,7 +204,7 @@ func (l movableListener) Accept() (net.Conn, error) {
 
 func (l movableListener) wrap(c net.Conn) net.Conn {
 	l.count.Add(1)
-	m := &movable{pass: l.pass, idle: true, closed: sync.OnceFunc(func() { l.count.Add(-1) })}
+	m := &movable{pass: l.pass, bound: l.bound, idle: true, closed: sync.OnceFunc(func() { l.count.Add(-1) })}
 	switch c := c.(type) {
 	case *net.TCPConn:
 		m.socket = c

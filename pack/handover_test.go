@@ -73,8 +73,8 @@ func (r *relay) launch() {
 		r.t.Fatal(err)
 	}
 	s := &relayServer{httpServer: newHTTPServer(srv), copied: copied, arrivals: newArrivals(r.socket.Addr())}
-	s.serving.Go(func() { s.Serve(movableListener{copied, r.pass, &s.count}) })
-	s.serving.Go(func() { s.Serve(movableListener{s.arrivals, r.pass, &s.count}) })
+	s.serving.Go(func() { s.Serve(movableListener{copied, r.pass, &s.count, new(atomic.Bool)}) })
+	s.serving.Go(func() { s.Serve(movableListener{s.arrivals, r.pass, &s.count, new(atomic.Bool)}) })
 	old := r.current.Swap(s)
 	if old == nil {
 		return
@@ -337,7 +337,7 @@ func TestMovableKeepsFastPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := movableListener{count: new(atomic.Int64)}.wrap(raw)
+	m := movableListener{count: new(atomic.Int64), bound: new(atomic.Bool)}.wrap(raw)
 	buffers := net.Buffers{[]byte("one "), []byte("two "), []byte("three")}
 	if n, err := buffers.WriteTo(m); n != 13 || err != nil {
 		t.Errorf("writev: %d, %v", n, err)

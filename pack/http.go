@@ -110,7 +110,7 @@ func (h *httpServer) hook() {
 		moves := false
 		c, known := r.Context().Value(httpConnKey{}).(*httpConn)
 		if known {
-			_, moves = c.conn.(movableConn)
+			moves = canGo(c.conn)
 		}
 		told := h.draining.Load() && !(moves && h.handsOver())
 		if known {
@@ -314,7 +314,7 @@ func (h *httpServer) holdsUp(begun time.Time) bool {
 	toldToGo := begun.Add(h.drainDelay)
 	for _, c := range h.conns {
 		until := now
-		_, moves := c.conn.(movableConn)
+		moves := canGo(c.conn)
 		switch {
 		case c.state == received:
 			return true // its handler is about to begin

@@ -23,6 +23,7 @@ type service struct {
 	pass   func(endpoint, syscall.Conn) error   // hands an idle connection over; nil if that cannot be
 
 	tickets   ticketKeeper
+	bound     sync.Map    // of an *atomic.Bool for each endpoint: set when nobody else will serve its connections
 	listeners []*listener // of the pack's handles, in their order, as far as it came
 	serving   sync.WaitGroup
 	mu        sync.Mutex
@@ -126,9 +127,15 @@ func (s *service) borrow(e endpoint, socket net.Listener, returned func(error)) 
 // movable returns a listener whose connections can be handed over, if those of the server can.
 func (s *service) movable(h handle, l net.Listener) net.Listener {
 	if w, ok := h.server.(*httpServer); ok && s.pass != nil && w.canMove() {
-		return movableListener{l, func(c syscall.Conn) error { return s.pass(h.endpoint, c) }, &w.count}
+		return movableListener{l, func(c syscall.Conn) error { return s.pass(h.endpoint, c) }, &w.count, s.boundTo(h.endpoint)}
 	}
 	return l
+}
+
+// boundTo returns what is set when nobody else will serve the connections of an endpoint.
+func (s *service) boundTo(e endpoint) *atomic.Bool {
+	bound, _ := s.bound.LoadOrStore(e, new(atomic.Bool))
+	return bound.(*atomic.Bool)
 }
 
 // addArrivals makes the place where connections of an endpoint arrive from other workers.
@@ -180,6 +187,9 @@ type drainOptions struct {
 func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	if hook := s.pack.config.OnShutdown; hook != nil {
 		hook(ctx)
+	}
+	for _, e := range o.unserved {
+		s.boundTo(e).Store(true)
 	}
 	for server := range s.servers() {
 		server.beginDrain(s.pack.config.drainDelay(o.takenOver), o.handOver)

@@ -710,8 +710,11 @@ func endpointsChangeWithUpgrade(t *testing.T, times int, rolling string) {
 		deploy(t, path, "2", "extra="+extra)
 		p.signal(syscall.SIGUSR2)
 		p.logged(2*i+1, "upgraded")
-		u := apply(t, loadOn("tcp", extra, 8, 0))
+		u, kept := apply(t, loadOn("tcp", extra, 8, 0)), loadOn("tcp", extra, 8, 0)
+		kept.KeepAlive, kept.Pause = true, time.Millisecond
+		keeping := apply(t, kept)
 		u.until(&u.answered, 100)
+		keeping.until(&keeping.answered, 100)
 		deploy(t, path, "3")
 		p.signal(syscall.SIGUSR2)
 		p.logged(2*i+2, "upgraded")
@@ -719,8 +722,10 @@ func endpointsChangeWithUpgrade(t *testing.T, times int, rolling string) {
 			c.Close()
 		}
 		const late = "connect: connection refused"
-		if r := u.finish(); r.Failed() != r.Failures[late] {
-			t.Errorf("%v; want no failure but %q", r, late)
+		for _, u := range []*underLoad{u, keeping} {
+			if r := u.finish(); r.Failed() != r.Failures[late] {
+				t.Errorf("%v; want no failure but %q", r, late)
+			}
 		}
 	}
 	if r := main.finish(); r.Failed() != 0 {
