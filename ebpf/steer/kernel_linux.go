@@ -1,0 +1,327 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/internal/board"
+)
+
+// kernel is what the program reads and writes, shared by the programs of all groups.
+type kernel struct {
+	maps    plainMaps // but for sockets, which each group has of its own
+	spec    *ebpf.CollectionSpec
+	first   *group // the program that was loaded to see whether it can be; nil once it is a group's
+	workers []plainWorker
+	order   []uint32 // the eligible ones
+	rules   plainRules
+}
+
+// group is the program of a group of sockets.
+type group struct {
+	objects struct {
+		Program *ebpf.Program `ebpf:"choose_worker"`
+		Sockets *ebpf.Map     `ebpf:"sockets"`
+	}
+	members []syscall.Conn
+}
+
+// load loads the program. It is called with mu locked.
+func (s *Steering) load() error {
+	locked := rlimit.RemoveMemlock() // only before Linux 5.11 does it do anything
+	spec, err := loadPolicy()
+	if err != nil {
+		return err
+	}
+	n := uint32(len(s.workers))
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	slots := max(64, 8*n) // processes of several generations may be there at once
+	for name, size := range map[string]uint32{
+		plainMapSockets: n, plainMapCpus: uint32(cpus), plainMapWorkers: n, plainMapEligible: n,
+		plainMapReports: slots, plainMapChosen: slots, plainMapCounts: (n + 1) * countKinds,
+	} {
+		spec.Maps[name].MaxEntries = size
+	}
+	if err := spec.Variables[plainVarNworkers].Set(n); err != nil {
+		return err
+	}
+	k := &kernel{spec: spec, workers: make([]plainWorker, n)}
+	if err := spec.LoadAndAssign(&k.maps, nil); err != nil {
+		return explain(err, locked)
+	}
+	k.maps.Sockets.Close()
+	k.maps.Sockets = nil
+	if k.first, err = k.newGroup(); err != nil {
+		k.close()
+		return explain(err, locked)
+	}
+	if err := k.mapCPUs(s.workers, cpus); err != nil {
+		k.close()
+		return err
+	}
+	if err := s.openBoard(k, int(slots)); err != nil {
+		k.close()
+		return err
+	}
+	s.kernel = k
+	return s.tell()
+}
+
+// loadPolicy returns the program for this kernel: from Linux 5.14 on it is also asked about connections in the queue of a
+// socket that is closed.
+func loadPolicy() (*ebpf.CollectionSpec, error) {
+	if _, err := os.Stat("/proc/sys/net/ipv4/tcp_migrate_req"); err == nil {
+		return loadMigrate()
+	}
+	return loadPlain()
+}
+
+// explain adds what to do about errors that users meet.
+func explain(err, locked error) error {
+	switch {
+	case errors.Is(err, unix.EPERM) && locked != nil:
+		return fmt.Errorf("it needs CAP_BPF, and before Linux 5.11 a higher RLIMIT_MEMLOCK: %w", err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("it needs CAP_BPF: %w", err)
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("this kernel has no bpf(2), or a seccomp filter forbids it: %w", err)
+	}
+	return err
+}
+
+// newGroup loads the program once more, with room for the sockets of a group.
+func (k *kernel) newGroup() (*group, error) {
+	m := &k.maps
+	g := &group{}
+	err := k.spec.Copy().LoadAndAssign(&g.objects, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		plainMapCpus: m.Cpus, plainMapWorkers: m.Workers, plainMapEligible: m.Eligible, plainMapRulesMap: m.RulesMap,
+		plainMapReports: m.Reports, plainMapChosen: m.Chosen, plainMapCounts: m.Counts,
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// mapCPUs says which worker is the nearest to each CPU.
+func (k *kernel) mapCPUs(workers []worker, cpus int) error {
+	sets := make([]affinity.Set, len(workers))
+	for i, w := range workers {
+		sets[i] = w.cpus
+	}
+	topology, err := affinity.ReadTopology()
+	if err != nil {
+		topology = nil // then CPUs without a worker have no nearest one
+	}
+	for cpu, id := range nearest(topology, sets) {
+		if cpu < cpus {
+			if err := k.maps.Cpus.Put(uint32(cpu), uint32(id+1)); err != nil {
+				return fmt.Errorf("CPU %d: %w", cpu, err)
+			}
+		}
+	}
+	return nil
+}
+
+// openBoard maps what workers report.
+func (s *Steering) openBoard(k *kernel, slots int) error {
+	f, err := boardFile(k)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := board.Map(f, slots)
+	if err != nil {
+		return err
+	}
+	s.slots, s.taken = make([]*board.Slot, slots), make([]bool, slots)
+	for i := range s.slots {
+		if s.slots[i], err = b.Slot(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func boardFile(k *kernel) (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(k.maps.Reports.FD()), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+	}
+	return os.NewFile(uintptr(fd), "board"), nil
+}
+
+// attach has the program choose among the sockets of a group.
+func (k *kernel) attach(sockets []syscall.Conn) (g *group, err error) {
+	if g, k.first = k.first, nil; g == nil {
+		if g, err = k.newGroup(); err != nil {
+			return nil, err
+		}
+	}
+	g.members = sockets
+	err = g.fill(0)
+	busy := errors.Is(err, unix.EBUSY) // in another's map, whose program must go first
+	if err == nil || busy {
+		err = g.attach(sockets[0])
+	}
+	if busy && err == nil {
+		err = g.fill(2 * time.Second)
+	}
+	if err != nil {
+		g.close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// fill puts the sockets into the map, and tries for some time if they are in another that is just going.
+func (g *group) fill(patience time.Duration) error {
+	deadline := time.Now().Add(patience)
+	for i, socket := range g.members {
+		for {
+			err := withDescriptor(socket, func(fd int) error { return g.objects.Sockets.Put(uint32(i), uint64(fd)) })
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, unix.EBUSY) || !time.Now().Before(deadline) {
+				return fmt.Errorf("socket %d: %w", i, err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+func (g *group) attach(member syscall.Conn) error {
+	return withDescriptor(member, func(fd int) error {
+		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF, g.objects.Program.FD())
+		return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_EBPF", err)
+	})
+}
+
+func (g *group) close() error {
+	return errors.Join(g.objects.Program.Close(), g.objects.Sockets.Close())
+}
+
+func (k *kernel) close() error {
+	var err error
+	if k.first != nil {
+		err = k.first.close()
+	}
+	return errors.Join(err, k.maps.Close())
+}
+
+// forget makes the load in a slot zero.
+func (k *kernel) forget(slot int) error { return k.maps.Chosen.Put(uint32(slot), plainTally{}) }
+
+// queued returns how many connections of the worker wait to be accepted, in all groups.
+func (s *Steering) queued(id int) (n int) {
+	for _, g := range s.groups {
+		withDescriptor(g.members[id], func(fd int) error {
+			if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == bpfTCPListen {
+				n += int(info.Unacked) // of a listening socket it is the length of the accept queue
+			}
+			return nil
+		})
+	}
+	return n
+}
+
+const bpfTCPListen = 10 // TCP_LISTEN
+
+// sameGroup reports what the kernel would not tell: a socket of another group in the map is never chosen, without a word.
+func sameGroup(sockets []syscall.Conn) error {
+	var address netip.AddrPort
+	for i, socket := range sockets {
+		err := withDescriptor(socket, func(fd int) error {
+			name, err := unix.Getsockname(fd)
+			if err != nil {
+				return os.NewSyscallError("getsockname", err)
+			}
+			at, ok := addrPort(name)
+			switch {
+			case !ok:
+				return errors.New("it is neither IPv4 nor IPv6")
+			case i > 0 && at != address:
+				return fmt.Errorf("it is on %v, not on %v as the first", at, address)
+			}
+			address = at
+			if shared, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err != nil || shared == 0 {
+				return errors.New("it was bound without SO_REUSEPORT")
+			}
+			kind, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+			listens, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+			if kind == unix.SOCK_STREAM && listens == 0 {
+				return errors.New("it does not listen")
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("socket %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func addrPort(name unix.Sockaddr) (netip.AddrPort, bool) {
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)), true
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)), true
+	}
+	return netip.AddrPort{}, false
+}
+
+// withDescriptor calls f with the descriptor of a connection, which stays open meanwhile.
+func withDescriptor(c syscall.Conn, f func(fd int) error) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := rc.Control(func(fd uintptr) { err = f(int(fd)) })
+	if cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// What is counted, as in policy.c, where the states of workers that were passed over are counted by their numbers.
+const (
+	countLocal    = 6
+	countBalanced = 7
+	countKinds    = 8
+)
+
+// count reads the counters of a worker.
+func (k *kernel) count(id int, stats *WorkerStats) error {
+	stats.ByCPU = map[int]uint64{}
+	for kind, sum := range map[int]*uint64{
+		countLocal: &stats.Local, countBalanced: &stats.Balanced,
+		int(Up): &stats.Spilled, int(Draining): &stats.Draining, int(Dead): &stats.Dead, int(Absent): &stats.Dead, int(Hung): &stats.Hung,
+	} {
+		var cpus []uint64
+		if err := k.maps.Counts.Lookup(uint32(id*countKinds+kind), &cpus); err != nil {
+			return err
+		}
+		for cpu, n := range cpus {
+			*sum += n
+			if n > 0 && kind >= countLocal {
+				stats.ByCPU[cpu] += n
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+//go:build !linux
+
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+)
+
+// There is no such program on other systems.
+
+type kernel struct{}
+
+type group struct{}
+
+func (s *Steering) load() error {
+	return fmt.Errorf("%s has no such program: %w", runtime.GOOS, errors.ErrUnsupported)
+}
+
+func (s *Steering) watch(<-chan struct{}) {}
+func (s *Steering) tell() error           { return nil }
+
+func boardFile(*kernel) (*os.File, error)               { return nil, errors.ErrUnsupported }
+func (k *kernel) attach([]syscall.Conn) (*group, error) { return nil, errors.ErrUnsupported }
+func (k *kernel) forget(int) error                      { return nil }
+func (k *kernel) count(int, *WorkerStats) error         { return nil }
+func (k *kernel) close() error                          { return nil }
+func (g *group) close() error                           { return nil }
+
+func sameGroup([]syscall.Conn) error { return nil }
+
+func receivesSpread([]worker) error { return errors.ErrUnsupported }
+
+func preferIncoming([]syscall.Conn, []worker) error { return errors.ErrUnsupported }

@@ -1,0 +1,168 @@
+package steer
+
+import (
+	"errors"
+	"math"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+// asUser has a test run again, in a process of another user who has some capabilities, and reports whether this is it.
+func asUser(t *testing.T, capabilities ...uintptr) bool {
+	t.Helper()
+	if os.Getenv("STEER_TEST_AS_USER") == t.Name() {
+		return true
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("becoming another user with chosen capabilities needs root")
+	}
+	cmd := exec.Command(ownCopy(t), "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "STEER_TEST_AS_USER="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential:  &syscall.Credential{Uid: 65534, Gid: 65534},
+		AmbientCaps: capabilities,
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	return false
+}
+
+// ownCopy returns a copy of the test binary that anybody may run.
+func ownCopy(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "steer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	syscall.ForkLock.RLock() // a child that has the descriptor would make the file busy
+	defer syscall.ForkLock.RUnlock()
+	if err := errors.Join(os.WriteFile(dir+"/test", content, 0o755), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return dir + "/test"
+}
+
+// TestWithCapBPFAlone loads the program with the one capability that it needs: the verifier is stricter then than with root's.
+func TestWithCapBPFAlone(t *testing.T) {
+	if !asUser(t, unix.CAP_BPF) {
+		return
+	}
+	// Both, since CI's kernel would never run the one for old kernels.
+	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){"plain": loadPlain, "migrate": loadMigrate} {
+		spec, err := load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := ebpf.NewCollection(spec)
+		if _, missing := os.Stat("/proc/sys/net/ipv4/tcp_migrate_req"); err != nil && !(name == "migrate" && missing != nil) {
+			t.Errorf("%s: %+v", name, err)
+			continue
+		}
+		c.Close()
+	}
+	s := New(Require(), Epsilon(math.Inf(1)))
+	if err := s.Start(onePerCPU(t, 2)); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	p := serve(t, s, "127.0.0.1:0", 2)
+	if local := cpus(t)[0]; p.connect(local, 50)[local] != 50 {
+		t.Error("connections went elsewhere")
+	}
+}
+
+// TestWithoutCapabilities degrades, says why, and fails only if that was asked for.
+func TestWithoutCapabilities(t *testing.T) {
+	if !asUser(t) {
+		return
+	}
+	err := New(Require()).Start(onePerCPU(t, 2))
+	if err == nil || !strings.Contains(err.Error(), "needs CAP_BPF") {
+		t.Errorf("required: %v", err)
+	}
+	s := New()
+	if err := s.Start(onePerCPU(t, 2)); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	group, err := reuseport.ListenGroup(t.Context(), "tcp", "127.0.0.1:0", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range group {
+		defer l.Close()
+	}
+	if err := s.Attach(conns(group)); err != nil {
+		t.Fatal(err)
+	}
+	mode, why := s.Mode()
+	if mode == EBPF || why == nil || !strings.Contains(why.Error(), "needs CAP_BPF") {
+		t.Errorf("%v, %v", mode, why)
+	}
+	slot, err := s.Join()
+	if err != nil {
+		t.Error(err)
+	}
+	if err := s.Set(0, Up, slot); err != nil {
+		t.Error(err)
+	}
+	s.Reporter(slot).Accept() // into the void
+	s.Leave(slot)
+	if _, err := s.Stats(); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Board(); err == nil {
+		t.Error("there is a board")
+	}
+}
+
+// TestWorkerProcess has a process without any right report on a board that it was given.
+func TestWorkerProcess(t *testing.T) {
+	if os.Getenv("STEER_TEST_AS_USER") == t.Name() {
+		r, err := OpenReporter(os.NewFile(3, "board"), 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Accept()
+		r.Accept()
+		r.Close()
+		r.Beat()
+		return
+	}
+	s := started(t, 2)
+	f, err := s.Board()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command(ownCopy(t), "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "STEER_TEST_AS_USER="+t.Name())
+	cmd.ExtraFiles = []*os.File{f}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if r := s.slots[7].Read(); r.Open != 1 || r.Accepted != 2 || r.Beat != 1 {
+		t.Errorf("%+v\n%s", r, out)
+	}
+}

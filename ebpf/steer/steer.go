@@ -1,0 +1,318 @@
+// Package steer has the kernel send each connection to the worker that is pinned to the CPU which received it, unless that
+// worker is busier than the others, draining, hung or dead; then to the less busy of two others.
+//
+// The workers are processes or threads, each with a socket of its own on one address (SO_REUSEPORT; see package
+// reuseport). A program in the kernel (SK_REUSEPORT, Linux 5.10 or later, CAP_BPF) chooses among the sockets, once per
+// TCP connection, or per UDP datagram. It knows how each worker does: workers report how many connections they have by
+// storing into shared memory, which takes no system call and no right, and a Steering, in the process that holds the
+// sockets, tells it who is there, and how busy a worker may be.
+//
+// Receiving and serving on one core is a matter of caches. On a machine with few cores do not expect to measure a gain. What
+// steering is for is that a connection does not wait for a worker that cannot take it.
+//
+// Where the kernel refuses the program, a Steering does the next best thing and says so: see Mode.
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/internal/board"
+)
+
+// Option changes how a Steering steers.
+type Option func(*Steering)
+
+// Epsilon bounds the load of the local worker: it is passed over if it has more than (1+e) times the mean number of
+// connections, and 4. Default 0.25. With math.Inf(1) the local worker always comes first while it is up; with 0 it never
+// does, and only load counts.
+func Epsilon(e float64) Option { return func(s *Steering) { s.epsilon = e } }
+
+// Require makes Start and Attach fail where the program cannot be used, instead of doing the next best thing.
+func Require() Option { return func(s *Steering) { s.require = true } }
+
+// HungAfter is how long a worker that is up may give no sign of life, or leave its queue untouched, until it is passed over:
+// provided that others do better in that time. When it does something again, it is back. Default 500 ms.
+func HungAfter(d time.Duration) Option { return func(s *Steering) { s.hungAfter = d } }
+
+// Mode is how connections are steered.
+type Mode string
+
+const (
+	EBPF        Mode = "eBPF"            // by the program, as this package is meant
+	ByCPU       Mode = "classic BPF"     // by the receiving CPU alone
+	IncomingCPU Mode = "SO_INCOMING_CPU" // the same, by a socket option
+	Hash        Mode = "hash"            // by the kernel's hash of addresses and ports
+)
+
+// State is what a worker is to new connections.
+type State uint32
+
+const (
+	Absent   State = iota // there is none
+	Up                    // it takes connections
+	Draining              // it finishes what it has
+	Dead                  // it is gone; what is in its queue waits for the next
+	Hung                  // it is there, and does nothing
+)
+
+var stateNames = []string{"absent", "up", "draining", "dead", "hung"}
+
+// String returns the name of the constant in lower case.
+func (s State) String() string {
+	if int(s) >= len(stateNames) {
+		return fmt.Sprintf("State(%d)", uint32(s))
+	}
+	return stateNames[s]
+}
+
+// Steering steers connections among workers. Its methods are safe for concurrent use.
+type Steering struct {
+	epsilon   float64
+	require   bool
+	hungAfter time.Duration
+
+	mu      sync.Mutex
+	mode    Mode
+	reason  error // why the mode is not EBPF
+	kernel  *kernel
+	workers []worker
+	slots   []*board.Slot
+	taken   []bool // slots
+	groups  []*group
+	stop    chan struct{} // closed by Close
+	watched sync.WaitGroup
+}
+
+// worker is what is known of a worker.
+type worker struct {
+	cpus  affinity.Set
+	state State // as it was set
+	slot  int
+	hung  bool
+	moved time.Time // when it last gave a sign of life
+	last  board.Report
+	queue int    // connections that it had not accepted at the last look
+	lost  uint32 // connections that were chosen for it and will not come
+}
+
+// slack is how many connections more than in proportion are nothing to worry about.
+const slack = 4
+
+// New returns a Steering that has not been started.
+func New(options ...Option) *Steering {
+	s := &Steering{epsilon: 0.25, hungAfter: 500 * time.Millisecond, mode: Hash}
+	for _, o := range options {
+		o(s)
+	}
+	return s
+}
+
+// errNotStarted is the error of calls that need Start first.
+var errNotStarted = errors.New("it has not been started, or was closed")
+
+// Start gets ready for workers 0 to n-1, each of which is pinned to some CPUs. What CPUs receive that no worker is pinned to
+// goes to the nearest: on the same core, cache or node. If the program cannot be used, Start returns nil all the same,
+// unless that was required; Mode says why. Started again, it begins anew, with other workers: groups must be attached
+// again.
+func (s *Steering) Start(workers []affinity.Set) error {
+	switch {
+	case len(workers) == 0 || len(workers) > maxWorkers:
+		return fmt.Errorf("steer: %d workers: there must be 1 to %d", len(workers), maxWorkers)
+	case math.IsNaN(s.epsilon) || s.epsilon < 0:
+		return fmt.Errorf("steer: epsilon is %v: it must be 0 or more", s.epsilon)
+	case s.hungAfter <= 0:
+		return fmt.Errorf("steer: HungAfter is %v: it must be more than 0", s.hungAfter)
+	}
+	s.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.workers = make([]worker, len(workers))
+	for i, cpus := range workers {
+		s.workers[i] = worker{cpus: cpus, slot: -1}
+	}
+	if err := s.load(); err != nil {
+		s.mode, s.reason, s.kernel = Hash, err, nil
+		if s.require {
+			return fmt.Errorf("steer: %w", err)
+		}
+		return nil
+	}
+	s.mode, s.reason = EBPF, nil
+	s.stop = make(chan struct{})
+	s.watched.Go(func() { s.watch(s.stop) })
+	return nil
+}
+
+// Mode returns how connections are steered, and, if it is not by the program, why.
+func (s *Steering) Mode() (Mode, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mode, s.reason
+}
+
+// Attach steers what comes to a group of sockets, all on one address, of which sockets[i] is worker i's. TCP sockets must
+// listen. The caller keeps them open; a closed one is never chosen. It can be called for several groups, such as one for
+// HTTP and one for HTTPS: they share the workers and their loads.
+//
+// The program is the group's, not this Steering's: it goes on choosing, by what was last known, when this process has
+// ended and others hold the sockets, until another is attached. A socket can be steered by one Steering at a time; the
+// former must have been closed, or its process have ended.
+func (s *Steering) Attach(sockets []syscall.Conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.workers == nil:
+		return fmt.Errorf("steer: attach: %w", errNotStarted)
+	case len(sockets) != len(s.workers):
+		return fmt.Errorf("steer: attach: there are %d sockets for %d workers", len(sockets), len(s.workers))
+	}
+	if err := sameGroup(sockets); err != nil {
+		return fmt.Errorf("steer: attach: %w", err)
+	}
+	if s.kernel == nil {
+		return s.attachWithout(sockets)
+	}
+	g, err := s.kernel.attach(sockets)
+	if err != nil {
+		return fmt.Errorf("steer: attach: %w", err)
+	}
+	s.groups = append(s.groups, g)
+	return nil
+}
+
+// Join finds a place for a process, or a thread, that is to be a worker, to report in. It is chosen by nobody before Set says
+// that it is up. Leave gives the place back.
+func (s *Steering) Join() (slot int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, taken := range s.taken {
+		if !taken {
+			s.taken[i] = true
+			s.slots[i].Clear()
+			return i, s.kernel.forget(i)
+		}
+	}
+	if s.kernel == nil {
+		return -1, nil
+	}
+	return -1, fmt.Errorf("steer: all %d places are taken", len(s.taken))
+}
+
+// Leave gives a place back when whoever reported in it is gone.
+func (s *Steering) Leave(slot int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot >= 0 && slot < len(s.taken) {
+		s.taken[slot] = false
+	}
+}
+
+// Set says what a worker is, from now on, to new connections, and where it reports: what Join returned, or -1 for where it
+// did before.
+func (s *Steering) Set(id int, state State, slot int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id < 0 || id >= len(s.workers) {
+		return fmt.Errorf("steer: there is no worker %d, of %d", id, len(s.workers))
+	}
+	if s.kernel == nil {
+		return nil
+	}
+	w := &s.workers[id]
+	if slot < 0 {
+		slot = w.slot
+	}
+	if state > Hung || state == Up && slot < 0 || slot >= len(s.taken) {
+		return fmt.Errorf("steer: worker %d cannot be %v and report in slot %d of %d", id, state, slot, len(s.taken))
+	}
+	if slot != w.slot {
+		w.slot, w.lost, w.last, w.queue = slot, 0, board.Report{}, 0
+	}
+	w.state, w.hung, w.moved = state, false, time.Now()
+	if err := s.tell(); err != nil {
+		return fmt.Errorf("steer: worker %d: %w", id, err)
+	}
+	return nil
+}
+
+// Board returns a file on which workers in other processes report: pass it on to them, for OpenReporter. The caller closes
+// it.
+func (s *Steering) Board() (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kernel == nil {
+		return nil, fmt.Errorf("steer: board: %w", errNotStarted)
+	}
+	f, err := boardFile(s.kernel)
+	if err != nil {
+		return nil, fmt.Errorf("steer: board: %w", err)
+	}
+	return f, nil
+}
+
+// OpenReporter returns where a worker in this process reports, on the board of a Steering in another. f can be closed then.
+func OpenReporter(f *os.File, slot int) (*Reporter, error) {
+	b, err := board.Map(f, slot+1)
+	if err != nil {
+		return nil, fmt.Errorf("steer: %w", err)
+	}
+	r, err := b.Slot(slot)
+	if err != nil {
+		return nil, fmt.Errorf("steer: %w", err)
+	}
+	return &Reporter{r}, nil
+}
+
+// Reporter returns where a worker in this process reports. For one in another process see Board.
+func (s *Steering) Reporter(slot int) *Reporter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot < 0 || slot >= len(s.slots) {
+		return &Reporter{}
+	}
+	return &Reporter{s.slots[slot]}
+}
+
+// Reporter is where a worker reports. Its methods are safe for concurrent use.
+type Reporter struct{ slot *board.Slot }
+
+// Accept notes that the worker has accepted a connection.
+func (r *Reporter) Accept() { r.slot.Accept() }
+
+// Close notes that it has closed one.
+func (r *Reporter) Close() { r.slot.Close() }
+
+// Beat notes that it is not hung. A worker that has done it once must go on, several times within HungAfter.
+func (r *Reporter) Beat() { r.slot.Beat() }
+
+// Close ends the watch over the workers and lets go of the program. In groups that have sockets open it goes on choosing, by
+// what was last known.
+func (s *Steering) Close() error {
+	s.mu.Lock()
+	stop, k, groups := s.stop, s.kernel, s.groups
+	s.stop, s.kernel, s.groups, s.workers, s.slots, s.taken = nil, nil, nil, nil, nil, nil
+	s.mode = Hash
+	s.mu.Unlock()
+	if stop != nil {
+		close(stop)
+		s.watched.Wait()
+	}
+	var errs []error
+	for _, g := range groups {
+		errs = append(errs, g.close())
+	}
+	if k != nil {
+		errs = append(errs, k.close())
+	}
+	return errors.Join(errs...)
+}
+
+// maxWorkers is a sanity check.
+const maxWorkers = 4096

@@ -1,0 +1,564 @@
+package steer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+// pool is workers of one process, each a goroutine with a listener of its own.
+type pool struct {
+	t         *testing.T
+	s         *Steering
+	listeners []net.Listener
+	reporters []*Reporter
+	slots     []int
+	got       chan int // who accepted
+
+	mu    sync.Mutex
+	conns []net.Conn
+	hold  bool // connections are kept open
+	stuck map[int]bool
+}
+
+// started returns a Steering of n workers; worker i is pinned to CPU i, and has none where there are fewer CPUs. The test is
+// skipped where the program cannot be loaded.
+func started(t *testing.T, n int, options ...Option) *Steering {
+	t.Helper()
+	s := New(append([]Option{Require()}, options...)...)
+	if err := s.Start(onePerCPU(t, n)); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			t.Skip(err)
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func onePerCPU(t *testing.T, n int) (workers []affinity.Set) {
+	t.Helper()
+	allowed, err := affinity.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		var set affinity.Set
+		if allowed.Contains(i) {
+			set.Add(i)
+		}
+		workers = append(workers, set)
+	}
+	return workers
+}
+
+// serve starts n workers that listen on an address, all of them up.
+func serve(t *testing.T, s *Steering, address string, n int) *pool {
+	t.Helper()
+	p := &pool{t: t, s: s, got: make(chan int, 10000), stuck: map[int]bool{}}
+	var err error
+	if p.listeners, err = reuseport.ListenGroup(t.Context(), "tcp", address, n); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	if err := s.Attach(conns(p.listeners)); err != nil {
+		t.Fatal(err)
+	}
+	for id := range n {
+		slot, err := s.Join()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.slots = append(p.slots, slot)
+		p.reporters = append(p.reporters, s.Reporter(slot))
+		if err := s.Set(id, Up, slot); err != nil {
+			t.Fatal(err)
+		}
+		p.accept(id)
+	}
+	return p
+}
+
+func conns(listeners []net.Listener) (all []syscall.Conn) {
+	for _, l := range listeners {
+		all = append(all, l.(syscall.Conn))
+	}
+	return all
+}
+
+// accept has a worker accept what comes.
+func (p *pool) accept(id int) {
+	l := p.listeners[id]
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.reporters[id].Accept()
+			p.mu.Lock()
+			if p.hold {
+				p.conns = append(p.conns, c)
+			} else {
+				c.Close()
+				p.reporters[id].Close()
+			}
+			p.mu.Unlock()
+			p.got <- id
+		}
+	}()
+}
+
+func (p *pool) close() {
+	for _, l := range p.listeners {
+		l.Close()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		c.Close()
+	}
+}
+
+// connect opens connections from a CPU and returns how many each worker accepted.
+func (p *pool) connect(cpu, n int) []int {
+	p.t.Helper()
+	got := make([]int, len(p.listeners))
+	p.dial(cpu, n)
+	for range n {
+		select {
+		case id := <-p.got:
+			got[id]++
+		case <-time.After(5 * time.Second):
+			p.t.Fatalf("of %d connections only %v were accepted within 5 s", n, got)
+		}
+	}
+	return got
+}
+
+// dial opens connections from a CPU, and closes them unless they are to be held.
+func (p *pool) dial(cpu, n int) {
+	p.t.Helper()
+	onCPU(p.t, cpu, func() {
+		for range n {
+			c, err := net.Dial("tcp", p.address())
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			p.mu.Lock()
+			if p.hold {
+				p.conns = append(p.conns, c)
+			} else {
+				c.Close()
+			}
+			p.mu.Unlock()
+		}
+	})
+}
+
+// address returns where to connect to, without a choice for which net.Dial would start other goroutines.
+func (p *pool) address() string {
+	address := p.listeners[0].Addr().String()
+	if port, ok := strings.CutPrefix(address, "[::]:"); ok {
+		return "127.0.0.1:" + port // a group of both families
+	}
+	return address
+}
+
+// onCPU runs f on a CPU; its connections to this machine are received there.
+func onCPU(t *testing.T, cpu int, f func()) {
+	t.Helper()
+	undo, err := affinity.Pin(affinity.Of(cpu))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	f()
+}
+
+// cpus returns the CPUs that clients can be on.
+func cpus(t *testing.T) []int {
+	t.Helper()
+	allowed, err := affinity.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Collect(allowed.All())
+}
+
+// TestLocality connects from each CPU in turn: the worker there must get everything.
+func TestLocality(t *testing.T) {
+	n := slices.Max(cpus(t)) + 1
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
+		s := started(t, n, Epsilon(math.Inf(1)))
+		p := serve(t, s, address, n)
+		for _, cpu := range cpus(t) {
+			if got := p.connect(cpu, 200); got[cpu] != 200 {
+				t.Errorf("%s: 200 connections from CPU %d were accepted by %v", address, cpu, got)
+			}
+		}
+		stats, err := s.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cpu := range cpus(t) {
+			if w := stats.Workers[cpu]; w.Local != 200 || w.Balanced+w.Spilled+stats.Hashed != 0 || w.ByCPU[cpu] != 200 {
+				t.Errorf("%s\n%v", address, stats)
+			}
+		}
+	}
+}
+
+// TestLocalityPacket sends datagrams from each CPU.
+func TestLocalityPacket(t *testing.T) {
+	n := slices.Max(cpus(t)) + 1
+	s := started(t, n, Epsilon(math.Inf(1)))
+	sockets, err := reuseport.ListenPacketGroup(t.Context(), "udp", "127.0.0.1:0", n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var members []syscall.Conn
+	for _, c := range sockets {
+		defer c.Close()
+		members = append(members, c.(syscall.Conn))
+	}
+	if err := s.Attach(members); err != nil {
+		t.Fatal(err)
+	}
+	for id := range n {
+		slot, _ := s.Join()
+		if err := s.Set(id, Up, slot); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, cpu := range cpus(t) {
+		onCPU(t, cpu, func() {
+			for i := range 50 {
+				c, err := net.Dial("udp", sockets[0].LocalAddr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprint(c, i)
+				c.Close()
+				sockets[cpu].SetReadDeadline(time.Now().Add(5 * time.Second))
+				buf := make([]byte, 10)
+				if nr, _, err := sockets[cpu].ReadFrom(buf); err != nil || string(buf[:nr]) != fmt.Sprint(i) {
+					t.Fatalf("datagram %d from CPU %d: %q, %v", i, cpu, buf[:nr], err)
+				}
+			}
+		})
+	}
+}
+
+// TestBound opens all connections from one CPU, and keeps them: its worker must not have more than the others by more than
+// the bound allows, though nobody tells it between two looks.
+func TestBound(t *testing.T) {
+	const workers, conns = 4, 400
+	for _, epsilon := range []float64{0, 0.25, 1, math.Inf(1)} {
+		s := started(t, workers, Epsilon(epsilon))
+		p := serve(t, s, "127.0.0.1:0", workers)
+		p.hold = true
+		got := p.connect(cpus(t)[0], conns)
+		t.Logf("epsilon %v: %v", epsilon, got)
+		local := cpus(t)[0]
+		switch {
+		case math.IsInf(epsilon, 1):
+			if got[local] != conns {
+				t.Errorf("epsilon %v: %v; want all on worker %d", epsilon, got, local)
+			}
+		case float64(slices.Max(got)) > math.Ceil((1+epsilon)*conns/workers)+slack:
+			t.Errorf("epsilon %v: %v; want none above (1+epsilon) of the mean, and %d", epsilon, got, slack)
+		}
+	}
+}
+
+// TestStates says of a worker that it drains, is dead, or is back, and looks at who gets the next connection.
+func TestStates(t *testing.T) {
+	const workers = 3
+	s := started(t, workers, Epsilon(math.Inf(1)))
+	p := serve(t, s, "127.0.0.1:0", workers)
+	local := cpus(t)[0]
+	set := func(id int, state State) {
+		t.Helper()
+		if err := s.Set(id, state, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, state := range []State{Draining, Dead, Absent, Hung} {
+		set(local, state)
+		if got := p.connect(local, 100); got[local] != 0 {
+			t.Errorf("%v: %v", state, got)
+		}
+		set(local, Up)
+		if got := p.connect(local, 100); got[local] != 100 {
+			t.Errorf("up again after %v: %v", state, got)
+		}
+	}
+	for id := range workers { // nobody is up: the kernel's hash must do
+		set(id, Dead)
+	}
+	if got := p.connect(local, 100); slices.Contains(got, 0) {
+		t.Errorf("nobody up: %v", got)
+	}
+	stats, err := s.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := stats.Workers[local]; w.Draining != 100 || w.Dead != 300 || w.Hung != 100 || w.Local < 400 || w.Local > 410 || stats.Hashed != 100 {
+		t.Errorf("\n%v", stats)
+	}
+}
+
+// TestHung has a worker stop to accept, and one stop to beat. Both are passed over, until they work again.
+func TestHung(t *testing.T) {
+	const workers = 3
+	local := cpus(t)[0]
+	t.Run("leaves its queue", func(t *testing.T) {
+		s := started(t, workers, HungAfter(200*time.Millisecond))
+		p := serve(t, s, "127.0.0.1:0", workers)
+		p.stall(local)
+		p.dial(local, 1) // lies in its queue
+		p.becomes(local, Hung)
+		if got := p.connect(local, 50); got[local] != 0 {
+			t.Errorf("%v", got)
+		}
+		p.accept(local)
+		p.becomes(local, Up)
+	})
+	t.Run("does not beat", func(t *testing.T) {
+		s := started(t, workers, HungAfter(200*time.Millisecond))
+		p := serve(t, s, "127.0.0.1:0", workers)
+		var silent sync.Map
+		ctx, cancel := context.WithCancel(t.Context())
+		var beating sync.WaitGroup
+		for id, r := range p.reporters {
+			beating.Go(func() {
+				for ctx.Err() == nil {
+					if _, ok := silent.Load(id); !ok {
+						r.Beat()
+					}
+					time.Sleep(5 * time.Millisecond)
+				}
+			})
+		}
+		defer beating.Wait()
+		defer cancel()
+		for s.Reporter(p.slots[local]).slot.Read().Beat == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		silent.Store(local, true)
+		p.becomes(local, Hung)
+		if got := p.connect(local, 50); got[local] != 0 {
+			t.Errorf("%v", got)
+		}
+		silent.Delete(local)
+		p.becomes(local, Up)
+		for id := range workers { // all of them: a slow machine
+			silent.Store(id, true)
+		}
+		time.Sleep(time.Second)
+		stats, _ := s.Stats()
+		for id, w := range stats.Workers {
+			if w.State != Up {
+				t.Errorf("worker %d is %v, as nobody beats", id, w.State)
+			}
+		}
+	})
+}
+
+// stall makes a worker's Accept return, and nobody call it again, as if it hung.
+func (p *pool) stall(id int) {
+	p.listeners[id].(*net.TCPListener).SetDeadline(time.Unix(1, 0))
+	time.Sleep(50 * time.Millisecond)
+	p.listeners[id].(*net.TCPListener).SetDeadline(time.Time{})
+}
+
+// becomes waits until a worker is in a state.
+func (p *pool) becomes(id int, want State) {
+	p.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		stats, err := p.s.Stats()
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if stats.Workers[id].State == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("worker %d is not %v:\n%v", id, want, stats)
+		}
+	}
+}
+
+// TestStrangers has a socket join the group that the program knows nothing of.
+func TestStrangers(t *testing.T) {
+	s := started(t, 2)
+	p := serve(t, s, "127.0.0.1:0", 2)
+	stranger, err := reuseport.Listen(t.Context(), "tcp", p.listeners[0].Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	for _, cpu := range cpus(t) {
+		p.connect(cpu, 100)
+	}
+}
+
+// TestSocketCloses closes a worker's socket: others take its connections, and nobody else's place changes.
+func TestSocketCloses(t *testing.T) {
+	const workers = 3
+	s := started(t, workers, Epsilon(math.Inf(1)))
+	p := serve(t, s, "127.0.0.1:0", workers)
+	local := cpus(t)[0]
+	other := cpus(t)[len(cpus(t))-1]
+	p.listeners[local].Close()
+	if got := p.connect(local, 100); got[local] != 0 {
+		t.Errorf("%v", got)
+	}
+	if other != local {
+		if got := p.connect(other, 100); got[other] != 100 {
+			t.Errorf("%v", got)
+		}
+	}
+}
+
+// TestStartsAnew attaches another Steering to a group that has one, as the successor of a master does.
+func TestStartsAnew(t *testing.T) {
+	s := started(t, 2, Epsilon(math.Inf(1)))
+	p := serve(t, s, "127.0.0.1:0", 2)
+	local := cpus(t)[0]
+	for range 5 {
+		next := started(t, 2, Epsilon(math.Inf(1)))
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := p.connect(local, 10); got[local] != 10 {
+			t.Errorf("between two: %v", got)
+		}
+		if err := next.Attach(conns(p.listeners)); err != nil {
+			t.Fatal(err)
+		}
+		for id := range 2 {
+			slot, err := next.Join()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := next.Set(id, Up, slot); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := p.connect(local, 100); got[local] != 100 {
+			t.Errorf("%v", got)
+		}
+		s = next
+	}
+}
+
+// TestSlotsAreReused has processes come and go.
+func TestSlotsAreReused(t *testing.T) {
+	s := started(t, 2, Epsilon(math.Inf(1)))
+	p := serve(t, s, "127.0.0.1:0", 2)
+	local := cpus(t)[0]
+	for range 10000 {
+		slot, err := s.Join()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Reporter(slot).Accept()
+		s.Leave(slot)
+	}
+	slot, err := s.Join()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := s.slots[slot].Read(); r.Open != 0 || r.Accepted != 0 {
+		t.Errorf("a new worker finds %+v", r)
+	}
+	if err := s.Set(local, Up, slot); err != nil {
+		t.Fatal(err)
+	}
+	p.reporters[local] = s.Reporter(slot)
+	if got := p.connect(local, 100); got[local] != 100 {
+		t.Errorf("%v", got)
+	}
+	for {
+		if _, err := s.Join(); err != nil {
+			if !strings.Contains(err.Error(), "all 64 places are taken") {
+				t.Error(err)
+			}
+			break
+		}
+	}
+}
+
+// TestMistakes tries what cannot be.
+func TestMistakes(t *testing.T) {
+	s := New()
+	var none []syscall.Conn
+	if err := s.Attach(none); !errors.Is(err, errNotStarted) {
+		t.Error(err)
+	}
+	for _, bad := range []struct {
+		s       *Steering
+		workers int
+		want    string
+	}{
+		{New(), 0, "there must be 1 to 4096"}, {New(), 5000, "there must be 1 to 4096"},
+		{New(Epsilon(-1)), 1, "epsilon is -1"}, {New(Epsilon(math.NaN())), 1, "epsilon is NaN"}, {New(HungAfter(0)), 1, "HungAfter is 0s"},
+	} {
+		if err := bad.s.Start(make([]affinity.Set, bad.workers)); err == nil || !strings.Contains(err.Error(), bad.want) {
+			t.Errorf("%v; want %q", err, bad.want)
+		}
+	}
+	s = started(t, 2)
+	one, err := reuseport.ListenGroup(t.Context(), "tcp", "127.0.0.1:0", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := reuseport.ListenGroup(t.Context(), "tcp", "127.0.0.1:0", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range append(slices.Concat(one, two), plain) {
+		defer l.Close()
+	}
+	for want, sockets := range map[string][]net.Listener{
+		"there are 1 sockets for 2 workers": one[:1],
+		"socket 1: it is on 127.0.0.1:":     {one[0], two[0]},
+		"it was bound without SO_REUSEPORT": {plain, plain},
+	} {
+		if err := s.Attach(conns(sockets)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
+	for want, err := range map[string]error{
+		"there is no worker 2, of 2":                     s.Set(2, Up, 0),
+		"worker 0 cannot be up and report in slot -1":    s.Set(0, Up, -1),
+		"worker 0 cannot be dead and report in slot 999": s.Set(0, Dead, 999),
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
+}
