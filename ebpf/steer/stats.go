@@ -13,7 +13,8 @@ type Stats struct {
 	Moved   uint64 // those among them that came from the queue of a socket that was closed
 }
 
-// WorkerStats is what came of the choices of one worker. Local and the Avoided ones add up to what its CPUs received.
+// WorkerStats is what came of the choices of one worker. They are a little more than the connections: the program is also
+// asked about a late packet of a connection that is gone.
 type WorkerStats struct {
 	State    State
 	Open     int    // connections, as it reports

@@ -145,8 +145,9 @@ func (s *Steering) Start(workers []affinity.Set) error {
 		return nil
 	}
 	s.mode, s.reason = EBPF, nil
-	s.stop = make(chan struct{})
-	s.watched.Go(func() { s.watch(s.stop) })
+	stop := make(chan struct{})
+	s.stop = stop
+	s.watched.Go(func() { s.watch(stop) })
 	return nil
 }
 
