@@ -159,6 +159,7 @@ func (m *masterState) canary(ctx context.Context, g *generation) error {
 func (m *masterState) replace(next *generation, old ...*generation) {
 	m.mu.Lock()
 	m.current = next
+	m.steer()
 	m.mu.Unlock()
 	m.mu.Lock()
 	for _, g := range old {

@@ -1,10 +1,8 @@
 package pack
 
 import (
-	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -13,7 +11,7 @@ type drainable interface {
 	Server
 
 	// prepare is called before Serve, for each endpoint that the server serves.
-	prepare(*slog.Logger, *ticketKeeper)
+	prepare(*service)
 
 	// beginDrain is called when a drain begins, while the server still accepts. delay is how long it may leave
 	// connections alone, and handOver whether idle ones can go to another worker.
@@ -34,18 +32,18 @@ func makeDrainable(s Server) drainable {
 // foreign is a server that can neither hand over connections nor tell how many it has.
 type foreign struct {
 	Server
-	count atomic.Int64
+	count openConns
 }
 
 func (f *foreign) Serve(l net.Listener) error          { return f.Server.Serve(counting{l, &f.count}) }
-func (f *foreign) prepare(*slog.Logger, *ticketKeeper) {}
+func (f *foreign) prepare(s *service)                  { f.count.reporter = &s.reporter }
 func (f *foreign) beginDrain(time.Duration, bool)      {}
-func (f *foreign) open() int                           { return int(f.count.Load()) }
+func (f *foreign) open() int                           { return f.count.open() }
 
 // counting is a listener that counts its open connections.
 type counting struct {
 	net.Listener
-	count *atomic.Int64
+	count *openConns
 }
 
 func (l counting) Accept() (net.Conn, error) {
@@ -53,8 +51,8 @@ func (l counting) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.count.Add(1)
-	closed := sync.OnceFunc(func() { l.count.Add(-1) })
+	l.count.add(1)
+	closed := sync.OnceFunc(func() { l.count.add(-1) })
 	// Embedding the concrete type keeps ReadFrom (sendfile, splice), SyscallConn, CloseWrite and the rest.
 	switch c := c.(type) {
 	case *net.TCPConn:

@@ -190,7 +190,7 @@ func (c *movableUnix) SetReadDeadline(t time.Time) error { return c.m.setReadDea
 type movableListener struct {
 	net.Listener
 	pass  func(syscall.Conn) error
-	count *atomic.Int64
+	count *openConns
 	bound *atomic.Bool // as of movable
 }
 
@@ -203,8 +203,8 @@ func (l movableListener) Accept() (net.Conn, error) {
 }
 
 func (l movableListener) wrap(c net.Conn) net.Conn {
-	l.count.Add(1)
-	m := &movable{pass: l.pass, bound: l.bound, idle: true, closed: sync.OnceFunc(func() { l.count.Add(-1) })}
+	l.count.add(1)
+	m := &movable{pass: l.pass, bound: l.bound, idle: true, closed: sync.OnceFunc(func() { l.count.add(-1) })}
 	switch c := c.(type) {
 	case *net.TCPConn:
 		m.socket = c

@@ -337,7 +337,7 @@ func TestMovableKeepsFastPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := movableListener{count: new(atomic.Int64), bound: new(atomic.Bool)}.wrap(raw)
+	m := movableListener{count: new(openConns), bound: new(atomic.Bool)}.wrap(raw)
 	buffers := net.Buffers{[]byte("one "), []byte("two "), []byte("three")}
 	if n, err := buffers.WriteTo(m); n != 13 || err != nil {
 		t.Errorf("writev: %d, %v", n, err)

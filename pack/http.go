@@ -3,7 +3,6 @@ package pack
 import (
 	"context"
 	"crypto/tls"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -24,7 +23,7 @@ type httpServer struct {
 	moving     atomic.Bool   // idle connections are handed over
 	staying    atomic.Bool   // and not any more
 	begun      chan struct{} // closed when a drain begins
-	count      atomic.Int64  // open connections, hijacked ones included
+	count      openConns     // open connections, hijacked ones included
 	drainDelay time.Duration // how long idle connections are left open for a next request; set by beginDrain
 	hooked     sync.Once
 
@@ -216,10 +215,11 @@ func (h *httpServer) setHTTP2(c *httpConn) {
 	h.mu.Unlock()
 }
 
-func (h *httpServer) prepare(_ *slog.Logger, tickets *ticketKeeper) {
+func (h *httpServer) prepare(s *service) {
+	h.count.reporter = &s.reporter
 	h.hooked.Do(h.hook)
 	if h.secure {
-		h.TLSConfig = tickets.share(h.TLSConfig)
+		h.TLSConfig = s.tickets.share(h.TLSConfig)
 	}
 }
 
@@ -292,7 +292,7 @@ func (h *httpServer) Shutdown(ctx context.Context) error {
 	if err := h.Server.Shutdown(ctx); err != nil {
 		return err
 	}
-	for h.count.Load() > 0 { // hijacked ones, of which net/http knows no more
+	for h.open() > 0 { // hijacked ones, of which net/http knows no more
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
@@ -354,4 +354,4 @@ func (h *httpServer) dropFresh() {
 }
 
 // open returns how many connections there are.
-func (h *httpServer) open() int { return int(h.count.Load()) }
+func (h *httpServer) open() int { return h.count.open() }

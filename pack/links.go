@@ -22,6 +22,7 @@ type workerLink struct {
 
 	// Guarded by masterState.mu.
 	state linkState
+	slot  int                 // where it reports; -1 if nowhere
 	lent  map[loan]chan error // told what came of sockets lent to it
 
 	stayed chan struct{} // closed when it hands over no connections any more
@@ -70,6 +71,8 @@ func (m *masterState) serve(g *generation, p *procgroup.Process, conn *net.UnixC
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.links, p)
+	m.steer()
+	m.leaveSteering(l)
 	l.hasStayed()
 	for _, result := range l.lent {
 		result <- errors.New("the worker is gone")
@@ -81,6 +84,8 @@ func (m *masterState) addLink(l *workerLink) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.links[l.process] = l
+	m.joinSteering(l)
+	m.steer()
 }
 
 // heed does what a worker's message asks for.
@@ -102,6 +107,7 @@ func (m *masterState) heed(l *workerLink, msg message, files []*os.File) {
 	case msgReady:
 		m.mu.Lock()
 		l.state.Ready = true
+		m.steer()
 		m.mu.Unlock()
 		p.Ready()
 	case msgFailed:
@@ -183,6 +189,7 @@ func (m *masterState) terminate(p *procgroup.Process) error {
 		return errors.New("it has not come as far as Run")
 	}
 	l.state.Leaving = true
+	m.steer()
 	drain := message{Type: msgDrain, Final: final, HandOver: !final}
 	if !final {
 		drain.Unserved = l.generation.usesMoreThan(m.current)
@@ -221,7 +228,7 @@ func (m *masterState) successors(from *procgroup.Process) (links []*workerLink, 
 	}
 	for p, l := range m.links {
 		switch {
-		case p == from || !l.stands() || l.generation != m.current && !l.generation.inPlace[p.ID]:
+		case p == from || !m.takesOver(l):
 		case p.ID == from.ID:
 			links = slices.Insert(links, 0, l)
 		default:
@@ -229,6 +236,11 @@ func (m *masterState) successors(from *procgroup.Process) (links []*workerLink, 
 		}
 	}
 	return links, false
+}
+
+// takesOver reports whether a worker accepts what others do not any more. It is called with mu locked.
+func (m *masterState) takesOver(l *workerLink) bool {
+	return l.stands() && (l.generation == m.current || l.generation.inPlace[l.process.ID])
 }
 
 // broadcast sends a message to every worker. One that cannot be told will be noticed otherwise.

@@ -17,6 +17,7 @@ type listener struct {
 	net.Listener
 	endpoint endpoint
 	log      *slog.Logger
+	accepted func() // called for each connection
 
 	accepting chan struct{} // closed when Accept is first called
 	once      sync.Once
@@ -29,8 +30,8 @@ type listener struct {
 	finishing atomic.Int64 // how long, in nanoseconds, the queue must stay empty; 0 if not finishing
 }
 
-func newListener(l net.Listener, e endpoint, log *slog.Logger) *listener {
-	return &listener{Listener: l, endpoint: e, log: log, accepting: make(chan struct{}), closing: make(chan struct{})}
+func newListener(l net.Listener, e endpoint, log *slog.Logger, accepted func()) *listener {
+	return &listener{Listener: l, endpoint: e, log: log, accepted: accepted, accepting: make(chan struct{}), closing: make(chan struct{})}
 }
 
 // Accept waits for the next connection. It returns an error only when the listener is closed or finished, or
@@ -45,6 +46,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			if waited {
 				l.shortage.relax()
 			}
+			l.accepted()
 			return c, nil
 		case l.closed():
 			return nil, net.ErrClosed

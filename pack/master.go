@@ -40,6 +40,7 @@ type masterState struct {
 	generations int         // how many there have been
 	current     *generation // whose workers accept
 	links       map[*procgroup.Process]*workerLink
+	steered     map[int]steered // by worker, what the steering was told; nil if nothing is steered
 	stopping    bool
 	cut         int // connections, in the stop
 }
@@ -75,6 +76,8 @@ func (m *masterState) run(handles []handle) error {
 		return err
 	}
 	defer m.sockets.close()
+	m.startSteering(spec.plan)
+	defer m.stopSteering()
 	for _, h := range handles {
 		if _, err := m.sockets.get(m.ctx, h.endpoint, 0, spec.plan.workers()); err != nil {
 			return err

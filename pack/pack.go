@@ -101,6 +101,11 @@ type Config struct {
 	// version serves other addresses than the old one, the old workers go on until all new ones are ready.
 	Rolling bool
 
+	// Steering has the kernel choose the worker for a connection to a TCP address: steer.New() of package ebpf/steer, for
+	// the worker on the CPU that received it unless that is busier than others, hung or draining. Default, nil: the
+	// kernel's hash of addresses and ports.
+	Steering Steering
+
 	// MaxGenerations is how many sets of workers there may be at once: the one that accepts, and those that
 	// still drain after reloads. If a reload would make it more, the oldest are killed. Default 4, at least 2.
 	MaxGenerations int

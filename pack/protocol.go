@@ -37,6 +37,7 @@ const (
 	msgRefused messageType = "refused" // there is no such socket, because of Error
 	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets. HandOver: somebody takes idle connections. Unserved: nobody takes over their sockets
 	msgLend    messageType = "lend"    // serve the socket of Endpoint and Socket, of which a descriptor comes along, until nobody connects any more
+	msgBoard   messageType = "board"   // report in Slot of the board, of which a descriptor comes along
 	msgStay    messageType = "stay"    // hand over no connections any more; the answer is msgStayed
 	msgQuiet   messageType = "quiet"   // no new connections come to its sockets, unless there is an Error
 )
@@ -48,6 +49,7 @@ type message struct {
 	Version  int         `json:"version,omitempty"`
 	Endpoint *endpoint   `json:"endpoint,omitempty"`
 	Socket   int         `json:"socket,omitempty"`
+	Slot     int         `json:"slot,omitempty"`
 	Error    string      `json:"error,omitempty"`
 	Final    bool        `json:"final,omitempty"`
 	HandOver bool        `json:"handOver,omitempty"`

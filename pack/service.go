@@ -23,6 +23,7 @@ type service struct {
 	pass   func(endpoint, syscall.Conn) error   // hands an idle connection over; nil if that cannot be
 
 	tickets   ticketKeeper
+	reporter  reporter
 	bound     sync.Map    // of an *atomic.Bool for each endpoint: set when nobody else will serve its connections
 	listeners []*listener // of the pack's handles, in their order, as far as it came
 	serving   sync.WaitGroup
@@ -53,14 +54,14 @@ func (s *service) start(ctx context.Context) error {
 		if h.server == nil {
 			return fmt.Errorf("the server for %s is nil", h.endpoint)
 		}
-		h.server.prepare(s.log, &s.tickets)
+		h.server.prepare(s)
 	}
 	for _, h := range handles {
 		socket, err := s.listen(h.endpoint)
 		if err != nil {
 			return err
 		}
-		s.serve(h, newListener(socket, h.endpoint, s.log))
+		s.serve(h, newListener(socket, h.endpoint, s.log, s.reporter.accepted))
 	}
 	for _, l := range s.listeners {
 		select {
@@ -108,7 +109,7 @@ func (s *service) borrow(e endpoint, socket net.Listener, returned func(error)) 
 		socket.Close()
 		return errors.New("this worker does not serve the endpoint, or not any more")
 	}
-	l := newListener(socket, e, s.log)
+	l := newListener(socket, e, s.log, func() {})
 	s.borrowed = append(s.borrowed, l)
 	serveOn := s.movable(s.pack.handles[i], l)
 	l.finish(borrowEmpty)

@@ -22,12 +22,17 @@ type sockets struct {
 	mu     sync.Mutex
 	open   map[endpoint]*socketSet
 	closed bool
+
+	// If something is steered, attach steers the sockets of the first among workers.
+	steering func(endpoint, []net.Listener) (byProgram bool)
+	among    int
 }
 
 // socketSet is the sockets of one endpoint.
 type socketSet struct {
 	listeners []net.Listener // one per worker, or one for all if it is shared
 	shared    bool
+	steered   bool           // a program that knows the sockets chooses among them
 	path      string // of a Unix socket in the file system
 	inode     fileID // of path, to remove no other's
 }
@@ -55,6 +60,7 @@ func (s *sockets) get(ctx context.Context, e endpoint, worker, workers int) (des
 			s.open = map[endpoint]*socketSet{}
 		}
 		s.open[e] = set
+		s.attach(e, set)
 	}
 	return set.listeners[worker%len(set.listeners)].(descriptor), nil
 }
@@ -162,6 +168,24 @@ func (s *sockets) shared() bool {
 	return false
 }
 
+// steer has attach called with the sockets of the first n workers, for each endpoint that is open or will be. It says
+// whether a program chooses among them that knows them.
+func (s *sockets) steer(n int, attach func(endpoint, []net.Listener) (byProgram bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.steering, s.among = attach, n
+	for e, set := range s.open {
+		s.attach(e, set)
+	}
+}
+
+// attach steers an endpoint, if that is wanted and can be. It is called with mu locked.
+func (s *sockets) attach(e endpoint, set *socketSet) {
+	if s.steering != nil && !set.shared && s.among <= len(set.listeners) {
+		set.steered = s.steering(e, set.listeners[:s.among])
+	}
+}
+
 // addresses returns what is listened on, for the log.
 func (s *sockets) addresses() []string {
 	s.mu.Lock()
@@ -184,8 +208,10 @@ func (s *sockets) grow(ctx context.Context, n int) error {
 			continue
 		}
 		first := set.listeners[0].(*net.TCPListener)
-		if err := reuseport.Limit(first, len(set.listeners)); err != nil {
-			return fmt.Errorf("more sockets for %s: %w", e, err)
+		if !set.steered { // a program that knows the sockets chooses no others
+			if err := reuseport.Limit(first, len(set.listeners)); err != nil {
+				return fmt.Errorf("more sockets for %s: %w", e, err)
+			}
 		}
 		for len(set.listeners) < n {
 			l, err := reuseport.Listen(ctx, e.Network, first.Addr().String())
@@ -204,7 +230,7 @@ func (s *sockets) direct(n int) error {
 	defer s.mu.Unlock()
 	var errs []error
 	for _, set := range s.open {
-		if set.shared {
+		if set.shared || set.steered {
 			continue
 		}
 		first := set.listeners[0].(*net.TCPListener)

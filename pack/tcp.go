@@ -31,6 +31,7 @@ type tcpServer struct {
 	stop    context.CancelFunc
 
 	log   *slog.Logger
+	count openConns
 	delay time.Duration // how long the handlers are not told of a drain
 
 	mu       sync.Mutex
@@ -39,10 +40,10 @@ type tcpServer struct {
 	idle     chan struct{} // told when the last connection is gone
 }
 
-func (s *tcpServer) prepare(log *slog.Logger, tickets *ticketKeeper) {
-	s.log = log
+func (s *tcpServer) prepare(in *service) {
+	s.log, s.count.reporter = in.log, &in.reporter
 	if s.tls != nil {
-		s.tls = tickets.share(s.tls)
+		s.tls = in.tickets.share(s.tls)
 	}
 }
 
@@ -62,6 +63,7 @@ func (s *tcpServer) Serve(l net.Listener) error {
 		s.conns[c] = struct{}{}
 		s.accepted = time.Now()
 		s.mu.Unlock()
+		s.count.add(1)
 		go s.serve(c)
 	}
 }
@@ -80,6 +82,7 @@ func (s *tcpServer) serve(c net.Conn) {
 			s.log.Error("handler panicked", "remote", c.RemoteAddr().String(), "panic", v, "stack", string(debug.Stack()))
 		}
 		c.Close()
+		s.count.add(-1)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, c)

@@ -96,6 +96,7 @@ func (m *masterState) thaw(frozen map[*generation]*procgroup.State) {
 			if l.generation == g {
 				g.links[p.PID] = l.state
 				delete(m.links, p)
+				m.leaveSteering(l)
 			}
 		}
 		m.forget(g)
@@ -205,6 +206,8 @@ func (m *masterState) takeOver(s *succession, generations map[*generation]*procg
 		m.supervise(g, generations[g])
 	}
 	m.awaitLinks(all)
+	m.startSteering(current.plan)
+	defer m.stopSteering()
 	atStep(stepAdopted)
 	if i := slices.IndexFunc(others, func(g *generation) bool { return g.number == s.Current }); i >= 0 && m.config.Rolling {
 		m.rollBack(others[i], current, errors.New(s.returned))

@@ -146,6 +146,12 @@ func (w *workerState) receiveAll(ctx context.Context, s *service) {
 		switch m.Type {
 		case msgDrain:
 			w.stop(&stopRequest{why: errors.New("the master asked to"), final: m.Final, hand: m.HandOver, unserved: m.Unserved})
+		case msgBoard:
+			if len(files) == 1 {
+				if err := s.reporter.reportIn(ctx, files[0], m.Slot); err != nil {
+					s.log.Debug("this worker cannot report what it has to do", "error", err)
+				}
+			}
 		case msgTickets:
 			s.tickets.set(m.Keys)
 		case msgConn:

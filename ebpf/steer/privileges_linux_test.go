@@ -119,7 +119,7 @@ func TestWithoutCapabilities(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if err := s.Set(0, Up, slot); err != nil {
+	if err := s.Up(0, slot); err != nil {
 		t.Error(err)
 	}
 	s.Reporter(slot).Accept() // into the void

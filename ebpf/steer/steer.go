@@ -42,7 +42,7 @@ func Require() Option { return func(s *Steering) { s.require = true } }
 func HungAfter(d time.Duration) Option { return func(s *Steering) { s.hungAfter = d } }
 
 // Mode is how connections are steered.
-type Mode string
+type Mode = string
 
 const (
 	EBPF        Mode = "eBPF"            // by the program, as this package is meant
@@ -72,6 +72,9 @@ func (s State) String() string {
 	return stateNames[s]
 }
 
+// MarshalText returns what String does.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // Steering steers connections among workers. Its methods are safe for concurrent use.
 type Steering struct {
 	epsilon   float64
@@ -85,6 +88,7 @@ type Steering struct {
 	workers []worker
 	slots   []*board.Slot
 	taken   []bool // slots
+	next    int    // slot to try first
 	groups  []*group
 	stop    chan struct{} // closed by Close
 	watched sync.WaitGroup
@@ -188,20 +192,22 @@ func (s *Steering) Attach(sockets []syscall.Conn) error {
 	return nil
 }
 
-// Join finds a place for a process, or a thread, that is to be a worker, to report in. It is chosen by nobody before Set says
-// that it is up. Leave gives the place back.
+// Join finds a place, a slot, for a process or a thread that is to be a worker, to report in. Nothing is sent to it before Up
+// says so. Leave gives the place back.
 func (s *Steering) Join() (slot int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, taken := range s.taken {
-		if !taken {
+	if s.kernel == nil {
+		return -1, nil
+	}
+	for range s.taken {
+		i := s.next % len(s.taken) // not the one that was just left: who reported there may be slow to go
+		s.next++
+		if !s.taken[i] {
 			s.taken[i] = true
 			s.slots[i].Clear()
 			return i, s.kernel.forget(i)
 		}
-	}
-	if s.kernel == nil {
-		return -1, nil
 	}
 	return -1, fmt.Errorf("steer: all %d places are taken", len(s.taken))
 }
@@ -215,9 +221,17 @@ func (s *Steering) Leave(slot int) {
 	}
 }
 
-// Set says what a worker is, from now on, to new connections, and where it reports: what Join returned, or -1 for where it
-// did before.
-func (s *Steering) Set(id int, state State, slot int) error {
+// Up says that a worker takes connections from now on, and reports in the slot that Join returned.
+func (s *Steering) Up(id, slot int) error { return s.set(id, Up, slot) }
+
+// Drain says that a worker takes no connections any more, and finishes what it has.
+func (s *Steering) Drain(id int) error { return s.set(id, Draining, -1) }
+
+// Down says that a worker is gone. Connections that wait in its queue do so until another accepts from its socket.
+func (s *Steering) Down(id int) error { return s.set(id, Dead, -1) }
+
+// set says what a worker is. Slot -1 is where it reported before.
+func (s *Steering) set(id int, state State, slot int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if id < 0 || id >= len(s.workers) {
@@ -230,7 +244,7 @@ func (s *Steering) Set(id int, state State, slot int) error {
 	if slot < 0 {
 		slot = w.slot
 	}
-	if state > Hung || state == Up && slot < 0 || slot >= len(s.taken) {
+	if state == Up && slot < 0 || slot >= len(s.taken) {
 		return fmt.Errorf("steer: worker %d cannot be %v and report in slot %d of %d", id, state, slot, len(s.taken))
 	}
 	if slot != w.slot {
@@ -285,10 +299,13 @@ func (s *Steering) Reporter(slot int) *Reporter {
 type Reporter struct{ slot *board.Slot }
 
 // Accept notes that the worker has accepted a connection.
-func (r *Reporter) Accept() { r.slot.Accept() }
+func (r *Reporter) Accept() {
+	r.slot.Accept()
+	r.slot.Open(1)
+}
 
 // Close notes that it has closed one.
-func (r *Reporter) Close() { r.slot.Close() }
+func (r *Reporter) Close() { r.slot.Open(-1) }
 
 // Beat notes that it is not hung. A worker that has done it once must go on, several times within HungAfter.
 func (r *Reporter) Beat() { r.slot.Beat() }

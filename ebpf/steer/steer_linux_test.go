@@ -88,7 +88,7 @@ func serve(t *testing.T, s *Steering, address string, n int) *pool {
 		}
 		p.slots = append(p.slots, slot)
 		p.reporters = append(p.reporters, s.Reporter(slot))
-		if err := s.Set(id, Up, slot); err != nil {
+		if err := s.Up(id, slot); err != nil {
 			t.Fatal(err)
 		}
 		p.accept(id)
@@ -244,7 +244,7 @@ func TestLocalityPacket(t *testing.T) {
 	}
 	for id := range n {
 		slot, _ := s.Join()
-		if err := s.Set(id, Up, slot); err != nil {
+		if err := s.Up(id, slot); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -299,7 +299,7 @@ func TestStates(t *testing.T) {
 	local := cpus(t)[0]
 	set := func(id int, state State) {
 		t.Helper()
-		if err := s.Set(id, state, -1); err != nil {
+		if err := s.set(id, state, -1); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -462,7 +462,7 @@ func TestStartsAnew(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := next.Set(id, Up, slot); err != nil {
+			if err := next.Up(id, slot); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -493,7 +493,7 @@ func TestSlotsAreReused(t *testing.T) {
 	if r := s.slots[slot].Read(); r.Open != 0 || r.Accepted != 0 {
 		t.Errorf("a new worker finds %+v", r)
 	}
-	if err := s.Set(local, Up, slot); err != nil {
+	if err := s.Up(local, slot); err != nil {
 		t.Fatal(err)
 	}
 	if got := p.connect(local, slack); got[local] != slack {
@@ -554,9 +554,9 @@ func TestMistakes(t *testing.T) {
 		}
 	}
 	for want, err := range map[string]error{
-		"there is no worker 2, of 2":                     s.Set(2, Up, 0),
-		"worker 0 cannot be up and report in slot -1":    s.Set(0, Up, -1),
-		"worker 0 cannot be dead and report in slot 999": s.Set(0, Dead, 999),
+		"there is no worker 2, of 2":                   s.Up(2, 0),
+		"worker 0 cannot be up and report in slot -1":  s.Up(0, -1),
+		"worker 0 cannot be up and report in slot 999": s.Up(0, 999),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %q", err, want)

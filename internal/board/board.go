@@ -45,21 +45,13 @@ type Slot struct {
 func (s *Slot) Accept() {
 	if s != nil {
 		s.accepted.Add(1)
-		s.open.Add(1)
 	}
 }
 
-// Take notes a connection that came from elsewhere, and was not chosen for this worker.
-func (s *Slot) Take() {
+// Open notes that there are so many more connections.
+func (s *Slot) Open(more int) {
 	if s != nil {
-		s.open.Add(1)
-	}
-}
-
-// Close notes that a connection was closed.
-func (s *Slot) Close() {
-	if s != nil {
-		s.open.Add(^uint32(0))
+		s.open.Add(uint32(more))
 	}
 }
 

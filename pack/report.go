@@ -1,0 +1,92 @@
+package pack
+
+import (
+	"context"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/board"
+)
+
+// reporter tells how many connections a worker has, where somebody wants to know: the steering. The zero value tells nobody.
+// Its methods are safe for concurrent use.
+type reporter struct {
+	mu    sync.Mutex
+	slot  *board.Slot // nil if nobody does
+	conns int         // open connections
+}
+
+// reportIn tells in a slot of the board that f is, from now on. It beats until ctx ends, to show that this worker works.
+func (r *reporter) reportIn(ctx context.Context, f *os.File, slot int) error {
+	b, err := board.Map(f, slot+1)
+	if err != nil {
+		return err
+	}
+	s, err := b.Slot(slot)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	first := r.slot == nil
+	r.slot = s
+	s.Open(r.conns)
+	s.Beat()
+	r.mu.Unlock()
+	if first {
+		go r.beat(ctx)
+	}
+	return nil
+}
+
+func (r *reporter) beat(ctx context.Context) {
+	tick := time.NewTicker(board.Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.mu.Lock()
+			r.slot.Beat()
+			r.mu.Unlock()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// accepted notes that a connection came from the worker's own socket.
+func (r *reporter) accepted() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.slot.Accept()
+}
+
+// open notes that there are so many more connections.
+func (r *reporter) open(more int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conns += more
+	r.slot.Open(more)
+}
+
+// openConns counts the open connections of a server.
+type openConns struct {
+	mu       sync.Mutex
+	n        int
+	reporter *reporter // is told, too; nil if nobody is
+}
+
+func (o *openConns) add(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.n += n
+	if o.reporter != nil {
+		o.reporter.open(n)
+	}
+}
+
+func (o *openConns) open() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.n
+}

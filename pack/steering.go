@@ -1,0 +1,174 @@
+package pack
+
+import (
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/gopherpack/gopherpack/affinity"
+)
+
+// Steering has the kernel choose which worker's socket a connection goes to. Package ebpf/steer has one, which it says more
+// about. Its methods are called in the master, which does without what they cannot do, and logs it once.
+type Steering interface {
+	// Start gets ready for workers 0 to n-1, which are pinned to these CPUs, and forgets what was before.
+	Start(workers []affinity.Set) error
+
+	// Mode returns how connections are steered, and why in no better way.
+	Mode() (mode string, reason error)
+
+	// Attach steers what comes to a group of sockets, of which sockets[i] is worker i's.
+	Attach(sockets []syscall.Conn) error
+
+	// Join finds a slot on the board for a worker process to report in, and Leave gives it back.
+	Join() (slot int, err error)
+	Leave(slot int)
+
+	// Board returns what worker processes report on. The caller closes it.
+	Board() (*os.File, error)
+
+	// Up says that a worker accepts connections, and in which slot it reports; Drain that it only finishes what it has,
+	// and Down that it is gone.
+	Up(worker, slot int) error
+	Drain(worker int) error
+	Down(worker int) error
+
+	// Close ends the steering of this process.
+	Close() error
+}
+
+// steered is how a worker's socket is steered.
+type steered struct {
+	state string // "up", "draining" or "down"
+	slot  int
+}
+
+// startSteering begins to steer among the workers of a plan, if that is wanted.
+func (m *masterState) startSteering(p plan) {
+	s := m.config.Steering
+	if s == nil {
+		return
+	}
+	workers := make([]affinity.Set, p.workers())
+	for id := range workers {
+		workers[id] = p.cpus(id)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.steered = nil
+	if err := s.Start(workers); err != nil {
+		m.steeringFails(err)
+		return
+	}
+	m.steered = map[int]steered{}
+	for _, l := range m.links { // of a predecessor
+		m.joinSteering(l)
+	}
+	m.steer()
+	m.sockets.steer(p.workers(), m.attachSteering)
+}
+
+// stopSteering ends it. The sockets go on being steered by what was last known, where the kernel does it, until the
+// successor of this program begins anew.
+func (m *masterState) stopSteering() {
+	if s := m.config.Steering; s != nil {
+		if err := s.Close(); err != nil {
+			m.log.Debug("close the steering", "error", err)
+		}
+	}
+}
+
+// attachSteering steers what comes to the sockets of an endpoint, and reports whether it does not go by number any more.
+func (m *masterState) attachSteering(e endpoint, listeners []net.Listener) (byProgram bool) {
+	var sockets []syscall.Conn
+	for _, l := range listeners {
+		sockets = append(sockets, l.(syscall.Conn))
+	}
+	s := m.config.Steering
+	if err := s.Attach(sockets); err != nil {
+		m.log.Error("connections are not steered", "endpoint", e.String(), "error", err)
+		return false
+	}
+	mode, reason := s.Mode()
+	if reason != nil {
+		m.log.Warn("steering", "endpoint", e.String(), "mode", mode, "reason", reason)
+	} else {
+		m.log.Info("steering", "endpoint", e.String(), "mode", mode)
+	}
+	return reason == nil
+}
+
+// steeringFails logs that the pack does without, once.
+func (m *masterState) steeringFails(err error) {
+	m.log.Error("connections are not steered", "error", err)
+	m.steered = nil
+}
+
+// joinSteering tells a worker where to report. It is called with mu locked.
+func (m *masterState) joinSteering(l *workerLink) {
+	l.slot = -1
+	if m.steered == nil {
+		return
+	}
+	f, err := m.config.Steering.Board()
+	if err != nil {
+		return // there is none in the mode that it is in
+	}
+	defer f.Close()
+	if l.slot, err = m.config.Steering.Join(); err != nil {
+		m.steeringFails(err)
+		return
+	}
+	if err := l.send(message{Type: msgBoard, Slot: l.slot}, f); err != nil {
+		m.log.Debug("a worker cannot be told where to report", "worker", l.process.ID, "error", err)
+	}
+}
+
+// leaveSteering notes that a worker is gone. It is called with mu locked.
+func (m *masterState) leaveSteering(l *workerLink) {
+	if m.steered != nil && l.slot >= 0 {
+		m.config.Steering.Leave(l.slot)
+	}
+}
+
+// steer tells the steering what has changed of the workers. It is called with mu locked.
+func (m *masterState) steer() {
+	if m.steered == nil || m.current == nil {
+		return
+	}
+	for id := range m.current.plan.workers() {
+		now := m.steeredBy(id)
+		if now == m.steered[id] {
+			continue
+		}
+		var err error
+		switch s := m.config.Steering; now.state {
+		case "up":
+			err = s.Up(id, now.slot)
+		case "draining":
+			err = s.Drain(id)
+		default:
+			err = s.Down(id)
+		}
+		if err != nil {
+			m.steeringFails(err)
+			return
+		}
+		m.steered[id] = now
+	}
+}
+
+// steeredBy returns who serves the socket of a worker: where two generations do, the one that stays.
+func (m *masterState) steeredBy(id int) steered {
+	is := steered{state: "down"}
+	for p, l := range m.links {
+		switch {
+		case p.ID != id || !l.state.Ready:
+		case m.takesOver(l):
+			return steered{state: "up", slot: l.slot}
+		case !l.state.Closed:
+			is = steered{state: "draining"}
+		}
+	}
+	return is
+}
