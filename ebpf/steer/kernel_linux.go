@@ -35,10 +35,27 @@ type group struct {
 	members []syscall.Conn
 }
 
-// load loads the program. It is called with mu locked.
+// load loads the program, the one for this kernel. It is called with mu locked.
 func (s *Steering) load() error {
 	locked := rlimit.RemoveMemlock() // only before Linux 5.11 does it do anything
-	spec, err := loadPolicy()
+	err := s.loadPolicy(loadMigrate)
+	if errors.Is(err, unix.EACCES) { // the verifier: before Linux 5.14 the program cannot ask whether a connection moves
+		err = s.loadPolicy(loadPlain)
+	}
+	switch {
+	case errors.Is(err, unix.EPERM) && locked != nil:
+		return fmt.Errorf("it needs CAP_BPF, and before Linux 5.11 more RLIMIT_MEMLOCK: %w", err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("it needs CAP_BPF: %w", err)
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("this kernel has no bpf(2), or a filter of system calls hides it: %w", err)
+	}
+	return err
+}
+
+// loadPolicy loads the program that from returns.
+func (s *Steering) loadPolicy(from func() (*ebpf.CollectionSpec, error)) error {
+	spec, err := from()
 	if err != nil {
 		return err
 	}
@@ -59,13 +76,13 @@ func (s *Steering) load() error {
 	}
 	k := &kernel{spec: spec, workers: make([]plainWorker, n)}
 	if err := spec.LoadAndAssign(&k.maps, nil); err != nil {
-		return explain(err, locked)
+		return err
 	}
 	k.maps.Sockets.Close()
 	k.maps.Sockets = nil
 	if k.first, err = k.newGroup(); err != nil {
 		k.close()
-		return explain(err, locked)
+		return err
 	}
 	if err := k.mapCPUs(s.workers, cpus); err != nil {
 		k.close()
@@ -77,28 +94,6 @@ func (s *Steering) load() error {
 	}
 	s.kernel = k
 	return s.tell()
-}
-
-// loadPolicy returns the program for this kernel: from Linux 5.14 on it is also asked about connections in the queue of a
-// socket that is closed.
-func loadPolicy() (*ebpf.CollectionSpec, error) {
-	if _, err := os.Stat("/proc/sys/net/ipv4/tcp_migrate_req"); err == nil {
-		return loadMigrate()
-	}
-	return loadPlain()
-}
-
-// explain adds what to do about errors that users meet.
-func explain(err, locked error) error {
-	switch {
-	case errors.Is(err, unix.EPERM) && locked != nil:
-		return fmt.Errorf("it needs CAP_BPF, and before Linux 5.11 a higher RLIMIT_MEMLOCK: %w", err)
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("it needs CAP_BPF: %w", err)
-	case errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("this kernel has no bpf(2), or a seccomp filter forbids it: %w", err)
-	}
-	return err
 }
 
 // newGroup loads the program once more, with room for the sockets of a group.

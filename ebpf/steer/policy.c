@@ -36,7 +36,7 @@ struct report {
 
 // rules is what the master decides.
 struct rules {
-	__u32 bound;    // a local worker above it is passed over
+	__u32 bound;    // a local worker whose load is above it is passed over
 	__u32 local;    // whether the local worker comes first
 	__u32 eligible; // the length of the list
 	__u32 pad;
@@ -112,8 +112,11 @@ struct {
 
 volatile const __u32 nworkers = 0;
 
+// The functions are not inlined: each has a stack of its own then, and no pointer need be spilled, whose place older
+// verifiers let nobody use for anything else.
+
 // Each counter is an element of its own: the verifier allows no variable offset into a value.
-static __always_inline void count(__u32 id, __u32 what)
+static __noinline void count(__u32 id, __u32 what)
 {
 	__u32 key = id * COUNTS + what;
 	__u64 *n = bpf_map_lookup_elem(&counts, &key);
@@ -121,32 +124,34 @@ static __always_inline void count(__u32 id, __u32 what)
 		++*n;
 }
 
-// load returns in *l how much a worker has to do: its open connections, and those that were chosen for it and that it
-// has not accepted yet. The result is the worker's state.
-static __always_inline __u32 load(__u32 id, __u32 *l)
+// UNFIT is added to the state of a worker that is not up. Loads are below it.
+#define UNFIT (1u << 31)
+
+// load returns how much a worker has to do: its open connections, and those that were chosen for it and that it has not
+// accepted yet.
+static __noinline __u32 load(__u32 id)
 {
 	struct worker *w = bpf_map_lookup_elem(&workers, &id);
 	if (!w)
-		return NONE;
+		return UNFIT + NONE;
 	__u32 state = w->state, slot = w->slot, lost = w->lost;
 	if (state != UP)
-		return state;
+		return UNFIT + (state & 7);
 	struct report *r = bpf_map_lookup_elem(&reports, &slot);
 	if (!r)
-		return NONE;
+		return UNFIT + NONE;
 	__u32 open = r->open, accepted = r->accepted;
 	struct tally *c = bpf_map_lookup_elem(&chosen, &slot);
 	if (!c)
-		return NONE;
+		return UNFIT + NONE;
 	__s32 queued = c->all - lost - accepted;
 	if (queued > 0)
 		open += queued;
-	*l = open;
-	return UP;
+	return open & (UNFIT - 1);
 }
 
 // choose sends what md is about to a worker, and reports whether that worked: its socket may be closed.
-static __always_inline int choose(struct sk_reuseport_md *md, __u32 id)
+static __noinline int choose(struct sk_reuseport_md *md, __u32 id)
 {
 	if (bpf_sk_select_reuseport(md, &sockets, &id, 0))
 		return 0;
@@ -162,27 +167,29 @@ static __always_inline int choose(struct sk_reuseport_md *md, __u32 id)
 
 static __always_inline int steer(struct sk_reuseport_md *md, int migrating)
 {
-	__u32 zero = 0, la = 0, lb = 0;
+	__u32 zero = 0;
 	struct rules *p = bpf_map_lookup_elem(&rules_map, &zero);
 	if (!p)
 		return SK_PASS;
-	if (p->local && !migrating) {
+	__u32 first = p->local, bound = p->bound, many = p->eligible;
+	if (first && !migrating) {
 		__u32 cpu = bpf_get_smp_processor_id();
 		__u32 *local = bpf_map_lookup_elem(&cpus, &cpu);
 		if (local && *local) {
 			__u32 id = *local - 1;
-			__u32 state = load(id, &la);
-			if (state == UP && la <= p->bound) {
+			__u32 l = load(id), why = UP;
+			if (l & UNFIT) {
+				why = l - UNFIT;
+			} else if (l <= bound) {
 				if (choose(md, id)) {
 					count(id, LOCAL);
 					return SK_PASS;
 				}
-				state = DEAD; // its socket is closed
+				why = DEAD; // its socket is closed
 			}
-			count(id, state & 7);
+			count(id, why);
 		}
 	}
-	__u32 many = p->eligible;
 	if (many) {
 		__u32 random = bpf_get_prandom_u32();
 		__u32 ka = random % many, kb = ka;
@@ -194,8 +201,7 @@ static __always_inline int steer(struct sk_reuseport_md *md, int migrating)
 			__u32 *pb = bpf_map_lookup_elem(&eligible, &kb);
 			if (pb) {
 				__u32 b = *pb;
-				int ua = load(a, &la) == UP, ub = load(b, &lb) == UP;
-				__u32 id = (ub && (!ua || lb < la)) ? b : a;
+				__u32 id = load(b) < load(a) ? b : a;
 				if (choose(md, id)) {
 					count(id, BALANCED);
 					return SK_PASS;

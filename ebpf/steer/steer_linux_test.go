@@ -425,7 +425,7 @@ func TestStrangers(t *testing.T) {
 
 // TestSocketCloses closes a worker's socket: others take its connections, and nobody else's place changes.
 func TestSocketCloses(t *testing.T) {
-	const workers = 3
+	workers := max(3, slices.Max(cpus(t))+1)
 	s := started(t, workers, Epsilon(math.Inf(1)))
 	p := serve(t, s, "127.0.0.1:0", workers)
 	local := cpus(t)[0]
