@@ -36,7 +36,7 @@ struct report {
 
 // rules is what the master decides.
 struct rules {
-	__u32 bound;    // a local worker whose load is above it is passed over
+	__u32 bound;    // a local worker whose load has reached it is passed over
 	__u32 local;    // whether the local worker comes first
 	__u32 eligible; // the length of the list
 	__u32 pad;
@@ -180,7 +180,7 @@ static __always_inline int steer(struct sk_reuseport_md *md, int migrating)
 			__u32 l = load(id), why = UP;
 			if (l & UNFIT) {
 				why = l - UNFIT;
-			} else if (l <= bound) {
+			} else if (l < bound) {
 				if (choose(md, id)) {
 					count(id, LOCAL);
 					return SK_PASS;
