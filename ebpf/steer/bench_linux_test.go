@@ -2,6 +2,7 @@ package steer
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"syscall"
 	"testing"
@@ -23,7 +24,7 @@ func BenchmarkChoice(b *testing.B) {
 	}
 	defer stats.Close()
 	for _, n := range []int{2, 8, 64, 256} {
-		for _, epsilon := range []float64{0, 1} { // the less loaded of two; the local one
+		for _, epsilon := range []float64{0, math.Inf(1)} { // the less loaded of two; the local one
 			b.Run(fmt.Sprintf("workers=%d/epsilon=%v", n, epsilon), func(b *testing.B) {
 				s := New(Require(), Epsilon(epsilon))
 				if err := s.Start(everyCPUOf(n)); err != nil {
@@ -34,12 +35,15 @@ func BenchmarkChoice(b *testing.B) {
 				if err := s.Attach(conns(group)); err != nil {
 					b.Fatal(err)
 				}
+				reporters := make([]*Reporter, n)
 				for id := range n {
 					slot, _ := s.Join()
 					if err := s.Up(id, slot); err != nil {
 						b.Fatal(err)
 					}
+					reporters[id] = s.Reporter(slot)
 				}
+				accept(group, reporters)
 				nothing, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 					Type: ebpf.SkReuseport, License: "MIT",
 					Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
@@ -49,6 +53,7 @@ func BenchmarkChoice(b *testing.B) {
 				}
 				defer nothing.Close()
 				other := benchGroup(b, n)
+				accept(other, make([]*Reporter, n))
 				err = withDescriptor(other[0].(syscall.Conn), func(fd int) error {
 					return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF, nothing.FD())
 				})
@@ -98,7 +103,7 @@ func everyCPUOf(n int) (workers []affinity.Set) {
 	return workers
 }
 
-// benchGroup opens a group whose connections are accepted and closed.
+// benchGroup opens a group.
 func benchGroup(b *testing.B, n int) []net.Listener {
 	b.Helper()
 	group, err := reuseport.ListenGroup(b.Context(), "tcp", "127.0.0.1:0", n)
@@ -107,15 +112,26 @@ func benchGroup(b *testing.B, n int) []net.Listener {
 	}
 	for _, l := range group {
 		b.Cleanup(func() { l.Close() })
+	}
+	return group
+}
+
+// accept accepts and closes connections.
+func accept(group []net.Listener, reporters []*Reporter) {
+	for id, l := range group {
+		r := reporters[id]
 		go func() {
 			for {
 				c, err := l.Accept()
 				if err != nil {
 					return
 				}
+				if r != nil {
+					r.Accept()
+					r.Close()
+				}
 				c.Close()
 			}
 		}()
 	}
-	return group
 }

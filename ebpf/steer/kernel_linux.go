@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -18,12 +20,16 @@ import (
 
 // kernel is what the program reads and writes, shared by the programs of all groups.
 type kernel struct {
-	maps    plainMaps // but for sockets, which each group has of its own
-	spec    *ebpf.CollectionSpec
-	first   *group // the program that was loaded to see whether it can be; nil once it is a group's
+	maps  plainMaps // but for sockets, which each group has of its own
+	spec  *ebpf.CollectionSpec
+	first *group    // the program that was loaded to see whether it can be; nil once it is a group's
+	order []uint32  // the eligible ones
+	rule  plainRule // of each CPU, but for local
+
+	// Memory of maps. The program reads it at any time, so each field is stored at once.
+	rules   []plainRule
 	workers []plainWorker
-	order   []uint32 // the eligible ones
-	rules   plainRules
+	mapped  [][]byte
 }
 
 // group is the program of a group of sockets.
@@ -66,15 +72,15 @@ func (s *Steering) loadPolicy(from func() (*ebpf.CollectionSpec, error)) error {
 	}
 	slots := max(64, 8*n) // processes of several generations may be there at once
 	for name, size := range map[string]uint32{
-		plainMapSockets: n, plainMapCpus: uint32(cpus), plainMapWorkers: n, plainMapEligible: n,
-		plainMapReports: slots, plainMapChosen: slots, plainMapCounts: (n + 1) * countKinds,
+		plainMapSockets: n, plainMapRules: uint32(cpus), plainMapWorkers: n, plainMapEligible: n,
+		plainMapReports: slots, plainMapCounts: (n + 1) * countKinds,
 	} {
 		spec.Maps[name].MaxEntries = size
 	}
 	if err := spec.Variables[plainVarNworkers].Set(n); err != nil {
 		return err
 	}
-	k := &kernel{spec: spec, workers: make([]plainWorker, n)}
+	k := &kernel{spec: spec}
 	if err := spec.LoadAndAssign(&k.maps, nil); err != nil {
 		return err
 	}
@@ -84,10 +90,14 @@ func (s *Steering) loadPolicy(from func() (*ebpf.CollectionSpec, error)) error {
 		k.close()
 		return err
 	}
-	if err := k.mapCPUs(s.workers, cpus); err != nil {
+	if k.rules, err = mapped[plainRule](k, k.maps.Rules, cpus); err == nil {
+		k.workers, err = mapped[plainWorker](k, k.maps.Workers, int(n))
+	}
+	if err != nil {
 		k.close()
 		return err
 	}
+	k.mapCPUs(s.workers)
 	if err := s.openBoard(k, int(slots)); err != nil {
 		k.close()
 		return err
@@ -101,8 +111,8 @@ func (k *kernel) newGroup() (*group, error) {
 	m := &k.maps
 	g := &group{}
 	err := k.spec.Copy().LoadAndAssign(&g.objects, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
-		plainMapCpus: m.Cpus, plainMapWorkers: m.Workers, plainMapEligible: m.Eligible, plainMapRulesMap: m.RulesMap,
-		plainMapReports: m.Reports, plainMapChosen: m.Chosen, plainMapCounts: m.Counts,
+		plainMapRules: m.Rules, plainMapWorkers: m.Workers, plainMapEligible: m.Eligible, plainMapReports: m.Reports,
+		plainMapCounts: m.Counts,
 	}})
 	if err != nil {
 		return nil, err
@@ -110,8 +120,19 @@ func (k *kernel) newGroup() (*group, error) {
 	return g, nil
 }
 
+// mapped maps an array of n values into memory, until k is closed.
+func mapped[T any](k *kernel, m *ebpf.Map, n int) ([]T, error) {
+	var value T
+	memory, err := unix.Mmap(m.FD(), 0, n*int(unsafe.Sizeof(value)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	k.mapped = append(k.mapped, memory)
+	return unsafe.Slice((*T)(unsafe.Pointer(&memory[0])), n), nil
+}
+
 // mapCPUs says which worker is the nearest to each CPU.
-func (k *kernel) mapCPUs(workers []worker, cpus int) error {
+func (k *kernel) mapCPUs(workers []worker) {
 	sets := make([]affinity.Set, len(workers))
 	for i, w := range workers {
 		sets[i] = w.cpus
@@ -121,13 +142,10 @@ func (k *kernel) mapCPUs(workers []worker, cpus int) error {
 		topology = nil // then CPUs without a worker have no nearest one
 	}
 	for cpu, id := range nearest(topology, sets) {
-		if cpu < cpus {
-			if err := k.maps.Cpus.Put(uint32(cpu), uint32(id+1)); err != nil {
-				return fmt.Errorf("CPU %d: %w", cpu, err)
-			}
+		if cpu < len(k.rules) {
+			atomic.StoreUint32(&k.rules[cpu].Local, uint32(id+1))
 		}
 	}
-	return nil
 }
 
 // openBoard maps what workers report.
@@ -215,11 +233,11 @@ func (k *kernel) close() error {
 	if k.first != nil {
 		err = k.first.close()
 	}
+	for _, memory := range k.mapped {
+		err = errors.Join(err, unix.Munmap(memory))
+	}
 	return errors.Join(err, k.maps.Close())
 }
-
-// forget makes the load in a slot zero.
-func (k *kernel) forget(slot int) error { return k.maps.Chosen.Put(uint32(slot), plainTally{}) }
 
 // queued returns how many connections of the worker wait to be accepted, in all groups.
 func (s *Steering) queued(id int) (n int) {

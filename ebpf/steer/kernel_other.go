@@ -25,7 +25,7 @@ func (s *Steering) tell() error           { return nil }
 
 func boardFile(*kernel) (*os.File, error)               { return nil, errors.ErrUnsupported }
 func (k *kernel) attach([]syscall.Conn) (*group, error) { return nil, errors.ErrUnsupported }
-func (k *kernel) forget(int) error                      { return nil }
+func (k *kernel) lost(int, *worker) uint32              { return 0 }
 func (k *kernel) count(int, *WorkerStats) error         { return nil }
 func (k *kernel) close() error                          { return nil }
 func (g *group) close() error                           { return nil }

@@ -18,41 +18,34 @@ type migrateReport struct {
 	Beat     uint64
 	Open     uint32
 	Accepted uint32
-	Pad      [48]uint8
+	Pad      [12]uint32
 }
 
-type migrateRules struct {
+type migrateRule struct {
 	_        structs.HostLayout
-	Bound    uint32
 	Local    uint32
+	Bound    uint32
 	Eligible uint32
-	Pad      uint32
-}
-
-type migrateTally struct {
-	_   structs.HostLayout
-	All uint32
-	Pad [60]uint8
+	Pad      [13]uint32
 }
 
 type migrateWorker struct {
-	_     structs.HostLayout
-	State uint32
-	Slot  uint32
-	Lost  uint32
-	Pad   uint32
+	_      structs.HostLayout
+	State  uint32
+	Slot   uint32
+	Lost   uint32
+	Chosen uint32
+	Pad    [12]uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	migrateMapChosen        = "chosen"
 	migrateMapCounts        = "counts"
-	migrateMapCpus          = "cpus"
 	migrateMapEligible      = "eligible"
 	migrateMapReports       = "reports"
-	migrateMapRulesMap      = "rules_map"
+	migrateMapRules         = "rules"
 	migrateMapSockets       = "sockets"
 	migrateMapWorkers       = "workers"
 	migrateProgChooseWorker = "choose_worker"
@@ -108,12 +101,10 @@ type migrateProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type migrateMapSpecs struct {
-	Chosen   *ebpf.MapSpec `ebpf:"chosen"`
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
-	Cpus     *ebpf.MapSpec `ebpf:"cpus"`
 	Eligible *ebpf.MapSpec `ebpf:"eligible"`
 	Reports  *ebpf.MapSpec `ebpf:"reports"`
-	RulesMap *ebpf.MapSpec `ebpf:"rules_map"`
+	Rules    *ebpf.MapSpec `ebpf:"rules"`
 	Sockets  *ebpf.MapSpec `ebpf:"sockets"`
 	Workers  *ebpf.MapSpec `ebpf:"workers"`
 }
@@ -145,24 +136,20 @@ func (o *migrateObjects) Close() error {
 //
 // It can be passed to loadMigrateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type migrateMaps struct {
-	Chosen   *ebpf.Map `ebpf:"chosen"`
 	Counts   *ebpf.Map `ebpf:"counts"`
-	Cpus     *ebpf.Map `ebpf:"cpus"`
 	Eligible *ebpf.Map `ebpf:"eligible"`
 	Reports  *ebpf.Map `ebpf:"reports"`
-	RulesMap *ebpf.Map `ebpf:"rules_map"`
+	Rules    *ebpf.Map `ebpf:"rules"`
 	Sockets  *ebpf.Map `ebpf:"sockets"`
 	Workers  *ebpf.Map `ebpf:"workers"`
 }
 
 func (m *migrateMaps) Close() error {
 	return _MigrateClose(
-		m.Chosen,
 		m.Counts,
-		m.Cpus,
 		m.Eligible,
 		m.Reports,
-		m.RulesMap,
+		m.Rules,
 		m.Sockets,
 		m.Workers,
 	)

@@ -18,41 +18,34 @@ type plainReport struct {
 	Beat     uint64
 	Open     uint32
 	Accepted uint32
-	Pad      [48]uint8
+	Pad      [12]uint32
 }
 
-type plainRules struct {
+type plainRule struct {
 	_        structs.HostLayout
-	Bound    uint32
 	Local    uint32
+	Bound    uint32
 	Eligible uint32
-	Pad      uint32
-}
-
-type plainTally struct {
-	_   structs.HostLayout
-	All uint32
-	Pad [60]uint8
+	Pad      [13]uint32
 }
 
 type plainWorker struct {
-	_     structs.HostLayout
-	State uint32
-	Slot  uint32
-	Lost  uint32
-	Pad   uint32
+	_      structs.HostLayout
+	State  uint32
+	Slot   uint32
+	Lost   uint32
+	Chosen uint32
+	Pad    [12]uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	plainMapChosen        = "chosen"
 	plainMapCounts        = "counts"
-	plainMapCpus          = "cpus"
 	plainMapEligible      = "eligible"
 	plainMapReports       = "reports"
-	plainMapRulesMap      = "rules_map"
+	plainMapRules         = "rules"
 	plainMapSockets       = "sockets"
 	plainMapWorkers       = "workers"
 	plainProgChooseWorker = "choose_worker"
@@ -108,12 +101,10 @@ type plainProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type plainMapSpecs struct {
-	Chosen   *ebpf.MapSpec `ebpf:"chosen"`
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
-	Cpus     *ebpf.MapSpec `ebpf:"cpus"`
 	Eligible *ebpf.MapSpec `ebpf:"eligible"`
 	Reports  *ebpf.MapSpec `ebpf:"reports"`
-	RulesMap *ebpf.MapSpec `ebpf:"rules_map"`
+	Rules    *ebpf.MapSpec `ebpf:"rules"`
 	Sockets  *ebpf.MapSpec `ebpf:"sockets"`
 	Workers  *ebpf.MapSpec `ebpf:"workers"`
 }
@@ -145,24 +136,20 @@ func (o *plainObjects) Close() error {
 //
 // It can be passed to loadPlainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type plainMaps struct {
-	Chosen   *ebpf.Map `ebpf:"chosen"`
 	Counts   *ebpf.Map `ebpf:"counts"`
-	Cpus     *ebpf.Map `ebpf:"cpus"`
 	Eligible *ebpf.Map `ebpf:"eligible"`
 	Reports  *ebpf.Map `ebpf:"reports"`
-	RulesMap *ebpf.Map `ebpf:"rules_map"`
+	Rules    *ebpf.Map `ebpf:"rules"`
 	Sockets  *ebpf.Map `ebpf:"sockets"`
 	Workers  *ebpf.Map `ebpf:"workers"`
 }
 
 func (m *plainMaps) Close() error {
 	return _PlainClose(
-		m.Chosen,
 		m.Counts,
-		m.Cpus,
 		m.Eligible,
 		m.Reports,
-		m.RulesMap,
+		m.Rules,
 		m.Sockets,
 		m.Workers,
 	)

@@ -17,35 +17,32 @@
 
 enum state { NONE, UP, DRAINING, DEAD, HUNG };
 
-// worker is what the master says of a worker. Nobody else can write it.
-struct worker {
-	__u32 state;
-	__u32 slot; // where the worker reports
-	__u32 lost; // how many of those that were chosen for it will never arrive; corrected now and then
-	__u32 pad;
+// Everything is laid out so that a choice touches few cache lines: between two connections they are evicted.
+
+// rule is what the master decides, once for each CPU, so that it reads one line that is its own.
+struct rule {
+	__u32 local;    // the number of the worker that is on it or near it, and one; 0 if there is none
+	__u32 bound;    // the local worker is passed over if its load has reached it; 0: always
+	__u32 eligible; // the length of the list of workers that are up
+	__u32 pad[13];
 };
 
-// report is what a worker says of itself: a cache line that it maps, and stores into without a system call. All that it
-// can do by lying is to get more connections than it should, or fewer.
+// worker is what the master says of a worker, which cannot write it, and how many were chosen for it.
+struct worker {
+	__u32 state;
+	__u32 slot;   // where the worker reports
+	__u32 lost;   // how many of those that were chosen will never arrive; corrected now and then
+	__u32 chosen; // written here only
+	__u32 pad[12];
+};
+
+// report is what a worker says of itself: a line that it maps, and stores into without a system call. All that it can do by
+// lying is to get more connections than it should, or fewer.
 struct report {
 	__u64 beat;
 	__u32 open;     // connections
 	__u32 accepted; // all that it ever has
-	__u8 pad[48];
-};
-
-// rules is what the master decides.
-struct rules {
-	__u32 bound;    // a local worker whose load has reached it is passed over
-	__u32 local;    // whether the local worker comes first
-	__u32 eligible; // the length of the list
-	__u32 pad;
-};
-
-// tally is how many were ever chosen for a process. A cache line of its own, as it is written by any CPU.
-struct tally {
-	__u32 all;
-	__u8 pad[60];
+	__u32 pad[12];
 };
 
 // count is what is counted of each worker and, since each CPU has its own counters, by CPU: LOCAL and BALANCED are what it
@@ -62,13 +59,15 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, MAX_WORKERS);
 	__type(key, __u32); // CPU
-	__type(value, __u32); // the worker's number and one, 0: none
-} cpus SEC(".maps");
+	__type(value, struct rule);
+} rules SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, MAX_WORKERS);
 	__type(key, __u32);
 	__type(value, struct worker);
@@ -83,25 +82,11 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct rules);
-} rules_map SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, MAX_WORKERS);
 	__type(key, __u32); // slot
 	__type(value, struct report);
 } reports SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_WORKERS);
-	__type(key, __u32);
-	__type(value, struct tally); // for the worker that reports in this slot
-} chosen SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -134,20 +119,17 @@ static __noinline __u32 load(__u32 id)
 	struct worker *w = bpf_map_lookup_elem(&workers, &id);
 	if (!w)
 		return UNFIT + NONE;
-	__u32 state = w->state, slot = w->slot, lost = w->lost;
+	__u32 state = w->state, slot = w->slot, queued = w->chosen - w->lost;
 	if (state != UP)
 		return UNFIT + (state & 7);
 	struct report *r = bpf_map_lookup_elem(&reports, &slot);
 	if (!r)
 		return UNFIT + NONE;
-	__u32 open = r->open, accepted = r->accepted;
-	struct tally *c = bpf_map_lookup_elem(&chosen, &slot);
-	if (!c)
-		return UNFIT + NONE;
-	__s32 queued = c->all - lost - accepted;
-	if (queued > 0)
-		open += queued;
-	return open & (UNFIT - 1);
+	__u32 l = r->open;
+	queued -= r->accepted;
+	if ((__s32)queued > 0)
+		l += queued;
+	return l & (UNFIT - 1);
 }
 
 // choose sends what md is about to a worker, and reports whether that worked: its socket may be closed.
@@ -156,39 +138,31 @@ static __noinline int choose(struct sk_reuseport_md *md, __u32 id)
 	if (bpf_sk_select_reuseport(md, &sockets, &id, 0))
 		return 0;
 	struct worker *w = bpf_map_lookup_elem(&workers, &id);
-	if (!w)
-		return 1;
-	__u32 slot = w->slot;
-	struct tally *c = bpf_map_lookup_elem(&chosen, &slot);
-	if (c)
-		__sync_fetch_and_add(&c->all, 1);
+	if (w)
+		__sync_fetch_and_add(&w->chosen, 1);
 	return 1;
 }
 
 static __always_inline int steer(struct sk_reuseport_md *md, int migrating)
 {
-	__u32 zero = 0;
-	struct rules *p = bpf_map_lookup_elem(&rules_map, &zero);
-	if (!p)
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct rule *rule = bpf_map_lookup_elem(&rules, &cpu);
+	if (!rule)
 		return SK_PASS;
-	__u32 first = p->local, bound = p->bound, many = p->eligible;
-	if (first && !migrating) {
-		__u32 cpu = bpf_get_smp_processor_id();
-		__u32 *local = bpf_map_lookup_elem(&cpus, &cpu);
-		if (local && *local) {
-			__u32 id = *local - 1;
-			__u32 l = load(id), why = UP;
-			if (l & UNFIT) {
-				why = l - UNFIT;
-			} else if (l < bound) {
-				if (choose(md, id)) {
-					count(id, LOCAL);
-					return SK_PASS;
-				}
-				why = DEAD; // its socket is closed
+	__u32 local = rule->local, bound = rule->bound, many = rule->eligible;
+	if (local && bound && !migrating) { // a socket is closed on any CPU
+		__u32 id = local - 1, why = UP;
+		__u32 l = load(id);
+		if (l & UNFIT) {
+			why = l - UNFIT;
+		} else if (l < bound) {
+			if (choose(md, id)) {
+				count(id, LOCAL);
+				return SK_PASS;
 			}
-			count(id, why);
+			why = DEAD; // its socket is closed
 		}
+		count(id, why);
 	}
 	if (many) {
 		__u32 random = bpf_get_prandom_u32();

@@ -206,7 +206,7 @@ func (s *Steering) Join() (slot int, err error) {
 		if !s.taken[i] {
 			s.taken[i] = true
 			s.slots[i].Clear()
-			return i, s.kernel.forget(i)
+			return i, nil
 		}
 	}
 	return -1, fmt.Errorf("steer: all %d places are taken", len(s.taken))
@@ -248,7 +248,8 @@ func (s *Steering) set(id int, state State, slot int) error {
 		return fmt.Errorf("steer: worker %d cannot be %v and report in slot %d of %d", id, state, slot, len(s.taken))
 	}
 	if slot != w.slot {
-		w.slot, w.lost, w.last, w.queue = slot, 0, board.Report{}, 0
+		w.slot, w.last, w.queue = slot, board.Report{}, 0
+		w.lost = s.kernel.lost(id, w) // nothing was chosen for it yet
 	}
 	w.state, w.hung, w.moved = state, false, time.Now()
 	if err := s.tell(); err != nil {

@@ -3,6 +3,7 @@ package steer
 import (
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -54,7 +55,7 @@ func (s *Steering) look(now time.Time) (busy bool) {
 		if w.moved.After(latest) {
 			latest = w.moved
 		}
-		w.lost = s.kernel.lost(w)
+		w.lost = s.kernel.lost(id, w)
 	}
 	for id := range s.workers {
 		w := &s.workers[id]
@@ -67,40 +68,31 @@ func (s *Steering) look(now time.Time) (busy bool) {
 
 // lost returns how many of the connections that were chosen for a worker it will never see: handshakes that did not end,
 // or that were counted twice.
-func (k *kernel) lost(w *worker) uint32 {
-	var t plainTally
-	if k.maps.Chosen.Lookup(uint32(w.slot), &t) != nil {
-		return 0
-	}
-	return t.All - w.last.Accepted - uint32(w.queue)
+func (k *kernel) lost(id int, w *worker) uint32 {
+	return atomic.LoadUint32(&k.workers[id].Chosen) - w.last.Accepted - uint32(w.queue)
 }
 
 // tell tells the program what has changed. It is called with mu locked.
 func (s *Steering) tell() error {
 	k := s.kernel
 	var eligible []uint32
-	load, up := 0.0, 0
+	load := 0.0
 	for id := range s.workers {
 		w := &s.workers[id]
-		now := plainWorker{State: uint32(w.state), Lost: w.lost}
-		if w.slot >= 0 {
-			now.Slot = uint32(w.slot)
+		state := w.state
+		if w.hung {
+			state = Hung
 		}
-		switch {
-		case w.hung:
-			now.State = uint32(Hung)
-		case w.state == Up:
-			eligible = append(eligible, uint32(id))
-			load += float64(w.last.Open) + float64(w.queue)
-			up++
-		}
-		if now == k.workers[id] {
+		to := &k.workers[id]
+		if state != Up {
+			atomic.StoreUint32(&to.State, uint32(state)) // before anything else changes
 			continue
 		}
-		if err := k.maps.Workers.Put(uint32(id), now); err != nil {
-			return err
-		}
-		k.workers[id] = now
+		atomic.StoreUint32(&to.Lost, w.lost)
+		atomic.StoreUint32(&to.Slot, uint32(w.slot))
+		atomic.StoreUint32(&to.State, uint32(Up))
+		eligible = append(eligible, uint32(id))
+		load += float64(w.last.Open) + float64(w.queue)
 	}
 	if !slices.Equal(eligible, k.order) {
 		for i, id := range eligible { // the program looks at a worker's state again, so a mixture does no harm
@@ -110,22 +102,24 @@ func (s *Steering) tell() error {
 		}
 		k.order = eligible
 	}
-	rules := plainRules{Bound: bound(s.epsilon, load, up), Eligible: uint32(len(eligible))}
-	if s.epsilon > 0 {
-		rules.Local = 1
+	rule := plainRule{Bound: bound(s.epsilon, load, len(eligible)), Eligible: uint32(len(eligible))}
+	if rule == k.rule {
+		return nil
 	}
-	if rules != k.rules {
-		if err := k.maps.RulesMap.Put(uint32(0), rules); err != nil {
-			return err
-		}
-		k.rules = rules
+	for cpu := range k.rules {
+		atomic.StoreUint32(&k.rules[cpu].Bound, rule.Bound)
+		atomic.StoreUint32(&k.rules[cpu].Eligible, rule.Eligible)
 	}
+	k.rule = rule
 	return nil
 }
 
-// bound returns up to which load a local worker comes first.
+// bound returns from which load on a local worker does not come first.
 func bound(epsilon, load float64, workers int) uint32 {
-	if math.IsInf(epsilon, 1) || workers == 0 {
+	switch {
+	case epsilon == 0:
+		return 0
+	case math.IsInf(epsilon, 1) || workers == 0:
 		return math.MaxUint32
 	}
 	return uint32(min(math.Ceil((1+epsilon)*load/float64(workers))+slack, math.MaxUint32))
