@@ -28,6 +28,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
+	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/examples/grpc/helloworld"
 	"github.com/gopherpack/gopherpack/internal/leaktest"
 	"github.com/gopherpack/gopherpack/internal/strictclient"
@@ -413,6 +414,41 @@ func TestReuseport(t *testing.T) {
 	t.Parallel()
 	addr := run(t, "reuseport", "-addr=localhost:0")[0]
 	expect(t, get(t, "tcp", addr, "http://x/"), `accepted by listener \d+ of \d+\n`)
+}
+
+// TestSteered connects from one CPU, and then from another: the worker there must serve, where the kernel lets it be steered.
+func TestSteered(t *testing.T) {
+	p := start(t, build(t, "steered"), "-addr=localhost:0")
+	allowed, err := affinity.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cpu := range allowed.All() {
+		undo, err := affinity.Pin(affinity.Of(cpu))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf(`received on CPU %[1]d, served on CPU %[1]d\n`, cpu)
+		if !strings.Contains(p.log.String(), "mode=eBPF") {
+			want = `received on CPU \d+, served on CPU \d+\n`
+		}
+		for range 20 { // net/http would connect from another goroutine
+			c, err := net.Dial("tcp", p.addresses[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
+			answer, _ := io.ReadAll(c)
+			c.Close()
+			_, body, _ := strings.Cut(string(answer), "\r\n\r\n")
+			expect(t, map[string]int{body: 1}, want)
+		}
+		if err := undo(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.process.Signal(syscall.SIGUSR1)
+	p.says(regexp.MustCompile(`^worker +state +open`))
 }
 
 func TestAffinity(t *testing.T) {

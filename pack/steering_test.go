@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,4 +147,119 @@ func TestSteeringLosesNothing(t *testing.T) {
 			p.stop()
 		})
 	}
+}
+
+// TestHungWorker stops a worker. With steering nobody new meets it, as soon as it has been found out; by the kernel's hash
+// about one in two does.
+func TestHungWorker(t *testing.T) {
+	steered := steeredPack(t, "-workers=2", "-epsilon=0.25")
+	hashed := start(t, "http", nil, "-workers=2")
+	hashed.addresses()
+	for name, p := range map[string]*program{"steered": steered, "by hash": hashed} {
+		const conns = 40
+		pid := p.workers()[0]
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		if p == steered {
+			p.becomes("hung", 1)
+		}
+		met := 0
+		for range conns {
+			if !answersWithin(p.address(), 200*time.Millisecond) {
+				met++
+			}
+		}
+		t.Logf("%s: %d of %d new connections met the worker that hangs", name, met, conns)
+		if hash := p == hashed; hash && met == 0 || !hash && met != 0 {
+			t.Errorf("%s: %d of %d", name, met, conns)
+		}
+		syscall.Kill(pid, syscall.SIGCONT)
+		if p == steered {
+			p.becomes("up", 2)
+			l := load(p, 8, 25)
+			if pids, _ := answers(t, l.Run(t.Context())); len(pids) != 2 {
+				t.Errorf("when it goes on, %v answer", pids)
+			}
+		}
+		p.stop()
+	}
+}
+
+// becomes waits until n workers are in a state, as the steering has it.
+func (p *program) becomes(state string, n int) {
+	p.t.Helper()
+	for i := p.count("stats") + 1; ; i++ {
+		p.signal(syscall.SIGUSR1)
+		if strings.Count(fmt.Sprint(p.logged(i, "stats")["stats"]), "State:"+state) == n {
+			return
+		}
+		if i > 200 {
+			p.t.Fatalf("there are never %d workers that are %s", n, state)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// answersWithin reports whether a request on a new connection is answered in time.
+func answersWithin(address string, limit time.Duration) bool {
+	c, err := net.DialTimeout("tcp", address, limit)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(limit))
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	answer, _ := io.ReadAll(c)
+	return strings.HasPrefix(string(answer), "HTTP/1.1 200")
+}
+
+// TestSteeringWithoutRights starts a pack whose master may not steer: it serves all the same, and says why not.
+func TestSteeringWithoutRights(t *testing.T) {
+	change := func(*exec.Cmd) {}
+	if os.Geteuid() == 0 {
+		change = asNobody(t)
+	}
+	p := start(t, "steered", change, "-workers=2")
+	on := p.logged(1, "steering")
+	if on["mode"] == "eBPF" || !strings.Contains(fmt.Sprint(on["reason"]), "needs CAP_BPF") {
+		t.Errorf("%v", on)
+	}
+	u := apply(t, load(p, 4, 0))
+	p.changes(u, syscall.SIGHUP, syscall.SIGUSR2)
+	if r := u.finish(); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.hasWorkers(2)
+	p.stop()
+}
+
+// TestSteeredWorkersChange upgrades to executables that want more workers, and fewer.
+func TestSteeredWorkersChange(t *testing.T) {
+	path := t.TempDir() + "/server"
+	deploy(t, path, "1")
+	p := start(t, "steered", func(cmd *exec.Cmd) { cmd.Path, cmd.Args[0] = path, path }, "-workers=4", "-generations=20", "-epsilon=0.25")
+	p.addresses()
+	kept := load(p, 8, 0)
+	kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
+	keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
+	for i, n := range []int{2, 5, 1, 3} {
+		version := strconv.Itoa(i + 2)
+		deploy(t, path, version, fmt.Sprintf("workers=%d", n))
+		connecting.until(&connecting.answered, connecting.answered.Load()+200)
+		p.signal(syscall.SIGUSR2)
+		if r := p.logged(i+1, "upgraded"); r["workers"] != float64(n) {
+			t.Errorf("%v; want %d workers", r, n)
+		}
+		p.hasWorkers(n)
+		p.answersVersion(version)
+		p.hasSockets(n)
+	}
+	for _, u := range []*underLoad{keeping, connecting} {
+		r := u.finish()
+		if t.Log(r); r.Failed() != 0 || u == keeping && r.Conns != kept.Clients {
+			t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
+		}
+	}
+	p.stop()
 }
