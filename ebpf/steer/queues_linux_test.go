@@ -1,0 +1,113 @@
+package steer
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestRemoteClients has clients behind a network device whose receive queues are steered to some CPU (RPS), as from another
+// machine: what counts is the CPU that receives, not the one that the client is on. Server and clients are in network
+// namespaces of their own.
+func TestRemoteClients(t *testing.T) {
+	const address = "192.0.2.1"
+	role, target, _ := strings.Cut(os.Getenv("STEER_TEST_QUEUES"), " ")
+	switch role {
+	case "client":
+		for range 100 {
+			c, err := net.Dial("tcp", target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}
+		return
+	case "server":
+		serveRemote(t, address, target)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces take root")
+	}
+	if len(cpus(t)) < 2 {
+		t.Skip("there is one CPU")
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("there is no ip(8) here")
+	}
+	mark := strconv.Itoa(os.Getpid())
+	server, client := "steer-s-"+mark, "steer-c-"+mark
+	for _, ns := range []string{server, client} {
+		run(t, "ip netns add "+ns)
+		t.Cleanup(func() { run(t, "ip netns del "+ns) })
+	}
+	run(t, "ip -n "+server+" link add vs numrxqueues 2 numtxqueues 2 type veth peer name vc netns "+client+" numrxqueues 2 numtxqueues 2")
+	run(t, "ip -n "+server+" addr add "+address+"/24 dev vs")
+	run(t, "ip -n "+client+" addr add 192.0.2.2/24 dev vc")
+	run(t, "ip -n "+server+" link set vs up")
+	run(t, "ip -n "+client+" link set vc up")
+	out, err := again(t, server, "server "+client).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	t.Logf("%s", out)
+}
+
+func run(t *testing.T, command string) {
+	t.Helper()
+	words := strings.Fields(command)
+	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+}
+
+// again runs the test again in a network namespace, in some role.
+func again(t *testing.T, ns, role string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("ip", "netns", "exec", ns, exe, "-test.run=^TestRemoteClients$", "-test.v")
+	cmd.Env = append(os.Environ(), "STEER_TEST_QUEUES="+role)
+	return cmd
+}
+
+// serveRemote serves in this namespace, with clients in another.
+func serveRemote(t *testing.T, address, clients string) {
+	n := cpus(t)[len(cpus(t))-1] + 1
+	s := started(t, n, Epsilon(math.Inf(1)))
+	steered := serve(t, s, address+":0", n)
+	for _, receiver := range cpus(t)[:2] {
+		queues, err := filepath.Glob("/sys/class/net/vs/queues/rx-*/rps_cpus")
+		if err != nil || len(queues) == 0 {
+			t.Fatalf("%v, %v", queues, err)
+		}
+		for _, queue := range queues {
+			if err := os.WriteFile(queue, fmt.Appendf(nil, "%x", 1<<receiver), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, from := range cpus(t)[:2] {
+			got := make([]int, n)
+			onCPU(t, from, func() {
+				if out, err := again(t, clients, "client "+steered.address()).CombinedOutput(); err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+			})
+			for range 100 {
+				got[<-steered.got]++
+			}
+			t.Logf("received on CPU %d, from CPU %d: %v", receiver, from, got)
+			if got[receiver] != 100 {
+				t.Errorf("received on CPU %d, from CPU %d: %v", receiver, from, got)
+			}
+		}
+	}
+}
