@@ -159,7 +159,7 @@ func (m *masterState) canary(ctx context.Context, g *generation) error {
 func (m *masterState) replace(next *generation, old ...*generation) {
 	m.mu.Lock()
 	m.current = next
-	m.steer()
+	m.serving()
 	m.mu.Unlock()
 	m.mu.Lock()
 	for _, g := range old {

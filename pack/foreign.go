@@ -35,10 +35,10 @@ type foreign struct {
 	count openConns
 }
 
-func (f *foreign) Serve(l net.Listener) error          { return f.Server.Serve(counting{l, &f.count}) }
-func (f *foreign) prepare(s *service)                  { f.count.reporter = &s.reporter }
-func (f *foreign) beginDrain(time.Duration, bool)      {}
-func (f *foreign) open() int                           { return f.count.open() }
+func (f *foreign) Serve(l net.Listener) error     { return f.Server.Serve(counting{l, &f.count}) }
+func (f *foreign) prepare(s *service)             { f.count.reporter = &s.reporter }
+func (f *foreign) beginDrain(time.Duration, bool) {}
+func (f *foreign) open() int                      { return f.count.open() }
 
 // counting is a listener that counts its open connections.
 type counting struct {

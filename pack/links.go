@@ -71,7 +71,7 @@ func (m *masterState) serve(g *generation, p *procgroup.Process, conn *net.UnixC
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.links, p)
-	m.steer()
+	m.serving()
 	m.leaveSteering(l)
 	l.hasStayed()
 	for _, result := range l.lent {
@@ -85,7 +85,7 @@ func (m *masterState) addLink(l *workerLink) {
 	defer m.mu.Unlock()
 	m.links[l.process] = l
 	m.joinSteering(l)
-	m.steer()
+	m.serving()
 }
 
 // heed does what a worker's message asks for.
@@ -107,7 +107,7 @@ func (m *masterState) heed(l *workerLink, msg message, files []*os.File) {
 	case msgReady:
 		m.mu.Lock()
 		l.state.Ready = true
-		m.steer()
+		m.serving()
 		m.mu.Unlock()
 		p.Ready()
 	case msgFailed:
@@ -189,7 +189,7 @@ func (m *masterState) terminate(p *procgroup.Process) error {
 		return errors.New("it has not come as far as Run")
 	}
 	l.state.Leaving = true
-	m.steer()
+	m.serving()
 	drain := message{Type: msgDrain, Final: final, HandOver: !final}
 	if !final {
 		drain.Unserved = l.generation.usesMoreThan(m.current)

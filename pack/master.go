@@ -40,7 +40,9 @@ type masterState struct {
 	generations int         // how many there have been
 	current     *generation // whose workers accept
 	links       map[*procgroup.Process]*workerLink
-	steered     map[int]steered // by worker, what the steering was told; nil if nothing is steered
+	steered     map[int]steered     // by worker, what the steering was told; nil if nothing is steered
+	hung        map[int]bool        // workers that the steering has found to hang
+	covers      map[int]*workerLink // who serves the sockets of workers that are not there, or hang
 	stopping    bool
 	cut         int // connections, in the stop
 }
@@ -53,6 +55,8 @@ func (p *Pack) runMaster(ctx context.Context, r role, err error) error {
 		happened: make(chan struct{}, 1),
 		begun:    time.Now(),
 		links:    map[*procgroup.Process]*workerLink{},
+		hung:     map[int]bool{},
+		covers:   map[int]*workerLink{},
 	}
 	p.master.Store(m)
 	defer p.master.Store(nil)

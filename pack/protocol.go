@@ -36,8 +36,9 @@ const (
 	msgSocket  messageType = "socket"  // a descriptor comes with it
 	msgRefused messageType = "refused" // there is no such socket, because of Error
 	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets. HandOver: somebody takes idle connections. Unserved: nobody takes over their sockets
-	msgLend    messageType = "lend"    // serve the socket of Endpoint and Socket, of which a descriptor comes along, until nobody connects any more
+	msgLend    messageType = "lend"    // serve the socket of Endpoint and Socket, of which a descriptor comes along, until nobody connects any more; with Cover until msgTake
 	msgBoard   messageType = "board"   // report in Slot of the board, of which a descriptor comes along
+	msgTake    messageType = "take"    // give back the socket of Endpoint and Socket that was lent with Cover
 	msgStay    messageType = "stay"    // hand over no connections any more; the answer is msgStayed
 	msgQuiet   messageType = "quiet"   // no new connections come to its sockets, unless there is an Error
 )
@@ -51,6 +52,7 @@ type message struct {
 	Socket   int         `json:"socket,omitempty"`
 	Slot     int         `json:"slot,omitempty"`
 	Error    string      `json:"error,omitempty"`
+	Cover    bool        `json:"cover,omitempty"`
 	Final    bool        `json:"final,omitempty"`
 	HandOver bool        `json:"handOver,omitempty"`
 	Unserved []endpoint  `json:"unserved,omitempty"`

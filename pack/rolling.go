@@ -32,7 +32,7 @@ func (m *masterState) roll(ctx context.Context, old, next *generation) error {
 		}
 		m.mu.Lock()
 		next.inPlace[id] = true
-		m.steer()
+		m.serving()
 		if id == 0 && !maps.Equal(old.uses, next.uses) {
 			oneByOne = false
 			m.log.Warn("other addresses are served than before: all old workers go on until all new ones are ready")
@@ -52,7 +52,7 @@ func (m *masterState) roll(ctx context.Context, old, next *generation) error {
 func (m *masterState) rollBack(next, old *generation, why error) {
 	m.mu.Lock()
 	clear(next.inPlace)
-	m.steer()
+	m.serving()
 	missing := m.absent(old)
 	m.mu.Unlock()
 	if len(missing) > 0 {

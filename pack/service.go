@@ -29,7 +29,7 @@ type service struct {
 	serving   sync.WaitGroup
 	mu        sync.Mutex
 	arrivals  map[endpoint]*arrivals // where connections from other workers are served
-	borrowed  []*listener            // of other workers, which serve no more
+	borrowed  map[loan]*listener     // of other workers, which serve no more
 	draining  bool                   // nothing more is to be accepted
 	broken    chan error             // a server returned unasked
 }
@@ -99,20 +99,29 @@ func (s *service) serve(h handle, l *listener) {
 // handshake takes that began before the kernel was told to choose other sockets.
 const borrowEmpty = time.Second
 
-// borrow serves another worker's socket of an endpoint, which it closes, until nobody connects to it any more. It does
-// not wait for that; returned is told what came of it.
-func (s *service) borrow(e endpoint, socket net.Listener, returned func(error)) error {
+// borrow serves another worker's socket of an endpoint, which it closes, until nobody connects to it any more, or, to cover
+// for that worker, until giveBack. It does not wait for that; returned is told what came of it.
+func (s *service) borrow(what loan, cover bool, socket net.Listener, returned func(error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	e := what.endpoint
 	i := slices.IndexFunc(s.listeners, func(l *listener) bool { return l.endpoint == e })
 	if i < 0 || s.draining {
 		socket.Close()
 		return errors.New("this worker does not serve the endpoint, or not any more")
 	}
 	l := newListener(socket, e, s.log, func() {})
-	s.borrowed = append(s.borrowed, l)
+	if s.borrowed == nil {
+		s.borrowed = map[loan]*listener{}
+	}
+	if before := s.borrowed[what]; before != nil {
+		before.Close()
+	}
+	s.borrowed[what] = l
 	serveOn := s.movable(s.pack.handles[i], l)
-	l.finish(borrowEmpty)
+	if !cover {
+		l.finish(borrowEmpty)
+	}
 	s.serving.Go(func() {
 		s.pack.handles[i].server.Serve(serveOn)
 		l.Close()
@@ -123,6 +132,16 @@ func (s *service) borrow(e endpoint, socket net.Listener, returned func(error)) 
 		}
 	})
 	return nil
+}
+
+// giveBack serves no more a socket that was borrowed to cover for a worker.
+func (s *service) giveBack(what loan) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.borrowed[what]; l != nil {
+		l.Close()
+		delete(s.borrowed, what)
+	}
 }
 
 // movable returns a listener whose connections can be handed over, if those of the server can.

@@ -32,7 +32,7 @@ type sockets struct {
 type socketSet struct {
 	listeners []net.Listener // one per worker, or one for all if it is shared
 	shared    bool
-	steered   bool           // a program that knows the sockets chooses among them
+	steered   bool   // a program that knows the sockets chooses among them
 	path      string // of a Unix socket in the file system
 	inode     fileID // of path, to remove no other's
 }
@@ -251,6 +251,19 @@ func (s *sockets) surplus(n int) map[loan]descriptor {
 	for e, set := range s.open {
 		for i := n; i < len(set.listeners) && !set.shared; i++ {
 			all[loan{e, i}] = set.listeners[i].(descriptor)
+		}
+	}
+	return all
+}
+
+// of returns a worker's own sockets.
+func (s *sockets) of(worker int) map[loan]descriptor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[loan]descriptor{}
+	for e, set := range s.open {
+		if !set.shared && worker < len(set.listeners) {
+			all[loan{e, worker}] = set.listeners[worker].(descriptor)
 		}
 	}
 	return all

@@ -33,6 +33,9 @@ type Steering interface {
 	Drain(worker int) error
 	Down(worker int) error
 
+	// Watch has f called when a worker is found to hang, and when it goes on. It is called before Start.
+	Watch(f func(worker int, hung bool))
+
 	// Close ends the steering of this process.
 	Close() error
 }
@@ -53,9 +56,11 @@ func (m *masterState) startSteering(p plan) {
 	for id := range workers {
 		workers[id] = p.cpus(id)
 	}
+	s.Watch(m.hangs)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.steered = nil
+	clear(m.hung)
 	if err := s.Start(workers); err != nil {
 		m.steeringFails(err)
 		return
@@ -144,6 +149,7 @@ func (m *masterState) steer() {
 		var err error
 		switch s := m.config.Steering; now.state {
 		case "up":
+			delete(m.hung, id)
 			err = s.Up(id, now.slot)
 		case "draining":
 			err = s.Drain(id)

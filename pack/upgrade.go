@@ -60,6 +60,7 @@ func (m *masterState) upgrade(ctx context.Context) error {
 // become makes this process the master of the new executable, with next as the current generation. The old one has not
 // been told to drain: the new master does that when it is at work. If it fails, everything is as it was.
 func (m *masterState) become(ctx context.Context, image *executable.Image, next *generation, begun time.Time) error {
+	m.uncoverAll()
 	frozen := m.freeze()
 	err := m.bequeathTo(ctx, image, frozen, next, begun)
 	m.thaw(frozen)
@@ -106,6 +107,9 @@ func (m *masterState) thaw(frozen map[*generation]*procgroup.State) {
 		m.supervise(g, frozen[g])
 	}
 	m.awaitLinks(slices.Collect(maps.Keys(frozen)))
+	m.mu.Lock()
+	m.coverAll()
+	m.mu.Unlock()
 	if m.signals.forced.Load() {
 		m.killAll()
 	}

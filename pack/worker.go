@@ -165,7 +165,11 @@ func (w *workerState) receiveAll(ctx context.Context, s *service) {
 			}()
 		case msgLend:
 			if m.Endpoint != nil && len(files) == 1 {
-				w.borrow(s, *m.Endpoint, m.Socket, files[0])
+				w.borrow(s, loan{*m.Endpoint, m.Socket}, m.Cover, files[0])
+			}
+		case msgTake:
+			if m.Endpoint != nil {
+				s.giveBack(loan{*m.Endpoint, m.Socket})
 			}
 		case msgQuiet:
 			select {
@@ -205,10 +209,10 @@ func (w *workerState) arrive(s *service, e endpoint, f *os.File) {
 	c.Close()
 }
 
-// borrow serves a socket that has no worker of its own any more, until nobody connects to it.
-func (w *workerState) borrow(s *service, e endpoint, socket int, f *os.File) {
+// borrow serves a socket that has no worker of its own, or one that hangs.
+func (w *workerState) borrow(s *service, what loan, cover bool, f *os.File) {
 	returned := func(err error) {
-		m := message{Type: msgReturned, Endpoint: &e, Socket: socket}
+		m := message{Type: msgReturned, Endpoint: &what.endpoint, Socket: what.socket}
 		if err != nil {
 			m.Error = err.Error()
 		}
@@ -216,7 +220,7 @@ func (w *workerState) borrow(s *service, e endpoint, socket int, f *os.File) {
 	}
 	l, err := net.FileListener(f) // a copy
 	if err == nil {
-		err = s.borrow(e, l, returned)
+		err = s.borrow(what, cover, l, returned)
 	}
 	if err != nil {
 		returned(err)

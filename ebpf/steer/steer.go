@@ -90,6 +90,7 @@ type Steering struct {
 	taken   []bool // slots
 	next    int    // slot to try first
 	groups  []*group
+	watcher func(worker int, hung bool)
 	stop    chan struct{} // closed by Close
 	watched sync.WaitGroup
 }
@@ -116,6 +117,14 @@ func New(options ...Option) *Steering {
 		o(s)
 	}
 	return s
+}
+
+// Watch has f called, if it is not nil, when a worker that is up is found to hang, and when it goes on, from a goroutine of the
+// Steering's. f may call the Steering's methods, but Start and Close.
+func (s *Steering) Watch(f func(worker int, hung bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watcher = f
 }
 
 // errNotStarted is the error of calls that need Start first.

@@ -34,6 +34,13 @@ func (s *Steering) watch(stop <-chan struct{}) {
 // look reads what workers report, and tells the program what has become of it. It reports whether there is anything to do
 // for them.
 func (s *Steering) look(now time.Time) (busy bool) {
+	changed := map[int]bool{}
+	var watcher func(int, bool)
+	defer func() {
+		for id, hung := range changed {
+			watcher(id, hung)
+		}
+	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.kernel == nil {
@@ -60,7 +67,11 @@ func (s *Steering) look(now time.Time) (busy bool) {
 	for id := range s.workers {
 		w := &s.workers[id]
 		// A machine on which nobody has moved is slow, not hung.
-		w.hung = w.state == Up && latest.Sub(w.moved) > s.hungAfter
+		hung := w.state == Up && latest.Sub(w.moved) > s.hungAfter
+		if hung != w.hung && s.watcher != nil {
+			watcher, changed[id] = s.watcher, hung
+		}
+		w.hung = hung
 	}
 	s.tell()
 	return busy
