@@ -14,12 +14,12 @@ func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 	sys := []string{"golang.org/x/sys/unix"}
 	concerns := []string{module + "/affinity", module + "/procgroup", module + "/reuseport", module + "/rlimit", module + "/sigctl"}
 	for name, may := range map[string][]string{
-		"affinity":  sys,
-		"rlimit":    sys,
-		"sigctl":    nil,
-		"reuseport": {sys[0], "golang.org/x/net/bpf"},
-		"procgroup": {sys[0], module + "/affinity", module + "/internal/fdmsg"},
-		"upgrade":   {sys[0], module + "/internal/executable", module + "/internal/fdmsg", module + "/internal/inplace"},
+		"affinity":   sys,
+		"rlimit":     sys,
+		"sigctl":     nil,
+		"reuseport":  {sys[0], "golang.org/x/net/bpf"},
+		"procgroup":  {sys[0], module + "/affinity", module + "/internal/fdmsg"},
+		"upgrade":    {sys[0], module + "/internal/executable", module + "/internal/fdmsg", module + "/internal/inplace"},
 		"ebpf/steer": {sys[0], "golang.org/x/net/bpf", "github.com/cilium/ebpf", module + "/affinity", module + "/reuseport", module + "/internal/board"},
 		"pack": append([]string{sys[0], "golang.org/x/net/bpf", module + "/internal/board", module + "/internal/cgroup", module + "/internal/fdmsg",
 			module + "/internal/executable", module + "/internal/inplace"}, concerns...),
