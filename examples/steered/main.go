@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command steered serves HTTP on one pinned worker per CPU, and has the kernel give each connection to the worker on the CPU
 // that received it. It answers with both CPUs, and USR1 prints what came of all connections so far.
 //
