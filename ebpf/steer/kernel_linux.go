@@ -20,6 +20,7 @@ import (
 
 // kernel is what the program reads and writes, shared by the programs of all groups.
 type kernel struct {
+	old   bool      // the program is that for kernels before 5.14
 	maps  plainMaps // but for sockets, which each group has of its own
 	spec  *ebpf.CollectionSpec
 	first *group    // the program that was loaded to see whether it can be; nil once it is a group's
@@ -46,7 +47,9 @@ func (s *Steering) load() error {
 	locked := rlimit.RemoveMemlock() // only before Linux 5.11 does it do anything
 	err := s.loadPolicy(loadMigrate)
 	if errors.Is(err, unix.EACCES) { // the verifier: before Linux 5.14 the program cannot ask whether a connection moves
-		err = s.loadPolicy(loadPlain)
+		if err = s.loadPolicy(loadPlain); err == nil {
+			s.kernel.old = true
+		}
 	}
 	switch {
 	case errors.Is(err, unix.EPERM) && locked != nil:

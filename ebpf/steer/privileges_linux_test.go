@@ -5,9 +5,11 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -132,6 +134,58 @@ func TestWithoutCapabilities(t *testing.T) {
 	if _, err := s.Board(); err == nil {
 		t.Error("there is a board")
 	}
+}
+
+// TestForbidden starts where a filter of system calls, as of a container, does not let bpf(2) through.
+func TestForbidden(t *testing.T) {
+	if !asUser(t, unix.CAP_BPF) {
+		return
+	}
+	for errno, want := range map[unix.Errno]string{unix.EPERM: "needs CAP_BPF", unix.ENOSYS: "filter of system calls"} {
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // which ends with the goroutine, and the filter with it
+			if err := forbidBPF(errno); err != nil {
+				t.Error(err)
+			}
+			done <- New(Require()).Start(onePerCPU(t, 2))
+		}()
+		if err := <-done; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v; want %q", errno, err, want)
+		}
+	}
+}
+
+// forbidBPF makes bpf(2) fail on this thread.
+func forbidBPF(errno unix.Errno) error {
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the system call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_BPF, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	filter := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&filter)), 0, 0)
+}
+
+// TestNoLockedMemory starts with a limit of locked memory that was lowered to nothing. Since Linux 5.11 it does not matter.
+func TestNoLockedMemory(t *testing.T) {
+	if !asUser(t, unix.CAP_BPF) {
+		return
+	}
+	none := unix.Rlimit{}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none); err != nil {
+		t.Fatal(err)
+	}
+	s := New(Require())
+	err := s.Start(onePerCPU(t, 2))
+	if err != nil && !strings.Contains(err.Error(), "RLIMIT_MEMLOCK") {
+		t.Error(err)
+	}
+	s.Close()
 }
 
 // TestWorkerProcess has a process without any right report on a board that it was given.

@@ -443,6 +443,67 @@ func TestSocketCloses(t *testing.T) {
 	}
 }
 
+// TestSocketClosesMoves closes a socket in whose queue connections lie. Since Linux 5.14 they move to another, chosen by the
+// program; before that they are reset, which is why nobody should close one.
+func TestSocketClosesMoves(t *testing.T) {
+	const queued = 20
+	s := started(t, 3, Epsilon(math.Inf(1)))
+	p := serve(t, s, "127.0.0.1:0", 3)
+	local := cpus(t)[0]
+	p.stall(local)
+	p.mu.Lock()
+	p.hold = true
+	p.mu.Unlock()
+	p.dial(local, queued)
+	p.listeners[local].Close()
+	if s.kernel.old {
+		return // they were reset
+	}
+	// Kernels before the spring of 2026 do not wake whoever waits for them; one more connection does.
+	for _, id := range []int{0, 1, 2} {
+		if id != local {
+			if err := s.Drain(id); err != nil {
+				t.Fatal(err)
+			}
+			p.dial(local, 1)
+			if err := s.Up(id, p.slots[id]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i := range queued + 2 {
+		select {
+		case id := <-p.got:
+			if id == local {
+				t.Errorf("worker %d accepted from a closed socket", id)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%d of %d connections were accepted", i, queued+2)
+		}
+	}
+	stats, err := s.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if moved := stats.Workers[0].Balanced + stats.Workers[1].Balanced + stats.Workers[2].Balanced; moved < queued {
+		t.Errorf("%d moved\n%v", moved, stats)
+	}
+}
+
+// TestManyWorkers has more workers than there are CPUs.
+func TestManyWorkers(t *testing.T) {
+	const workers = 300
+	s := started(t, workers, Epsilon(0.25))
+	p := serve(t, s, "127.0.0.1:0", workers)
+	p.mu.Lock()
+	p.hold = true
+	p.mu.Unlock()
+	got := p.connect(cpus(t)[0], workers)
+	if most := slices.Max(got); float64(most) > math.Ceil(1.25)+slack+4 {
+		t.Errorf("%d connections on one of %d workers, of %d in all", most, workers, workers)
+	}
+}
+
 // TestStartsAnew attaches another Steering to a group that has one, as the successor of a master does.
 func TestStartsAnew(t *testing.T) {
 	s := started(t, 2, Epsilon(math.Inf(1)))
@@ -507,6 +568,52 @@ func TestSlotsAreReused(t *testing.T) {
 				t.Error(err)
 			}
 			break
+		}
+	}
+}
+
+// TestNearest has CPUs without a worker of their own, on a machine with two nodes of two caches of two cores of two threads.
+func TestNearest(t *testing.T) {
+	var machine affinity.Topology
+	span := func(cpu, size int) (s affinity.Set) {
+		for i := range size {
+			s.Add(cpu/size*size + i)
+		}
+		return s
+	}
+	for cpu := range 16 {
+		machine = append(machine, affinity.CPU{ID: cpu, Core: span(cpu, 2), Cache: span(cpu, 4), Package: span(cpu, 8), Node: cpu / 8})
+	}
+	for _, tt := range []struct {
+		workers string // CPUs of each
+		want    []int  // the worker of each CPU
+	}{
+		{"0 2 4 6 8 10 12 14", []int{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7}}, // the other thread of the core
+		{"0 4 8 12", []int{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3}},           // the same cache
+		{"0-3 4-7 8-11 12-15", []int{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3}}, // its own
+		{"0 8", []int{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1}},                // the same node
+		{"0 1 8", []int{0, 1, 0, 1, 0, 1, 0, 1, 2, 2, 2, 2, 2, 2, 2, 2}},              // in turn
+		{"0 1", []int{0, 1, 0, 1, 0, 1, 0, 1, -1, -1, -1, -1, -1, -1, -1, -1}},        // nobody near
+	} {
+		var workers []affinity.Set
+		for cpus := range strings.FieldsSeq(tt.workers) {
+			set, err := affinity.Parse(cpus)
+			if err != nil {
+				t.Fatal(err)
+			}
+			workers = append(workers, set)
+		}
+		all := nearest(machine, workers)
+		got := make([]int, len(machine))
+		for cpu := range got {
+			id, ok := all[cpu]
+			if !ok {
+				id = -1
+			}
+			got[cpu] = id
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("workers on %s: CPUs go to %v, want %v", tt.workers, got, tt.want)
 		}
 	}
 }
