@@ -11,7 +11,7 @@ func (m *masterState) serving() {
 
 // coverAll has every socket served by somebody. It is called with mu locked.
 func (m *masterState) coverAll() {
-	if m.current == nil || !m.current.isUp() || m.stopping {
+	if m.current == nil || !m.current.isUp() || m.stopping || m.adopting {
 		return
 	}
 	n := m.current.plan.workers()

@@ -42,6 +42,7 @@ type masterState struct {
 	links       map[*procgroup.Process]*workerLink
 	steered     map[int]steered     // by worker, what the steering was told; nil if nothing is steered
 	hung        map[int]bool        // workers that the steering has found to hang
+	adopting    bool                // some links to workers are not there yet
 	covers      map[int]*workerLink // who serves the sockets of workers that are not there, or hang
 	stopping    bool
 	cut         int // connections, in the stop

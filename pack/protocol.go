@@ -70,6 +70,9 @@ type endpoint struct {
 
 func (e endpoint) String() string { return e.Network + " " + e.Address }
 
+// name returns what no other endpoint has.
+func (e endpoint) name() string { return fmt.Sprintf("%s %s %d", e.Network, e.Address, e.Index) }
+
 // link is one end of the control socket between the master and a worker. send may be called concurrently,
 // receive by one goroutine.
 type link struct {

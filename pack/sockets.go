@@ -24,7 +24,7 @@ type sockets struct {
 	closed bool
 
 	// If something is steered, attach steers the sockets of the first among workers.
-	steering func(endpoint, []net.Listener) (byProgram bool)
+	steering func(endpoint, []net.Listener, *os.File) (byProgram bool)
 	among    int
 }
 
@@ -32,9 +32,10 @@ type sockets struct {
 type socketSet struct {
 	listeners []net.Listener // one per worker, or one for all if it is shared
 	shared    bool
-	steered   bool   // a program that knows the sockets chooses among them
-	path      string // of a Unix socket in the file system
-	inode     fileID // of path, to remove no other's
+	inherited *os.File // what the steering of a predecessor left; nil if nothing
+	steered   bool     // a program that knows the sockets chooses among them
+	path      string   // of a Unix socket in the file system
+	inode     fileID   // of path, to remove no other's
 }
 
 // descriptor is a listener that can be handed over.
@@ -170,7 +171,7 @@ func (s *sockets) shared() bool {
 
 // steer has attach called with the sockets of the first n workers, for each endpoint that is open or will be. It says
 // whether a program chooses among them that knows them.
-func (s *sockets) steer(n int, attach func(endpoint, []net.Listener) (byProgram bool)) {
+func (s *sockets) steer(n int, attach func(endpoint, []net.Listener, *os.File) (byProgram bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.steering, s.among = attach, n
@@ -182,7 +183,8 @@ func (s *sockets) steer(n int, attach func(endpoint, []net.Listener) (byProgram 
 // attach steers an endpoint, if that is wanted and can be. It is called with mu locked.
 func (s *sockets) attach(e endpoint, set *socketSet) {
 	if s.steering != nil && !set.shared && s.among <= len(set.listeners) {
-		set.steered = s.steering(e, set.listeners[:s.among])
+		set.steered = s.steering(e, set.listeners[:s.among], set.inherited)
+		set.inherited = nil
 	}
 }
 
@@ -332,7 +334,7 @@ func (s *sockets) quiesceAll(e endpoint) error {
 }
 
 // bequeath describes the sockets, and returns copies of their descriptors.
-func (s *sockets) bequeath() (all []socketState, files []*os.File, err error) {
+func (s *sockets) bequeath(steering Steering) (all []socketState, files []*os.File, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e, set := range s.open {
@@ -348,6 +350,18 @@ func (s *sockets) bequeath() (all []socketState, files []*os.File, err error) {
 				return nil, files, err
 			}
 			state.Listeners = append(state.Listeners, fd)
+		}
+		if steering != nil && set.steered {
+			f, err := steering.Bequeath(e.name())
+			if err != nil {
+				return nil, files, err
+			}
+			if f != nil {
+				files = append(files, f)
+				if state.Steering, err = inplace.Descriptor(f); err != nil {
+					return nil, files, err
+				}
+			}
 		}
 		all = append(all, state)
 	}

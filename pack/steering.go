@@ -17,8 +17,13 @@ type Steering interface {
 	// Mode returns how connections are steered, and why in no better way.
 	Mode() (mode string, reason error)
 
-	// Attach steers what comes to a group of sockets, of which sockets[i] is worker i's.
-	Attach(sockets []syscall.Conn) error
+	// Attach steers what comes to a group of sockets, of which sockets[i] is worker i's. inherited, which it closes, is what
+	// Bequeath returned in the program whose place this one has taken; nil if there was none.
+	Attach(name string, sockets []syscall.Conn, inherited *os.File) error
+
+	// Bequeath returns what the program that takes the place of this one needs to attach its steering without a gap: a
+	// file that the caller closes, or nil.
+	Bequeath(name string) (*os.File, error)
 
 	// Join finds a slot on the board for a worker process to report in, and Leave gives it back.
 	Join() (slot int, err error)
@@ -84,13 +89,13 @@ func (m *masterState) stopSteering() {
 }
 
 // attachSteering steers what comes to the sockets of an endpoint, and reports whether it does not go by number any more.
-func (m *masterState) attachSteering(e endpoint, listeners []net.Listener) (byProgram bool) {
+func (m *masterState) attachSteering(e endpoint, listeners []net.Listener, inherited *os.File) (byProgram bool) {
 	var sockets []syscall.Conn
 	for _, l := range listeners {
 		sockets = append(sockets, l.(syscall.Conn))
 	}
 	s := m.config.Steering
-	if err := s.Attach(sockets); err != nil {
+	if err := s.Attach(e.name(), sockets, inherited); err != nil {
 		m.log.Error("connections are not steered", "endpoint", e.String(), "error", err)
 		return false
 	}
@@ -136,9 +141,10 @@ func (m *masterState) leaveSteering(l *workerLink) {
 	}
 }
 
-// steer tells the steering what has changed of the workers. It is called with mu locked.
+// steer tells the steering what has changed of the workers. It is called with mu locked. While workers are being adopted
+// nothing has changed that was told before.
 func (m *masterState) steer() {
-	if m.steered == nil || m.current == nil {
+	if m.steered == nil || m.current == nil || m.adopting && len(m.steered) > 0 {
 		return
 	}
 	for id := range m.current.plan.workers() {

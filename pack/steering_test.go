@@ -128,6 +128,33 @@ func TestSteering(t *testing.T) {
 	p.stop()
 }
 
+// TestUpgradeMisroutesNothing has clients on one CPU through upgrades: all must be served there.
+func TestUpgradeMisroutesNothing(t *testing.T) {
+	p := steeredPack(t, "-generations=20", "-workers=2")
+	allowed, err := affinity.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cpu, _ := allowed.First()
+	if err := affinity.Process(0, affinity.Of(cpu)); err != nil {
+		t.Fatal(err)
+	}
+	defer affinity.Process(0, allowed)
+	u := apply(t, load(p, 4, 0))
+	p.changes(u, mixed(5)...)
+	r := u.finish()
+	away := 0
+	for body, n := range r.Bodies {
+		if !strings.Contains(body, fmt.Sprintf(" cpu=%d ", cpu)) {
+			away += n
+		}
+	}
+	if t.Logf("%d of %d elsewhere", away, r.Requests); r.Failed() != 0 || away != 0 {
+		t.Errorf("%v, %d of them elsewhere", r, away)
+	}
+	p.stop()
+}
+
 // TestSteeringLosesNothing changes steered packs under load, also the number of workers.
 func TestSteeringLosesNothing(t *testing.T) {
 	for _, epsilon := range []string{"0", "0.25", "Inf"} {

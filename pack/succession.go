@@ -65,7 +65,8 @@ type socketState struct {
 	Shared    bool     `json:"shared,omitempty"`
 	Path      string   `json:"path,omitempty"` // of a Unix socket in the file system
 	Inode     fileID   `json:"inode,omitzero"`
-	Listeners []int    `json:"listeners"` // descriptors
+	Listeners []int    `json:"listeners"`          // descriptors
+	Steering  int      `json:"steering,omitempty"` // a descriptor that its steering needs
 }
 
 // succession is a legacy in the hands of the successor.
@@ -155,6 +156,9 @@ func parseLegacy(text []byte) (l legacy, err error) {
 func (l *legacy) descriptors() (all []int) {
 	for _, e := range l.Sockets {
 		all = append(all, e.Listeners...)
+		if e.Steering != 0 {
+			all = append(all, e.Steering)
+		}
 	}
 	for _, g := range l.Generations {
 		all = slices.AppendSeq(all, maps.Values(g.Lifelines))
@@ -201,7 +205,7 @@ func (m *masterState) bequeath(frozen map[*generation]*procgroup.State, current 
 		}
 		l.Generations = append(l.Generations, gs)
 	}
-	l.Sockets, sockets, err = m.sockets.bequeath()
+	l.Sockets, sockets, err = m.sockets.bequeath(m.config.Steering)
 	return l, lifelines, sockets, err
 }
 
@@ -209,7 +213,7 @@ func (m *masterState) bequeath(frozen map[*generation]*procgroup.State, current 
 func (s *succession) takeSockets() (all map[endpoint]*socketSet, err error) {
 	all = map[endpoint]*socketSet{}
 	for _, e := range s.Sockets {
-		set := &socketSet{shared: e.Shared, path: e.Path, inode: e.Inode}
+		set := &socketSet{shared: e.Shared, path: e.Path, inode: e.Inode, inherited: s.files[e.Steering]}
 		all[e.Endpoint] = set
 		for _, fd := range e.Listeners {
 			l, err := net.FileListener(s.files[fd]) // a copy

@@ -91,6 +91,7 @@ func (m *masterState) freeze() map[*generation]*procgroup.State {
 // thaw supervises frozen generations again.
 func (m *masterState) thaw(frozen map[*generation]*procgroup.State) {
 	m.mu.Lock()
+	m.adopting = true
 	for g := range frozen {
 		g.links = map[int]linkState{}
 		for p, l := range m.links {
@@ -107,9 +108,7 @@ func (m *masterState) thaw(frozen map[*generation]*procgroup.State) {
 		m.supervise(g, frozen[g])
 	}
 	m.awaitLinks(slices.Collect(maps.Keys(frozen)))
-	m.mu.Lock()
-	m.coverAll()
-	m.mu.Unlock()
+	m.adopted()
 	if m.signals.forced.Load() {
 		m.killAll()
 	}
@@ -205,6 +204,7 @@ func (m *masterState) takeOver(s *succession, generations map[*generation]*procg
 	current, others := all[i], slices.Delete(slices.Clone(all), i, i+1)
 	m.mu.Lock()
 	m.current = current
+	m.adopting = true
 	m.mu.Unlock()
 	for _, g := range all {
 		m.supervise(g, generations[g])
@@ -212,6 +212,7 @@ func (m *masterState) takeOver(s *succession, generations map[*generation]*procg
 	m.awaitLinks(all)
 	m.startSteering(current.plan)
 	defer m.stopSteering()
+	m.adopted()
 	atStep(stepAdopted)
 	if i := slices.IndexFunc(others, func(g *generation) bool { return g.number == s.Current }); i >= 0 && m.config.Rolling {
 		m.rollBack(others[i], current, errors.New(s.returned))
@@ -243,6 +244,14 @@ func (m *masterState) awaitLinks(adopted []*generation) {
 			return
 		}
 	}
+}
+
+// adopted ends the time in which links may be missing.
+func (m *masterState) adopted() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.adopting = false
+	m.serving()
 }
 
 func (m *masterState) lacksLinks(g *generation) bool {

@@ -32,7 +32,7 @@ func BenchmarkChoice(b *testing.B) {
 				}
 				defer s.Close()
 				group := benchGroup(b, n)
-				if err := s.Attach(conns(group)); err != nil {
+				if err := s.Attach("test", conns(group), nil); err != nil {
 					b.Fatal(err)
 				}
 				reporters := make([]*Reporter, n)
@@ -70,7 +70,7 @@ func BenchmarkChoice(b *testing.B) {
 						c.Close()
 					}
 				}
-				ours, empty := mean(b, s.groups[0].objects.Program), mean(b, nothing)
+				ours, empty := mean(b, s.groups["test"].objects.Program), mean(b, nothing)
 				b.ReportMetric(ours, "ns/choice")
 				b.ReportMetric(empty, "ns/empty")
 				b.ReportMetric(ours/empty, "x/empty")

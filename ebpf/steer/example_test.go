@@ -34,7 +34,7 @@ func Example() {
 	for _, l := range group {
 		sockets = append(sockets, l.(syscall.Conn))
 	}
-	if err := s.Attach(sockets); err != nil {
+	if err := s.Attach("http", sockets, nil); err != nil {
 		log.Fatal(err)
 	}
 	if mode, reason := s.Mode(); reason != nil {

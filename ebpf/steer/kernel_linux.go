@@ -89,7 +89,7 @@ func (s *Steering) loadPolicy(from func() (*ebpf.CollectionSpec, error)) error {
 	}
 	k.maps.Sockets.Close()
 	k.maps.Sockets = nil
-	if k.first, err = k.newGroup(); err != nil {
+	if k.first, err = k.newGroup(nil); err != nil {
 		k.close()
 		return err
 	}
@@ -109,14 +109,18 @@ func (s *Steering) loadPolicy(from func() (*ebpf.CollectionSpec, error)) error {
 	return s.tell()
 }
 
-// newGroup loads the program once more, with room for the sockets of a group.
-func (k *kernel) newGroup() (*group, error) {
+// newGroup loads the program once more, with room for the sockets of a group, or with a map that has them.
+func (k *kernel) newGroup(sockets *ebpf.Map) (*group, error) {
 	m := &k.maps
 	g := &group{}
-	err := k.spec.Copy().LoadAndAssign(&g.objects, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+	shared := map[string]*ebpf.Map{
 		plainMapRules: m.Rules, plainMapWorkers: m.Workers, plainMapEligible: m.Eligible, plainMapReports: m.Reports,
 		plainMapCounts: m.Counts,
-	}})
+	}
+	if sockets != nil {
+		shared[plainMapSockets] = sockets
+	}
+	err := k.spec.Copy().LoadAndAssign(&g.objects, &ebpf.CollectionOptions{MapReplacements: shared})
 	if err != nil {
 		return nil, err
 	}
@@ -180,9 +184,15 @@ func boardFile(k *kernel) (*os.File, error) {
 }
 
 // attach has the program choose among the sockets of a group.
-func (k *kernel) attach(sockets []syscall.Conn) (g *group, err error) {
-	if g, k.first = k.first, nil; g == nil {
-		if g, err = k.newGroup(); err != nil {
+func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File) (g *group, err error) {
+	if g, err = k.inherit(inherited, len(sockets)); err != nil {
+		return nil, err
+	}
+	if g == nil {
+		g, k.first = k.first, nil
+	}
+	if g == nil {
+		if g, err = k.newGroup(nil); err != nil {
 			return nil, err
 		}
 	}
@@ -202,12 +212,60 @@ func (k *kernel) attach(sockets []syscall.Conn) (g *group, err error) {
 	return g, nil
 }
 
+// inherit makes a group of the map that another process has left, if it is one for as many sockets; else g is nil, and f is
+// closed.
+func (k *kernel) inherit(f *os.File, sockets int) (g *group, err error) {
+	if f == nil {
+		return nil, nil
+	}
+	var m *ebpf.Map
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	cerr := rc.Control(func(fd uintptr) {
+		var own int
+		if own, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3); err == nil {
+			m, err = ebpf.NewMapFromFD(own) // which closes it
+		}
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, fmt.Errorf("what was inherited: %w", err)
+	}
+	defer m.Close() // the program's is a copy
+	if m.Type() != ebpf.ReusePortSockArray || int(m.MaxEntries()) != sockets {
+		return nil, f.Close() // while it is open no other map can have the sockets
+	}
+	return k.newGroup(m)
+}
+
+// file returns a copy of the map of the sockets.
+func (g *group) file() (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(g.objects.Sockets.FD()), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+	}
+	return os.NewFile(uintptr(fd), "sockets"), nil
+}
+
+// holds reports whether a socket is in its place already.
+func (g *group) holds(i, fd int) bool {
+	var there uint64
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	return err == nil && g.objects.Sockets.Lookup(uint32(i), &there) == nil && there == cookie
+}
+
 // fill puts the sockets into the map, and tries for some time if they are in another that is just going.
 func (g *group) fill(patience time.Duration) error {
 	deadline := time.Now().Add(patience)
 	for i, socket := range g.members {
 		for {
-			err := withDescriptor(socket, func(fd int) error { return g.objects.Sockets.Put(uint32(i), uint64(fd)) })
+			err := withDescriptor(socket, func(fd int) error {
+				if g.holds(i, fd) {
+					return nil
+				}
+				return g.objects.Sockets.Put(uint32(i), uint64(fd))
+			})
 			if err == nil {
 				break
 			}

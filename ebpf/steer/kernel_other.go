@@ -23,12 +23,13 @@ func (s *Steering) load() error {
 func (s *Steering) watch(<-chan struct{}) {}
 func (s *Steering) tell() error           { return nil }
 
-func boardFile(*kernel) (*os.File, error)               { return nil, errors.ErrUnsupported }
-func (k *kernel) attach([]syscall.Conn) (*group, error) { return nil, errors.ErrUnsupported }
-func (k *kernel) lost(int, *worker) uint32              { return 0 }
-func (k *kernel) count(int, *WorkerStats) error         { return nil }
-func (k *kernel) close() error                          { return nil }
-func (g *group) close() error                           { return nil }
+func boardFile(*kernel) (*os.File, error)                         { return nil, errors.ErrUnsupported }
+func (k *kernel) attach([]syscall.Conn, *os.File) (*group, error) { return nil, errors.ErrUnsupported }
+func (k *kernel) lost(int, *worker) uint32                        { return 0 }
+func (k *kernel) count(int, *WorkerStats) error                   { return nil }
+func (k *kernel) close() error                                    { return nil }
+func (g *group) close() error                                     { return nil }
+func (g *group) file() (*os.File, error)                          { return nil, errors.ErrUnsupported }
 
 func sameGroup([]syscall.Conn) error { return nil }
 

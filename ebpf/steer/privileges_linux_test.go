@@ -112,7 +112,7 @@ func TestWithoutCapabilities(t *testing.T) {
 	for _, l := range group {
 		defer l.Close()
 	}
-	if err := s.Attach(conns(group)); err != nil {
+	if err := s.Attach("test", conns(group), nil); err != nil {
 		t.Fatal(err)
 	}
 	mode, why := s.Mode()

@@ -89,7 +89,7 @@ type Steering struct {
 	slots   []*board.Slot
 	taken   []bool // slots
 	next    int    // slot to try first
-	groups  []*group
+	groups  map[string]*group
 	watcher func(worker int, hung bool)
 	stop    chan struct{} // closed by Close
 	watched sync.WaitGroup
@@ -157,7 +157,7 @@ func (s *Steering) Start(workers []affinity.Set) error {
 		}
 		return nil
 	}
-	s.mode, s.reason = EBPF, nil
+	s.mode, s.reason, s.groups = EBPF, nil, map[string]*group{}
 	stop := make(chan struct{})
 	s.stop = stop
 	s.watched.Go(func() { s.watch(stop) })
@@ -173,14 +173,21 @@ func (s *Steering) Mode() (Mode, error) {
 
 // Attach steers what comes to a group of sockets, all on one address, of which sockets[i] is worker i's. TCP sockets must
 // listen. The caller keeps them open; a closed one is never chosen. It can be called for several groups, such as one for
-// HTTP and one for HTTPS: they share the workers and their loads.
+// HTTP and one for HTTPS, by different names: they share the workers and their loads.
+//
+// inherited is what Bequeath returned in a process whose place this one takes, and which has ended or closed its Steering:
+// then the program of this Steering follows that of the other without a gap. Without it, nil, and where the number of
+// workers is another, the kernel's hash chooses for some milliseconds. Attach closes it.
 //
 // The program is the group's, not this Steering's: it goes on choosing, by what was last known, when this process has
 // ended and others hold the sockets, until another is attached. A socket can be steered by one Steering at a time; the
 // former must have been closed, or its process have ended.
-func (s *Steering) Attach(sockets []syscall.Conn) error {
+func (s *Steering) Attach(name string, sockets []syscall.Conn, inherited *os.File) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if inherited != nil {
+		defer inherited.Close()
+	}
 	switch {
 	case s.workers == nil:
 		return fmt.Errorf("steer: attach: %w", errNotStarted)
@@ -193,12 +200,31 @@ func (s *Steering) Attach(sockets []syscall.Conn) error {
 	if s.kernel == nil {
 		return s.attachWithout(sockets)
 	}
-	g, err := s.kernel.attach(sockets)
+	g, err := s.kernel.attach(sockets, inherited)
 	if err != nil {
 		return fmt.Errorf("steer: attach: %w", err)
 	}
-	s.groups = append(s.groups, g)
+	if before := s.groups[name]; before != nil {
+		before.close()
+	}
+	s.groups[name] = g
 	return nil
+}
+
+// Bequeath returns what a process that takes the place of this one needs to attach a Steering of its own to the group of that
+// name without a gap. The caller passes it on, and closes it. Where there is nothing to bequeath it is nil.
+func (s *Steering) Bequeath(name string) (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.groups[name]
+	if g == nil {
+		return nil, nil
+	}
+	f, err := g.file()
+	if err != nil {
+		return nil, fmt.Errorf("steer: bequeath: %w", err)
+	}
+	return f, nil
 }
 
 // Join finds a place, a slot, for a process or a thread that is to be a worker, to report in. Nothing is sent to it before Up

@@ -78,7 +78,7 @@ func serve(t *testing.T, s *Steering, address string, n int) *pool {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.close)
-	if err := s.Attach(conns(p.listeners)); err != nil {
+	if err := s.Attach("test", conns(p.listeners), nil); err != nil {
 		t.Fatal(err)
 	}
 	for id := range n {
@@ -240,7 +240,7 @@ func TestLocalityPacket(t *testing.T) {
 		defer c.Close()
 		members = append(members, c.(syscall.Conn))
 	}
-	if err := s.Attach(members); err != nil {
+	if err := s.Attach("test", members, nil); err != nil {
 		t.Fatal(err)
 	}
 	for id := range n {
@@ -517,7 +517,7 @@ func TestStartsAnew(t *testing.T) {
 		if got := p.connect(local, 10); got[local] != 10 {
 			t.Errorf("between two: %v", got)
 		}
-		if err := next.Attach(conns(p.listeners)); err != nil {
+		if err := next.Attach("test", conns(p.listeners), nil); err != nil {
 			t.Fatal(err)
 		}
 		for id := range 2 {
@@ -533,6 +533,75 @@ func TestStartsAnew(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 		s = next
+	}
+}
+
+// TestInherits has one Steering after another steer a group: none of many connections meanwhile may go elsewhere.
+func TestInherits(t *testing.T) {
+	s := started(t, 2, Epsilon(math.Inf(1)))
+	p := serve(t, s, "127.0.0.1:0", 2)
+	local := cpus(t)[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	clients.Go(func() {
+		undo, err := affinity.Pin(affinity.Of(local))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer undo()
+		for ctx.Err() == nil {
+			c, err := net.Dial("tcp", p.address())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.Close()
+		}
+	})
+	for range 10 {
+		f, err := s.Bequeath("test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = started(t, 2, Epsilon(math.Inf(1)))
+		for id := range 2 {
+			slot, err := s.Join()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Up(id, slot); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Attach("test", conns(p.listeners), f); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	cancel()
+	clients.Wait()
+	n := 0
+	for len(p.got) > 0 {
+		if id := <-p.got; id != local {
+			t.Errorf("connection %d went to worker %d", n, id)
+		}
+		n++
+	}
+	t.Logf("%d connections", n)
+	// One with another number of workers begins anew.
+	f, err := s.Bequeath("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := started(t, 1).Attach("test", conns(p.listeners)[:1], f); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -622,7 +691,7 @@ func TestNearest(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	s := New()
 	var none []syscall.Conn
-	if err := s.Attach(none); !errors.Is(err, errNotStarted) {
+	if err := s.Attach("test", none, nil); !errors.Is(err, errNotStarted) {
 		t.Error(err)
 	}
 	for _, bad := range []struct {
@@ -658,7 +727,7 @@ func TestMistakes(t *testing.T) {
 		"socket 1: it is on 127.0.0.1:":     {one[0], two[0]},
 		"it was bound without SO_REUSEPORT": {plain, plain},
 	} {
-		if err := s.Attach(conns(sockets)); err == nil || !strings.Contains(err.Error(), want) {
+		if err := s.Attach("test", conns(sockets), nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %q", err, want)
 		}
 	}
