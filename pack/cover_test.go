@@ -46,9 +46,7 @@ func TestQueueOfCrashed(t *testing.T) {
 func TestQueueOfHung(t *testing.T) {
 	p := steeredPack(t, "-workers=2", "-epsilon=0")
 	pid := p.workers()[0]
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	freeze(t, pid)
 	var clients sync.WaitGroup
 	for range 40 {
 		clients.Go(func() {

@@ -102,26 +102,26 @@ func TestSteering(t *testing.T) {
 	defer affinity.Process(0, allowed)
 	cpus := slices.Collect(allowed.All())
 	p := steeredPack(t, "-generations=20")
-	local := func(when string) {
+	local := func(when string, but int) {
 		t.Helper()
 		for _, cpu := range cpus {
-			if n, all := p.from(cpu, load(p, 4, 50)); n != all {
+			if n, all := p.from(cpu, load(p, 4, 50)); n < all-but {
 				t.Errorf("%s: of %d requests from CPU %d %d were answered there", when, all, cpu, n)
 			}
 		}
 		affinity.Process(0, allowed)
 	}
-	local("at first")
+	local("at first", 0)
 	for i := range 3 {
 		p.signal(syscall.SIGHUP)
 		p.logged(i+1, "reloaded")
-		local("after a reload")
+		local("after a reload", 0)
 		p.signal(syscall.SIGUSR2)
 		p.logged(i+1, "upgraded")
-		local("after an upgrade")
+		local("after an upgrade", 0)
 		syscall.Kill(p.workers()[0], syscall.SIGKILL)
 		p.logged(i+1, "worker ready")
-		local("after a crash")
+		local("after a crash", 8) // who covered for it may accept a little longer
 	}
 	p.signal(syscall.SIGUSR1)
 	t.Log(p.logged(1, "stats")["stats"])
@@ -185,9 +185,7 @@ func TestHungWorker(t *testing.T) {
 	for name, p := range map[string]*program{"steered": steered, "by hash": hashed} {
 		const conns = 40
 		pid := p.workers()[0]
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		freeze(t, pid)
 		if p == steered {
 			p.becomes("hung", 1)
 		}
