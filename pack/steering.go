@@ -14,7 +14,7 @@ type Steering interface {
 	// Start gets ready for workers 0 to n-1, which are pinned to these CPUs, and forgets what was before.
 	Start(workers []affinity.Set) error
 
-	// Mode returns how connections are steered, and why in no better way.
+	// Mode returns how connections are steered, and why in no better way. It is "hash" if nothing but the kernel chooses.
 	Mode() (mode string, reason error)
 
 	// Attach steers what comes to a group of sockets, of which sockets[i] is worker i's. inherited, which it closes, is what
@@ -88,7 +88,7 @@ func (m *masterState) stopSteering() {
 	}
 }
 
-// attachSteering steers what comes to the sockets of an endpoint, and reports whether it does not go by number any more.
+// attachSteering steers what comes to the sockets of an endpoint, and reports whether they alone are chosen then.
 func (m *masterState) attachSteering(e endpoint, listeners []net.Listener, inherited *os.File) (byProgram bool) {
 	var sockets []syscall.Conn
 	for _, l := range listeners {
@@ -105,7 +105,7 @@ func (m *masterState) attachSteering(e endpoint, listeners []net.Listener, inher
 	} else {
 		m.log.Info("steering", "endpoint", e.String(), "mode", mode)
 	}
-	return reason == nil
+	return mode != "hash"
 }
 
 // steeringFails logs that the pack does without, once.

@@ -7,9 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestRemoteClients has clients behind a network device whose receive queues are steered to some CPU (RPS), as from another
@@ -79,35 +82,64 @@ func again(t *testing.T, ns, role string) *exec.Cmd {
 	return cmd
 }
 
-// serveRemote serves in this namespace, with clients in another.
+// serveRemote serves in this namespace, with clients in another: with the program, and where it is forbidden. Then classic BPF
+// must do it, since the interface has a queue for each worker.
 func serveRemote(t *testing.T, address, clients string) {
-	n := cpus(t)[len(cpus(t))-1] + 1
-	s := started(t, n, Epsilon(math.Inf(1)))
-	steered := serve(t, s, address+":0", n)
-	for _, receiver := range cpus(t)[:2] {
-		queues, err := filepath.Glob("/sys/class/net/vs/queues/rx-*/rps_cpus")
-		if err != nil || len(queues) == 0 {
-			t.Fatalf("%v, %v", queues, err)
+	n := cpus(t)[1] + 1
+	without := New()
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // which ends with the goroutine, and the filter with it
+		if err := forbidBPF(unix.ENOSYS); err != nil {
+			t.Error(err)
 		}
-		for _, queue := range queues {
-			if err := os.WriteFile(queue, fmt.Appendf(nil, "%x", 1<<receiver), 0); err != nil {
-				t.Fatal(err)
-			}
+		started <- without.Start(onePerCPU(t, n))
+	}()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	defer without.Close()
+	with := New(Require(), Epsilon(math.Inf(1)))
+	if err := with.Start(onePerCPU(t, n)); err != nil {
+		t.Fatal(err)
+	}
+	defer with.Close()
+	for want, s := range map[Mode]*Steering{EBPF: with, ByCPU: without} {
+		p := serve(t, s, address+":0", n)
+		if mode, reason := s.Mode(); mode != want {
+			t.Fatalf("%v, %v; want %v", mode, reason, want)
 		}
-		for _, from := range cpus(t)[:2] {
-			got := make([]int, n)
-			onCPU(t, from, func() {
-				if out, err := again(t, clients, "client "+steered.address()).CombinedOutput(); err != nil {
-					t.Fatalf("%v\n%s", err, out)
+		for _, receiver := range cpus(t)[:2] {
+			receiveOn(t, receiver)
+			for _, from := range cpus(t)[:2] {
+				got := make([]int, n)
+				onCPU(t, from, func() {
+					if out, err := again(t, clients, "client "+p.address()).CombinedOutput(); err != nil {
+						t.Fatalf("%v\n%s", err, out)
+					}
+				})
+				for range 100 {
+					got[<-p.got]++
 				}
-			})
-			for range 100 {
-				got[<-steered.got]++
+				t.Logf("%s: received on CPU %d, from CPU %d: %v", want, receiver, from, got)
+				if got[receiver] != 100 {
+					t.Errorf("%s: received on CPU %d, from CPU %d: %v", want, receiver, from, got)
+				}
 			}
-			t.Logf("received on CPU %d, from CPU %d: %v", receiver, from, got)
-			if got[receiver] != 100 {
-				t.Errorf("received on CPU %d, from CPU %d: %v", receiver, from, got)
-			}
+		}
+	}
+}
+
+// receiveOn has a CPU do all of the receiving.
+func receiveOn(t *testing.T, cpu int) {
+	t.Helper()
+	queues, err := filepath.Glob("/sys/class/net/vs/queues/rx-*/rps_cpus")
+	if err != nil || len(queues) == 0 {
+		t.Fatalf("%v, %v", queues, err)
+	}
+	for _, queue := range queues {
+		if err := os.WriteFile(queue, fmt.Appendf(nil, "%x", 1<<cpu), 0); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
