@@ -81,7 +81,9 @@ func (m *masterState) run(handles []handle) error {
 		return err
 	}
 	defer m.sockets.close()
-	m.startSteering(spec.plan)
+	if err := m.startSteering(spec.plan); err != nil {
+		return err
+	}
 	defer m.stopSteering()
 	for _, h := range handles {
 		if _, err := m.sockets.get(m.ctx, h.endpoint, 0, spec.plan.workers()); err != nil {

@@ -28,6 +28,15 @@ func (p plan) cpus(worker int) affinity.Set {
 	return p.shares[worker]
 }
 
+// pinned returns the CPUs that each worker is pinned to.
+func (p plan) pinned() []affinity.Set {
+	workers := make([]affinity.Set, p.workers())
+	for id := range workers {
+		workers[id] = p.cpus(id)
+	}
+	return workers
+}
+
 // all returns the CPUs of all workers.
 func (p plan) all() affinity.Set {
 	var s affinity.Set

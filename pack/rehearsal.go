@@ -92,6 +92,9 @@ func (p *Pack) audition(r *rehearsal) (a rehearsalAnswer, err error) {
 	if err != nil {
 		return a, err
 	}
+	if err := p.config.trySteering(spec.plan); err != nil {
+		return a, err
+	}
 	return rehearsalAnswer{Shares: spec.plan.shares, Unpinned: spec.plan.unpinned, User: spec.user}, nil
 }
 

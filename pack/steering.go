@@ -9,9 +9,10 @@ import (
 )
 
 // Steering has the kernel choose which worker's socket a connection goes to. Package ebpf/steer has one, which it says more
-// about. Its methods are called in the master, which does without what they cannot do, and logs it once.
+// about. Its methods are called in the master, which does without what they cannot do, but for Start, and logs it once.
 type Steering interface {
-	// Start gets ready for workers 0 to n-1, which are pinned to these CPUs, and forgets what was before.
+	// Start gets ready for workers 0 to n-1, which are pinned to these CPUs, and forgets what was before. An error keeps
+	// the pack from starting, or calls an upgrade off.
 	Start(workers []affinity.Set) error
 
 	// Mode returns how connections are steered, and why in no better way. It is "hash" if nothing but the kernel chooses.
@@ -52,23 +53,18 @@ type steered struct {
 }
 
 // startSteering begins to steer among the workers of a plan, if that is wanted.
-func (m *masterState) startSteering(p plan) {
+func (m *masterState) startSteering(p plan) error {
 	s := m.config.Steering
 	if s == nil {
-		return
-	}
-	workers := make([]affinity.Set, p.workers())
-	for id := range workers {
-		workers[id] = p.cpus(id)
+		return nil
 	}
 	s.Watch(m.hangs)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.steered = nil
 	clear(m.hung)
-	if err := s.Start(workers); err != nil {
-		m.steeringFails(err)
-		return
+	if err := s.Start(p.pinned()); err != nil {
+		return err
 	}
 	m.steered = map[int]steered{}
 	for _, l := range m.links { // of a predecessor
@@ -76,6 +72,18 @@ func (m *masterState) startSteering(p plan) {
 	}
 	m.steer()
 	m.sockets.steer(p.workers(), m.attachSteering)
+	return nil
+}
+
+// trySteering starts the steering as startSteering does, and ends it.
+func (c *Config) trySteering(p plan) error {
+	if c.Steering == nil {
+		return nil
+	}
+	if err := c.Steering.Start(p.pinned()); err != nil {
+		return err
+	}
+	return c.Steering.Close()
 }
 
 // stopSteering ends it. The sockets go on being steered by what was last known, where the kernel does it, until the

@@ -31,8 +31,13 @@ func init() { programs["steered"] = steeredProgram }
 func steeredProgram() error {
 	c, address := configFlags()
 	epsilon := flag.Float64("epsilon", math.Inf(1), "")
+	require := flag.Bool("require", false, "")
 	flag.Parse()
-	s := steer.New(steer.Epsilon(*epsilon))
+	options := []steer.Option{steer.Epsilon(*epsilon)}
+	if *require {
+		options = append(options, steer.Require())
+	}
+	s := steer.New(options...)
 	c.Steering = s
 	if pack.IsMaster() {
 		asked := make(chan os.Signal, 1)
@@ -257,6 +262,11 @@ func TestSteeringWithoutRights(t *testing.T) {
 	}
 	p.hasWorkers(2)
 	p.stop()
+
+	p = start(t, "steered", change, "-workers=2", "-require")
+	if status := p.wait(20 * time.Second); status != 1 || !p.said("steer: it needs CAP_BPF") {
+		t.Errorf("required: exit status %d", status)
+	}
 }
 
 // TestSteeredWorkersChange upgrades to executables that want more workers, and fewer.

@@ -210,7 +210,9 @@ func (m *masterState) takeOver(s *succession, generations map[*generation]*procg
 		m.supervise(g, generations[g])
 	}
 	m.awaitLinks(all)
-	m.startSteering(current.plan)
+	if err := m.startSteering(current.plan); err != nil {
+		m.steeringFails(err)
+	}
 	defer m.stopSteering()
 	m.adopted()
 	atStep(stepAdopted)
