@@ -175,6 +175,8 @@ func (s *Steering) Mode() (Mode, error) {
 // listen. The caller keeps them open; a closed one is never chosen. It can be called for several groups, such as one for
 // HTTP and one for HTTPS, by different names: they share the workers and their loads.
 //
+// A dual-stack group loses its IPv4 connections to whoever listens on the same port of the IPv4 wildcard address.
+//
 // inherited is what Bequeath returned in a process whose place this one takes, and which has ended or closed its Steering:
 // then the program of this Steering follows that of the other without a gap. Without it, nil, and where the number of
 // workers is another, the kernel's hash chooses for some milliseconds. Attach closes it.
