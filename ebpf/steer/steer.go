@@ -38,7 +38,7 @@ func Epsilon(e float64) Option { return func(s *Steering) { s.epsilon = e } }
 func Require() Option { return func(s *Steering) { s.require = true } }
 
 // HungAfter is how long a worker that is up may give no sign of life, or leave its queue untouched, until it is passed over:
-// provided that others do better in that time. When it does something again, it is back. Default 500 ms.
+// provided that others do better in that time. When it does something again, it is back. Default 1 s.
 func HungAfter(d time.Duration) Option { return func(s *Steering) { s.hungAfter = d } }
 
 // Mode is how connections are steered.
@@ -112,7 +112,7 @@ const slack = 4
 
 // New returns a Steering that has not been started.
 func New(options ...Option) *Steering {
-	s := &Steering{epsilon: 0.25, hungAfter: 500 * time.Millisecond, mode: Hash}
+	s := &Steering{epsilon: 0.25, hungAfter: time.Second, mode: Hash}
 	for _, o := range options {
 		o(s)
 	}
