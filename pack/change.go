@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -67,12 +69,37 @@ func (m *masterState) beginChange() error {
 
 // reload replaces the workers by new ones of the same executable.
 func (m *masterState) reload(ctx context.Context) error {
+	same := func(old *generation) (plan, error) { return old.plan, nil }
+	return m.renew(ctx, "reload", same, func(next, _ *generation) {
+		m.log.Info("reloading", "generation", next.number)
+	}, func(next *generation, took time.Duration) {
+		m.log.Info("reloaded", "generation", next.number, "workers", next.plan.workers(), "took", took)
+	})
+}
+
+// scale replaces the workers by another number of them. number returns that, from how many there are.
+func (m *masterState) scale(ctx context.Context, number func(workers int) int) error {
+	plan := func(old *generation) (plan, error) { return m.config.planFor(number(old.plan.workers())) }
+	return m.renew(ctx, "scaling", plan, func(next, old *generation) {
+		m.log.Info("changing the number of workers", "generation", next.number, "from", old.plan.workers(), "to", next.plan.workers())
+	}, func(next *generation, took time.Duration) {
+		os.Setenv(envWorkers, strconv.Itoa(next.plan.workers())) // for the next version of the executable
+		m.log.Info("number of workers changed", "generation", next.number, "workers", next.plan.workers(), "took", took)
+	})
+}
+
+// renew is a change to new workers of the same executable. began and done log it.
+func (m *masterState) renew(ctx context.Context, name string, plan func(old *generation) (plan, error),
+	began func(next, old *generation), done func(next *generation, took time.Duration),
+) error {
 	begun := time.Now()
 	var next *generation
-	err := m.change(ctx, "reload", func(ctx context.Context, old *generation) (err error) {
-		next, err = m.tryNext(ctx, old, generationSpec{plan: old.plan, user: old.user}, func(number int) {
-			m.log.Info("reloading", "generation", number)
-		})
+	err := m.change(ctx, name, func(ctx context.Context, old *generation) error {
+		p, err := plan(old)
+		if err != nil {
+			return err
+		}
+		next, err = m.tryNext(ctx, old, generationSpec{plan: p, user: old.user}, func(next *generation) { began(next, old) })
 		if err != nil {
 			return err
 		}
@@ -83,14 +110,14 @@ func (m *masterState) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.log.Info("reloaded", "generation", next.number, "workers", next.plan.workers(), "took", time.Since(begun).Round(time.Millisecond))
+	done(next, time.Since(begun).Round(time.Millisecond))
 	return nil
 }
 
 // tryNext starts a generation beside the current one, old, and returns it when it has proven itself: every worker has become
 // ready and none has failed for a while. If that goes wrong the generation is told to drain again, and nothing has
 // changed.
-func (m *masterState) tryNext(ctx context.Context, old *generation, spec generationSpec, launched func(number int)) (*generation, error) {
+func (m *masterState) tryNext(ctx context.Context, old *generation, spec generationSpec, launched func(*generation)) (*generation, error) {
 	m.makeRoom()
 	spec.held = m.config.Rolling
 	if err := m.sockets.grow(ctx, spec.plan.workers()); err != nil {
@@ -102,7 +129,7 @@ func (m *masterState) tryNext(ctx context.Context, old *generation, spec generat
 		m.sockets.shrink(old.plan.workers())
 		return nil, err
 	}
-	launched(g.number)
+	launched(g)
 	atStep(stepLaunched)
 	if spec.held {
 		err = m.roll(ctx, old, g)
@@ -159,8 +186,16 @@ func (m *masterState) canary(ctx context.Context, g *generation) error {
 func (m *masterState) replace(next *generation, old ...*generation) {
 	m.mu.Lock()
 	m.current = next
-	m.serving()
+	other := m.steered != nil && m.steeredAmong != next.plan.workers()
+	if !other {
+		m.serving()
+	}
 	m.mu.Unlock()
+	if other {
+		if err := m.startSteering(next.plan); err != nil {
+			m.steeringFails(err)
+		}
+	}
 	m.mu.Lock()
 	for _, g := range old {
 		for _, e := range g.usesMoreThan(next) {

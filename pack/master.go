@@ -34,18 +34,19 @@ type masterState struct {
 	changing sync.Mutex    // held by the one change
 	happened chan struct{} // has something in it when the change should look again at what it awaits
 
-	mu          sync.Mutex // the goroutines of the groups and of the workers' links share what follows
-	begun       time.Time  // the start, then the stop
-	live        []*generation
-	generations int         // how many there have been
-	current     *generation // whose workers accept
-	links       map[*procgroup.Process]*workerLink
-	steered     map[int]steered     // by worker, what the steering was told; nil if nothing is steered
-	hung        map[int]bool        // workers that the steering has found to hang
-	adopting    bool                // some links to workers are not there yet
-	covers      map[int]*workerLink // who serves the sockets of workers that are not there, or hang
-	stopping    bool
-	cut         int // connections, in the stop
+	mu           sync.Mutex // the goroutines of the groups and of the workers' links share what follows
+	begun        time.Time  // the start, then the stop
+	live         []*generation
+	generations  int         // how many there have been
+	current      *generation // whose workers accept
+	links        map[*procgroup.Process]*workerLink
+	steered      map[int]steered     // by worker, what the steering was told; nil if nothing is steered
+	steeredAmong int                 // workers
+	hung         map[int]bool        // workers that the steering has found to hang
+	adopting     bool                // some links to workers are not there yet
+	covers       map[int]*workerLink // who serves the sockets of workers that are not there, or hang
+	stopping     bool
+	cut          int // connections, in the stop
 }
 
 // runMaster runs the pack. err is what is wrong with it already, for the predecessor if there is one.
@@ -179,6 +180,15 @@ func (h *signalHandling) begin(m *masterState) {
 	if len(reloadSignals) > 0 {
 		actions = append(actions, sigctl.Action{Name: "reload", Signals: reloadSignals, Do: inBackground(m.reload)})
 	}
+	scale := func(name string, by int, signals []os.Signal) {
+		if len(signals) > 0 {
+			actions = append(actions, sigctl.Action{Name: name, Signals: signals, Do: inBackground(func(ctx context.Context) error {
+				return m.scale(ctx, func(workers int) int { return workers + by })
+			})})
+		}
+	}
+	scale("more", +1, moreSignals)
+	scale("fewer", -1, fewerSignals)
 	h.mux = &sigctl.Mux{Actions: actions}
 	h.mux.Register() // from here on no signal has its default effect
 	if h.restore != nil {
@@ -201,7 +211,7 @@ func (h *signalHandling) end() {
 // takes its place until it asks for them. It returns the signal to stop that has come too late, if there is one. One that
 // comes later still ends the process.
 func (h *signalHandling) endForExec() (late os.Signal, err error) {
-	signal.Ignore(slices.Concat(reloadSignals, upgradeSignals)...)
+	signal.Ignore(slices.Concat(reloadSignals, upgradeSignals, moreSignals, fewerSignals)...)
 	h.restore, err = inplace.DefaultSignals(stopSignals...)
 	h.end()
 	for _, s := range h.mux.Pending() {

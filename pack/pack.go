@@ -20,6 +20,8 @@
 // USR2 upgrades: the same with the executable that is on disk now, and then the master becomes that executable, in the
 // same process, and goes on with the same sockets and workers.
 //
+// TTIN and TTOU have one worker more, or one fewer.
+//
 // TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
 // latest after ShutdownTimeout. A second signal ends it at once. Each worker is in a process group of its own,
 // so Ctrl-C reaches the master alone.
@@ -263,6 +265,21 @@ func (p *Pack) Reload(ctx context.Context) error {
 		return errors.New("pack: reload: this process does not run a pack as its master")
 	}
 	if err := m.reload(ctx); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	return nil
+}
+
+// SetWorkers changes the number of workers, as the signals TTIN (one more) and TTOU (one fewer) do, and returns when the new
+// ones have taken over, or why they have not. All workers are replaced, as in a reload, since each gets another share of
+// the CPUs; nothing is lost. The number holds until the pack stops, also after upgrades. It can be called in the master while
+// Run runs. While a reload or an upgrade is in progress it is refused.
+func (p *Pack) SetWorkers(ctx context.Context, n int) error {
+	m := p.master.Load()
+	if m == nil {
+		return errors.New("pack: scaling: this process does not run a pack as its master")
+	}
+	if err := m.scale(ctx, func(int) int { return n }); err != nil {
 		return fmt.Errorf("pack: %w", err)
 	}
 	return nil

@@ -113,6 +113,16 @@ func workersFor(use float64, cpus, shares int) int {
 	return max(1, int(math.Ceil(use*float64(shares)/float64(cpus))))
 }
 
+// planFor plans for a number of workers.
+func (c *Config) planFor(workers int) (plan, error) {
+	if workers < 1 || workers > maxWorkers {
+		return plan{}, fmt.Errorf("%d workers: there must be 1 to %d", workers, maxWorkers)
+	}
+	other := *c
+	other.Workers = workers
+	return other.makePlan()
+}
+
 // makePlan plans for this machine, also where it does not tell about its CPUs.
 func (c *Config) makePlan() (plan, error) {
 	m, err := thisMachine()

@@ -7,6 +7,7 @@ import "os"
 var (
 	stopSignals                   = []os.Signal{os.Interrupt}
 	reloadSignals, upgradeSignals []os.Signal
+	moreSignals, fewerSignals     []os.Signal
 )
 
 func ignoreSignalsOfMaster() chan<- os.Signal { return make(chan os.Signal) }

@@ -14,6 +14,12 @@ var stopSignals = []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}
 // reloadSignals start new workers in place of the old.
 var reloadSignals = []os.Signal{syscall.SIGHUP}
 
+// moreSignals and fewerSignals change the number of workers by one.
+var (
+	moreSignals  = []os.Signal{syscall.SIGTTIN}
+	fewerSignals = []os.Signal{syscall.SIGTTOU}
+)
+
 // upgradeSignals start the executable that is on disk now, workers and master.
 var upgradeSignals = []os.Signal{syscall.SIGUSR2}
 

@@ -58,19 +58,21 @@ func (m *masterState) startSteering(p plan) error {
 	if s == nil {
 		return nil
 	}
-	s.Watch(m.hangs)
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.steered = nil
+	m.steered = nil // nothing is told until it has started
 	clear(m.hung)
+	m.mu.Unlock()
+	s.Watch(m.hangs)
 	if err := s.Start(p.pinned()); err != nil {
 		return err
 	}
-	m.steered = map[int]steered{}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.steered, m.steeredAmong = map[int]steered{}, p.workers()
 	for _, l := range m.links { // of a predecessor
 		m.joinSteering(l)
 	}
-	m.steer()
+	m.serving()
 	m.sockets.steer(p.workers(), m.attachSteering)
 	return nil
 }

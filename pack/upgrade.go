@@ -44,8 +44,8 @@ func (m *masterState) upgrade(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		next, err := m.tryNext(ctx, old, spec, func(number int) {
-			m.log.Info("new workers are starting", "generation", number, "workers", spec.plan.workers())
+		next, err := m.tryNext(ctx, old, spec, func(next *generation) {
+			m.log.Info("new workers are starting", "generation", next.number, "workers", next.plan.workers())
 		})
 		if err != nil {
 			return err

@@ -1,0 +1,65 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/pack"
+)
+
+// TestScaling has more workers and fewer, by signals, under load, by hash and steered, all at once and one by one.
+func TestScaling(t *testing.T) {
+	for name, args := range map[string][]string{
+		"all at once": {"versioned"},
+		"rolling":     {"versioned", "-rolling"},
+		"steered":     {"steered", "-epsilon=0.25"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, args[0], nil, append(args[1:], "-workers=2", "-generations=20")...)
+			p.addresses()
+			kept := load(p, 8, 0)
+			kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
+			keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
+			n := 2
+			for i, by := range []int{1, 1, -1, 1, -1, -1, -1} {
+				signal := map[int]syscall.Signal{1: syscall.SIGTTIN, -1: syscall.SIGTTOU}[by]
+				n += by
+				connecting.until(&connecting.answered, connecting.answered.Load()+100)
+				p.signal(signal)
+				if r := p.logged(i+1, "number of workers changed"); r["workers"] != float64(n) {
+					t.Errorf("%v; want %d workers", r, n)
+				}
+				p.hasWorkers(n)
+				p.hasSockets(n)
+			}
+			p.signal(syscall.SIGTTOU) // there is one
+			if failed := p.logged(1, "scaling failed, the old workers go on"); !strings.Contains(failed["error"].(string), "there must be 1 to") {
+				t.Errorf("%v", failed)
+			}
+			p.signal(syscall.SIGTTIN)
+			p.logged(8, "number of workers changed")
+			p.signal(syscall.SIGTTIN)
+			p.logged(9, "number of workers changed")
+			p.signal(syscall.SIGUSR2)
+			if r := p.logged(1, "upgraded"); r["workers"] != 3.0 {
+				t.Errorf("%v; want 3 workers still", r)
+			}
+			p.hasWorkers(3)
+			for _, u := range []*underLoad{keeping, connecting} {
+				r := u.finish()
+				if t.Log(r); r.Failed() != 0 || u == keeping && r.Conns != kept.Clients {
+					t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
+				}
+			}
+			p.stop()
+		})
+	}
+	if err := pack.New(pack.Config{}).SetWorkers(t.Context(), 2); err == nil || !strings.Contains(err.Error(), "does not run a pack") {
+		t.Errorf("outside a running pack: %v", err)
+	}
+}
