@@ -69,7 +69,7 @@ func onePerCPU(t *testing.T, n int) (workers []affinity.Set) {
 	return workers
 }
 
-// serve starts n workers that listen on an address, all of them up.
+// serve starts n workers that listen on an address, all of them up. If s is nil, nobody steers.
 func serve(t *testing.T, s *Steering, address string, n int) *pool {
 	t.Helper()
 	p := &pool{t: t, s: s, got: make(chan int, 10000), stuck: map[int]bool{}}
@@ -78,6 +78,13 @@ func serve(t *testing.T, s *Steering, address string, n int) *pool {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.close)
+	if s == nil {
+		p.reporters = slices.Repeat([]*Reporter{{}}, n)
+		for id := range n {
+			p.accept(id)
+		}
+		return p
+	}
 	if err := s.Attach("test", conns(p.listeners), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -203,14 +210,21 @@ func cpus(t *testing.T) []int {
 	return slices.Collect(allowed.All())
 }
 
-// TestLocality connects from each CPU in turn: the worker there must get everything.
+// TestLocality connects from each CPU in turn: the worker there must get everything, of which the kernel's hash would give it
+// one in n.
 func TestLocality(t *testing.T) {
 	n := slices.Max(cpus(t)) + 1
 	each := 400 / len(cpus(t))
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
 		s := started(t, n, Epsilon(math.Inf(1)))
 		p := serve(t, s, address, n)
+		hashed := serve(t, nil, address, n)
 		for _, cpu := range cpus(t) {
+			if got := hashed.connect(cpu, each); n > 1 && got[cpu] == each {
+				t.Errorf("%s: all %d connections from CPU %d stayed there, though nobody steers", address, each, cpu)
+			} else {
+				t.Logf("%s: of %d connections from CPU %d %d stay there by hash", address, each, cpu, got[cpu])
+			}
 			if got := p.connect(cpu, each); got[cpu] != each {
 				t.Errorf("%s: %d connections from CPU %d were accepted by %v", address, each, cpu, got)
 			}
@@ -422,6 +436,33 @@ func TestStrangers(t *testing.T) {
 	defer stranger.Close()
 	for _, cpu := range cpus(t) {
 		p.connect(cpu, 100)
+	}
+}
+
+// TestWildcard has somebody listen on the IPv4 wildcard address beside a dual-stack group: that is another group to the kernel,
+// which takes what is IPv4, and the program is not asked.
+func TestWildcard(t *testing.T) {
+	s := started(t, 2)
+	p := serve(t, s, ":0", 2)
+	_, port, err := net.SplitHostPort(p.listeners[0].Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := reuseport.Listen(t.Context(), "tcp4", "0.0.0.0:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	p.dial(cpus(t)[0], 10) // over IPv4
+	for range 10 {
+		c, err := other.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	if len(p.got) != 0 {
+		t.Errorf("the group got %d of what the other listener takes", len(p.got))
 	}
 }
 
