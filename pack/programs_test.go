@@ -96,6 +96,12 @@ func handler() http.Handler {
 		time.Sleep(100 * time.Millisecond) // a good-bye takes a moment
 		io.WriteString(c, "bye\n")
 	})
+	mux.HandleFunc("/spin", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "pid=%d \n", os.Getpid())
+		w.(http.Flusher).Flush()
+		for r.Context().Err() == nil {
+		}
+	})
 	mux.HandleFunc("/burn", func(w http.ResponseWriter, r *http.Request) {
 		for end := time.Now().Add(20 * time.Millisecond); time.Now().Before(end); {
 		}
