@@ -15,7 +15,8 @@ type Steering interface {
 	// the pack from starting, or calls an upgrade off.
 	Start(workers []affinity.Set) error
 
-	// Mode returns how connections are steered, and why in no better way. It is "hash" if nothing but the kernel chooses.
+	// Mode returns how connections are steered, and why in no better way. With "hash" and
+	// "SO_INCOMING_CPU" the kernel may choose any socket of the group, otherwise only those that were attached.
 	Mode() (mode string, reason error)
 
 	// Attach steers what comes to a group of sockets, of which sockets[i] is worker i's. inherited, which it closes, is what
@@ -115,7 +116,7 @@ func (m *masterState) attachSteering(e endpoint, listeners []net.Listener, inher
 	} else {
 		m.log.Info("steering", "endpoint", e.String(), "mode", mode)
 	}
-	return mode != "hash"
+	return mode != "hash" && mode != "SO_INCOMING_CPU"
 }
 
 // steeringFails logs that the pack does without, once.

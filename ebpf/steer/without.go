@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/reuseport"
 )
 
@@ -16,11 +17,10 @@ func (s *Steering) attachWithout(sockets []syscall.Conn) error {
 		s.mode, s.reason = Hash, fmt.Errorf("%w; and by CPU would be worse than by hash: %w", s.reason, err)
 		return nil
 	}
-	members := map[int]int{}
-	for id, w := range s.workers {
-		for cpu := range w.cpus.All() {
-			members[cpu] = id
-		}
+	members, err := everyCPU(s.workers)
+	if err != nil {
+		s.mode, s.reason = Hash, fmt.Errorf("%w; and %w", s.reason, err)
+		return nil
 	}
 	errCPU := reuseport.AttachCPU(sockets[0], members)
 	if errCPU == nil {
@@ -33,4 +33,24 @@ func (s *Steering) attachWithout(sockets []syscall.Conn) error {
 	}
 	s.mode = IncomingCPU
 	return nil
+}
+
+// everyCPU returns the worker of each CPU of this machine: what a CPU receives that has none would be spread over all sockets
+// of the group, also over those that are about to be closed.
+func everyCPU(workers []worker) (map[int]int, error) {
+	topology, err := affinity.ReadTopology()
+	if err != nil {
+		return nil, err
+	}
+	sets := make([]affinity.Set, len(workers))
+	for id, w := range workers {
+		sets[id] = w.cpus
+	}
+	members := nearest(topology, sets)
+	for _, c := range topology {
+		if _, ok := members[c.ID]; !ok {
+			members[c.ID] = c.ID % len(workers)
+		}
+	}
+	return members, nil
 }
