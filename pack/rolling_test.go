@@ -159,27 +159,7 @@ func TestKillDuringRolling(t *testing.T) {
 		for _, whom := range []string{"0.1", "2.1", "0.2", "2.2", "master"} {
 			t.Run(step+" "+whom, func(t *testing.T) {
 				t.Parallel()
-				p, path := startVersion(t, func(cmd *exec.Cmd) {
-					cmd.Env = append(cmd.Env, "PACK_TEST_KILL=at "+step+" "+whom)
-				}, "-workers=3", "-rolling", "-canary=50ms")
-				deploy(t, path, "2")
-				p.signal(syscall.SIGUSR2)
-				if whom == "master" {
-					p.wait(20 * time.Second)
-					return // and nobody may be left, says the clean-up
-				}
-				version, upgrades := "1", 0
-				if p.logged(1, "upgraded", "upgrade failed, the old workers go on").msg() == "upgraded" {
-					version, upgrades = "2", 1
-				}
-				p.hasWorkers(3)
-				p.answersVersion(version)
-				deploy(t, path, "3")
-				p.signal(syscall.SIGUSR2)
-				p.logged(upgrades+1, "upgraded")
-				p.hasWorkers(3)
-				p.answersVersion("3")
-				p.stop()
+				killDuringUpgrade(t, step, whom, 3, "-rolling", "-canary=50ms")
 			})
 		}
 	}

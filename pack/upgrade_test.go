@@ -320,30 +320,36 @@ func TestKillDuringUpgrade(t *testing.T) {
 			}
 			t.Run(step+" "+whom, func(t *testing.T) {
 				t.Parallel()
-				p, path := startVersion(t, func(cmd *exec.Cmd) {
-					cmd.Env = append(cmd.Env, "PACK_TEST_KILL=at "+step+" "+whom)
-				}, "-canary=100ms")
-				deploy(t, path, "2")
-				p.signal(syscall.SIGUSR2)
-				if whom == "master" {
-					p.wait(10 * time.Second)
-					return // and nobody may be left, says the clean-up
-				}
-				version, upgrades := "1", 0
-				if p.logged(1, "upgraded", "upgrade failed, the old workers go on").msg() == "upgraded" {
-					version, upgrades = "2", 1
-				}
-				p.hasWorkers(2)
-				p.answersVersion(version)
-				deploy(t, path, "3")
-				p.signal(syscall.SIGUSR2)
-				p.logged(upgrades+1, "upgraded")
-				p.hasWorkers(2)
-				p.answersVersion("3")
-				p.stop()
+				killDuringUpgrade(t, step, whom, 2, "-canary=100ms")
 			})
 		}
 	}
+}
+
+// killDuringUpgrade kills one process at a step of an upgrade. Either version goes on then, and the next upgrade works.
+func killDuringUpgrade(t *testing.T, step, whom string, workers int, args ...string) {
+	t.Helper()
+	p, path := startVersion(t, func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, "PACK_TEST_KILL=at "+step+" "+whom)
+	}, append(args, "-workers="+strconv.Itoa(workers))...)
+	deploy(t, path, "2")
+	p.signal(syscall.SIGUSR2)
+	if whom == "master" {
+		p.wait(20 * time.Second)
+		return // and nobody may be left, says the clean-up
+	}
+	version, upgrades := "1", 0
+	if p.logged(1, "upgraded", "upgrade failed, the old workers go on").msg() == "upgraded" {
+		version, upgrades = "2", 1
+	}
+	p.hasWorkers(workers)
+	p.answersVersion(version)
+	deploy(t, path, "3")
+	p.signal(syscall.SIGUSR2)
+	p.logged(upgrades+1, "upgraded")
+	p.hasWorkers(workers)
+	p.answersVersion("3")
+	p.stop()
 }
 
 // upkeep is what a process costs.

@@ -3,11 +3,8 @@ package steer
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"sync/atomic"
-	"syscall"
-	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -31,15 +28,6 @@ type kernel struct {
 	rules   []plainRule
 	workers []plainWorker
 	mapped  [][]byte
-}
-
-// group is the program of a group of sockets.
-type group struct {
-	objects struct {
-		Program *ebpf.Program `ebpf:"choose_worker"`
-		Sockets *ebpf.Map     `ebpf:"sockets"`
-	}
-	members []syscall.Conn
 }
 
 // load loads the program, the one for this kernel. It is called with mu locked.
@@ -109,24 +97,6 @@ func (s *Steering) loadPolicy(from func() (*ebpf.CollectionSpec, error)) error {
 	return s.tell()
 }
 
-// newGroup loads the program once more, with room for the sockets of a group, or with a map that has them.
-func (k *kernel) newGroup(sockets *ebpf.Map) (*group, error) {
-	m := &k.maps
-	g := &group{}
-	shared := map[string]*ebpf.Map{
-		plainMapRules: m.Rules, plainMapWorkers: m.Workers, plainMapEligible: m.Eligible, plainMapReports: m.Reports,
-		plainMapCounts: m.Counts,
-	}
-	if sockets != nil {
-		shared[plainMapSockets] = sockets
-	}
-	err := k.spec.Copy().LoadAndAssign(&g.objects, &ebpf.CollectionOptions{MapReplacements: shared})
-	if err != nil {
-		return nil, err
-	}
-	return g, nil
-}
-
 // mapped maps an array of n values into memory, until k is closed.
 func mapped[T any](k *kernel, m *ebpf.Map, n int) ([]T, error) {
 	var value T
@@ -183,112 +153,6 @@ func boardFile(k *kernel) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "board"), nil
 }
 
-// attach has the program choose among the sockets of a group.
-func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File) (g *group, err error) {
-	if g, err = k.inherit(inherited, len(sockets)); err != nil {
-		return nil, err
-	}
-	if g == nil {
-		g, k.first = k.first, nil
-	}
-	if g == nil {
-		if g, err = k.newGroup(nil); err != nil {
-			return nil, err
-		}
-	}
-	g.members = sockets
-	err = g.fill(0)
-	busy := errors.Is(err, unix.EBUSY) // in another's map, whose program must go first
-	if err == nil || busy {
-		err = g.attach(sockets[0])
-	}
-	if busy && err == nil {
-		err = g.fill(2 * time.Second)
-	}
-	if err != nil {
-		g.close()
-		return nil, err
-	}
-	return g, nil
-}
-
-// inherit makes a group of the map that another process has left, if it is one for as many sockets; else g is nil, and f is
-// closed.
-func (k *kernel) inherit(f *os.File, sockets int) (g *group, err error) {
-	if f == nil {
-		return nil, nil
-	}
-	var m *ebpf.Map
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	cerr := rc.Control(func(fd uintptr) {
-		var own int
-		if own, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3); err == nil {
-			m, err = ebpf.NewMapFromFD(own) // which closes it
-		}
-	})
-	if err = errors.Join(cerr, err); err != nil {
-		return nil, fmt.Errorf("what was inherited: %w", err)
-	}
-	defer m.Close() // the program's is a copy
-	if m.Type() != ebpf.ReusePortSockArray || int(m.MaxEntries()) != sockets {
-		return nil, f.Close() // while it is open no other map can have the sockets
-	}
-	return k.newGroup(m)
-}
-
-// file returns a copy of the map of the sockets.
-func (g *group) file() (*os.File, error) {
-	fd, err := unix.FcntlInt(uintptr(g.objects.Sockets.FD()), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
-	}
-	return os.NewFile(uintptr(fd), "sockets"), nil
-}
-
-// holds reports whether a socket is in its place already.
-func (g *group) holds(i, fd int) bool {
-	var there uint64
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-	return err == nil && g.objects.Sockets.Lookup(uint32(i), &there) == nil && there == cookie
-}
-
-// fill puts the sockets into the map, and tries for some time if they are in another that is just going.
-func (g *group) fill(patience time.Duration) error {
-	deadline := time.Now().Add(patience)
-	for i, socket := range g.members {
-		for {
-			err := withDescriptor(socket, func(fd int) error {
-				if g.holds(i, fd) {
-					return nil
-				}
-				return g.objects.Sockets.Put(uint32(i), uint64(fd))
-			})
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, unix.EBUSY) || !time.Now().Before(deadline) {
-				return fmt.Errorf("socket %d: %w", i, err)
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}
-	return nil
-}
-
-func (g *group) attach(member syscall.Conn) error {
-	return withDescriptor(member, func(fd int) error {
-		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF, g.objects.Program.FD())
-		return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_EBPF", err)
-	})
-}
-
-func (g *group) close() error {
-	return errors.Join(g.objects.Program.Close(), g.objects.Sockets.Close())
-}
-
 func (k *kernel) close() error {
 	var err error
 	if k.first != nil {
@@ -314,63 +178,6 @@ func (s *Steering) queued(id int) (n int) {
 }
 
 const bpfTCPListen = 10 // TCP_LISTEN
-
-// sameGroup reports what the kernel would not tell: a socket of another group in the map is never chosen, without a word.
-func sameGroup(sockets []syscall.Conn) error {
-	var address netip.AddrPort
-	for i, socket := range sockets {
-		err := withDescriptor(socket, func(fd int) error {
-			name, err := unix.Getsockname(fd)
-			if err != nil {
-				return os.NewSyscallError("getsockname", err)
-			}
-			at, ok := addrPort(name)
-			switch {
-			case !ok:
-				return errors.New("it is neither IPv4 nor IPv6")
-			case i > 0 && at != address:
-				return fmt.Errorf("it is on %v, not on %v as the first", at, address)
-			}
-			address = at
-			if shared, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err != nil || shared == 0 {
-				return errors.New("it was bound without SO_REUSEPORT")
-			}
-			kind, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-			listens, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-			if kind == unix.SOCK_STREAM && listens == 0 {
-				return errors.New("it does not listen")
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("socket %d: %w", i, err)
-		}
-	}
-	return nil
-}
-
-func addrPort(name unix.Sockaddr) (netip.AddrPort, bool) {
-	switch a := name.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)), true
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)), true
-	}
-	return netip.AddrPort{}, false
-}
-
-// withDescriptor calls f with the descriptor of a connection, which stays open meanwhile.
-func withDescriptor(c syscall.Conn, f func(fd int) error) error {
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	cerr := rc.Control(func(fd uintptr) { err = f(int(fd)) })
-	if cerr != nil {
-		return cerr
-	}
-	return err
-}
 
 // What is counted, as in policy.c, where the states of workers that were passed over are counted by their numbers.
 const (
