@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,7 +19,7 @@ import (
 
 // TestRemoteClients has clients behind a network device whose receive queues are steered to some CPU (RPS), as from another
 // machine: what counts is the CPU that receives, not the one that the client is on. Server and clients are in network
-// namespaces of their own.
+// namespaces of their own. In an emulated machine the clients are outside of it, behind a device that has several queues.
 func TestRemoteClients(t *testing.T) {
 	const address = "192.0.2.1"
 	role, target, _ := strings.Cut(os.Getenv("STEER_TEST_QUEUES"), " ")
@@ -34,6 +35,9 @@ func TestRemoteClients(t *testing.T) {
 		return
 	case "server":
 		serveRemote(t, address, target)
+		return
+	case "device":
+		serveDevice(t, target)
 		return
 	}
 	if len(cpus(t)) < 2 {
@@ -149,10 +153,90 @@ func receiveOn(t *testing.T, cpu int) {
 	}
 }
 
+// The ports to which clients of a network device connect again and again.
+const steeredPort, hashedPort = "7001", "7002"
+
+// serveDevice serves with clients behind a network device that has a receive queue for each CPU, which puts every connection
+// into one of them. The worker on that CPU must get it; by hash, some worker does.
+func serveDevice(t *testing.T, address string) {
+	const conns = 400
+	n := len(cpus(t))
+	serveOn := func(s *Steering, port string) (received []int, local int) {
+		p := serve(t, s, address+":"+port, n)
+		defer p.close()
+		received = make([]int, n)
+		enough := make(chan struct{})
+		all := 0
+		p.mu.Lock()
+		p.accepted = func(id int, c net.Conn) {
+			if all == conns {
+				return
+			}
+			cpu := incomingCPU(t, c)
+			received[cpu]++
+			if cpu == id {
+				local++
+			}
+			if all++; all == conns {
+				close(enough)
+			}
+		}
+		p.mu.Unlock()
+		select {
+		case <-enough:
+		case <-time.After(time.Minute):
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			t.Fatalf("port %s: %d connections within a minute", port, all)
+		}
+		return received, local
+	}
+	s := started(t, n, Epsilon(math.Inf(1)))
+	received, local := serveOn(s, steeredPort)
+	stats, err := s.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hashed, byHash := serveOn(nil, hashedPort)
+	t.Logf("steered: received on %v, of these %d by the worker there", received, local)
+	t.Logf("by hash: received on %v, of these %d by the worker there", hashed, byHash)
+	if slices.Min(received) == 0 || slices.Min(hashed) == 0 {
+		t.Errorf("the device does not spread what it receives")
+	}
+	for _, w := range stats.Workers {
+		if w.Balanced+w.Spilled+stats.Hashed != 0 {
+			t.Errorf("others than the worker on the receiving CPU were chosen\n%v", stats)
+			break
+		}
+	}
+	// What the socket tells is which CPU received the last packet. The device may have moved the connection since the first.
+	if local < conns*95/100 {
+		t.Errorf("%d of %d connections were accepted by the worker on the CPU that received them", local, conns)
+	}
+	if byHash > conns/2 {
+		t.Errorf("by hash, %d of %d were, too", byHash, conns)
+	}
+}
+
+// incomingCPU returns the CPU that received a connection.
+func incomingCPU(t *testing.T, c net.Conn) (cpu int) {
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	raw.Control(func(fd uintptr) {
+		if cpu, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_INCOMING_CPU); err != nil {
+			t.Error(err)
+		}
+	})
+	return cpu
+}
+
 // TestSynCookies has the kernel answer every SYN with a cookie, as in a flood: it asks the program twice for a connection then,
 // for the SYN and for the ACK. What was counted too much must be forgotten, or the local worker would seem to be busy.
 func TestSynCookies(t *testing.T) {
-	if os.Getenv("STEER_TEST_QUEUES") == "" {
+	if os.Getenv("STEER_TEST_QUEUES") != "cookies" {
 		ns := namespace(t, "cookies")
 		run(t, "ip -n "+ns+" link set lo up")
 		if out, err := again(t, ns, "cookies").CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {

@@ -32,6 +32,8 @@ type pool struct {
 	conns []net.Conn
 	hold  bool // connections are kept open
 	stuck map[int]bool
+
+	accepted func(id int, c net.Conn) // if set, is called with mu locked
 }
 
 // started returns a Steering of n workers; worker i is pinned to CPU i, and has none where there are fewer CPUs. The test is
@@ -121,6 +123,9 @@ func (p *pool) accept(id int) {
 			}
 			r.Accept()
 			p.mu.Lock()
+			if p.accepted != nil {
+				p.accepted(id, c)
+			}
 			if p.hold {
 				p.conns = append(p.conns, c)
 			} else {
