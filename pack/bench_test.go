@@ -3,14 +3,20 @@
 package pack_test
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 )
@@ -44,67 +50,100 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
-// BenchmarkBusyWorker has a handler spin on one of two workers, and clients on both CPUs that connect for each request: which
-// share of them meets that worker, and how long the slowest 1 % of the others and of all wait.
+func init() {
+	systemHandlers["/block"] = func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "pid=%d \n", os.Getpid())
+		w.(http.Flusher).Flush()
+		for r.Context().Err() == nil {
+			ts := syscall.NsecToTimespec(int64(100 * time.Millisecond))
+			syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+		}
+	}
+}
+
+// BenchmarkBusyWorker keeps one of two workers from its work, and has clients on both CPUs that connect for each request: which
+// share of them meets that worker, and how long the slowest 1 % of all, and of those that others answer, wait. An answer is
+// waited for for a second.
 func BenchmarkBusyWorker(b *testing.B) {
+	for _, how := range []string{"spins", "blocks", "stopped"} {
+		for _, mode := range []struct {
+			name string
+			args []string
+		}{
+			{"hash", []string{"http"}},
+			{"by CPU alone", []string{"steered", "-epsilon=Inf"}},
+			{"bounded", []string{"steered", "-epsilon=0.25"}},
+			{"by load alone", []string{"steered", "-epsilon=0"}},
+		} {
+			b.Run(how+"/"+mode.name, func(b *testing.B) {
+				p := start(b, mode.args[0], nil, append(mode.args[1:], "-workers=2")...)
+				pid, end := keepBusy(b, p, how)
+				if how == "stopped" && mode.args[0] == "steered" {
+					p.becomes("hung", 1)
+				}
+				b.ResetTimer()
+				all, others, met := connectAndAsk(b, p.address(), pid)
+				b.StopTimer()
+				b.ReportMetric(100*float64(met)/float64(len(all)), "%met")
+				b.ReportMetric(milliseconds(all, 0.99), "p99-ms")
+				b.ReportMetric(milliseconds(others, 0.99), "others-p99-ms")
+				end()
+				p.stop()
+			})
+		}
+	}
+}
+
+// keepBusy keeps a worker from its work until end is called: a handler spins, or makes system calls that block without the
+// runtime knowing, or the process is stopped.
+func keepBusy(b *testing.B, p *program, how string) (pid string, end func()) {
+	path := map[string]string{"spins": "/spin", "blocks": "/block"}[how]
+	if path == "" {
+		p.addresses()
+		stopped := p.workers()[0]
+		freeze(b, stopped)
+		return strconv.Itoa(stopped), func() { syscall.Kill(stopped, syscall.SIGCONT) }
+	}
+	c, err := net.Dial("tcp", p.address())
+	if err != nil {
+		b.Fatal(err)
+	}
+	io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+	first := make([]byte, 4096)
+	n, err := c.Read(first) // it says who it is, and goes on until the connection is closed
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, who, _ := strings.Cut(string(first[:n]), "pid=")
+	pid, _, _ = strings.Cut(who, " ")
+	return pid, func() { c.Close() }
+}
+
+// connectAndAsk sends b.N requests, each on a connection of its own, and returns how long each took, those that others than pid
+// answered, and how many met pid, or nobody.
+func connectAndAsk(b *testing.B, address, pid string) (all, others []time.Duration, met int) {
 	const clients = 16
-	for _, mode := range []struct {
-		name string
-		args []string
-	}{
-		{"hash", []string{"http"}},
-		{"by CPU alone", []string{"steered", "-epsilon=Inf"}},
-		{"bounded", []string{"steered", "-epsilon=0.25"}},
-		{"by load alone", []string{"steered", "-epsilon=0"}},
-	} {
-		b.Run(mode.name, func(b *testing.B) {
-			p := start(b, mode.args[0], nil, append(mode.args[1:], "-workers=2")...)
-			address := p.address()
-			busy, err := net.Dial("tcp", address)
-			if err != nil {
-				b.Fatal(err)
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	for range clients {
+		running.Go(func() {
+			for range b.N/clients + 1 {
+				begun := time.Now()
+				body, err := getOnce(address)
+				took := time.Since(begun)
+				mu.Lock()
+				all = append(all, took)
+				if err != nil || strings.Contains(body, "pid="+pid+" ") {
+					met++
+				} else {
+					others = append(others, took)
+				}
+				mu.Unlock()
 			}
-			defer busy.Close()
-			io.WriteString(busy, "GET /spin HTTP/1.1\r\nHost: x\r\n\r\n")
-			first := make([]byte, 4096)
-			n, err := busy.Read(first) // it says who it is, and spins until the connection is closed
-			if err != nil {
-				b.Fatal(err)
-			}
-			_, who, _ := strings.Cut(string(first[:n]), "pid=")
-			pid, _, _ := strings.Cut(who, " ")
-			var mu sync.Mutex
-			var all, others []time.Duration
-			var running sync.WaitGroup
-			b.ResetTimer()
-			for range clients {
-				running.Go(func() {
-					for range b.N/clients + 1 {
-						begun := time.Now()
-						body, err := getOnce(address)
-						if err != nil {
-							b.Error(err)
-							return
-						}
-						took := time.Since(begun)
-						mu.Lock()
-						all = append(all, took)
-						if !strings.Contains(body, "pid="+pid+" ") {
-							others = append(others, took)
-						}
-						mu.Unlock()
-					}
-				})
-			}
-			running.Wait()
-			b.StopTimer()
-			b.ReportMetric(100*float64(len(all)-len(others))/float64(len(all)), "%met")
-			b.ReportMetric(milliseconds(all, 0.99), "p99-ms")
-			b.ReportMetric(milliseconds(others, 0.99), "others-p99-ms")
-			busy.Close()
-			p.stop()
 		})
 	}
+	running.Wait()
+	return all, others, met
 }
 
 // milliseconds returns a quantile.
@@ -123,6 +162,7 @@ func getOnce(address string) (body string, err error) {
 		return "", err
 	}
 	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Second))
 	io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
 	answer, err := io.ReadAll(c)
 	return string(answer), err

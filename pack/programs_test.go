@@ -53,6 +53,9 @@ func configFlags() (c *pack.Config, address *string) {
 	return c, flag.String("address", "tcp localhost:0", "")
 }
 
+// systemHandlers are those that only some systems have, by path.
+var systemHandlers = map[string]http.HandlerFunc{}
+
 // handler answers with who it is, and does what the path says.
 func handler() http.Handler {
 	mux := http.NewServeMux()
@@ -102,6 +105,9 @@ func handler() http.Handler {
 		for r.Context().Err() == nil {
 		}
 	})
+	for path, handler := range systemHandlers {
+		mux.HandleFunc(path, handler)
+	}
 	mux.HandleFunc("/burn", func(w http.ResponseWriter, r *http.Request) {
 		for end := time.Now().Add(20 * time.Millisecond); time.Now().Before(end); {
 		}

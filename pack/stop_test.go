@@ -218,7 +218,7 @@ func TestSignalsForTheMaster(t *testing.T) {
 }
 
 // freeze stops a process and waits until every thread of it has stopped.
-func freeze(t *testing.T, pid int) {
+func freeze(t testing.TB, pid int) {
 	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

@@ -31,7 +31,6 @@ type pool struct {
 	mu    sync.Mutex
 	conns []net.Conn
 	hold  bool // connections are kept open
-	stuck map[int]bool
 
 	accepted func(id int, c net.Conn) // if set, is called with mu locked
 }
@@ -74,7 +73,7 @@ func onePerCPU(t *testing.T, n int) (workers []affinity.Set) {
 // serve starts n workers that listen on an address, all of them up. If s is nil, nobody steers.
 func serve(t *testing.T, s *Steering, address string, n int) *pool {
 	t.Helper()
-	p := &pool{t: t, s: s, got: make(chan int, 10000), stuck: map[int]bool{}}
+	p := &pool{t: t, s: s, got: make(chan int, 10000)}
 	var err error
 	if p.listeners, err = reuseport.ListenGroup(t.Context(), "tcp", address, n); err != nil {
 		t.Fatal(err)
@@ -366,7 +365,7 @@ func TestHung(t *testing.T) {
 		p.becomes(local, Up)
 	})
 	t.Run("does not beat", func(t *testing.T) {
-		s := started(t, workers, HungAfter(200*time.Millisecond))
+		s := started(t, workers, HungAfter(400*time.Millisecond))
 		p := serve(t, s, "127.0.0.1:0", workers)
 		var silent sync.Map
 		ctx, cancel := context.WithCancel(t.Context())
@@ -404,6 +403,69 @@ func TestHung(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestFullQueue has a worker that beats, and does not accept, behind a short queue: the kernel, which chooses before it looks
+// whether there is room, drops what does not fit, and its client tries again a second later. The bound keeps the queue from being
+// full; without it, it becomes full.
+func TestFullQueue(t *testing.T) {
+	const backlog, conns = 8, 100
+	local := cpus(t)[0]
+	for _, epsilon := range []float64{0.25, math.Inf(1)} {
+		s := started(t, 3, Epsilon(epsilon))
+		p := serve(t, s, "127.0.0.1:0", 3)
+		p.stall(local)
+		l := p.listeners[local].(*net.TCPListener)
+		raw, err := l.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), backlog) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		late := 0
+		onCPU(t, local, func() {
+			for range conns {
+				c, err := net.DialTimeout("tcp", p.address(), 500*time.Millisecond)
+				if err != nil {
+					if late++; late == 3 {
+						break
+					}
+					continue
+				}
+				defer c.Close()
+			}
+		})
+		t.Logf("epsilon %v: %d connections found no room", epsilon, late)
+		if full := math.IsInf(epsilon, 1); full != (late > 0) {
+			t.Errorf("epsilon %v: %d of %d connections found no room", epsilon, late, conns)
+		}
+	}
+}
+
+// TestShares has workers of several CPUs each: whichever of these receives, the connection is theirs.
+func TestShares(t *testing.T) {
+	all := cpus(t)
+	if len(all) < 2 {
+		t.Skip("there is one CPU")
+	}
+	half := len(all) / 2
+	shares := []affinity.Set{affinity.Of(all[:half]...), affinity.Of(all[half:]...)}
+	s := New(Require(), Epsilon(math.Inf(1)))
+	if err := s.Start(shares); errors.Is(err, unix.EPERM) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	p := serve(t, s, "127.0.0.1:0", 2)
+	for i, cpu := range all {
+		want := i / half
+		if got := p.connect(cpu, 20); got[min(want, 1)] != 20 {
+			t.Errorf("workers of the CPUs %v: from CPU %d, %v accepted", shares, cpu, got)
+		}
+	}
 }
 
 // stall makes a worker's Accept return, and nobody call it again, as if it hung.
