@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 )
@@ -54,8 +57,18 @@ func init() {
 	systemHandlers["/block"] = func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "pid=%d \n", os.Getpid())
 		w.(http.Flusher).Flush()
+		pause := 100 * time.Millisecond
+		if r.URL.RawQuery == "long" {
+			pause = time.Hour
+		}
+		runtime.LockOSThread()
+		var urg unix.Sigset_t // the runtime would interrupt the call with it
+		urg.Val[0] = 1 << (syscall.SIGURG - 1)
+		if err := unix.PthreadSigmask(unix.SIG_BLOCK, &urg, nil); err != nil {
+			panic(err)
+		}
 		for r.Context().Err() == nil {
-			ts := syscall.NsecToTimespec(int64(100 * time.Millisecond))
+			ts := syscall.NsecToTimespec(int64(pause))
 			syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 		}
 	}

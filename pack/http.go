@@ -106,6 +106,9 @@ func (h *httpServer) hook() {
 		next = http.DefaultServeMux
 	}
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r := h.count.reporter; r != nil {
+			r.served.Add(1)
+		}
 		moves := false
 		c, known := r.Context().Value(httpConnKey{}).(*httpConn)
 		if known {
@@ -216,7 +219,7 @@ func (h *httpServer) setHTTP2(c *httpConn) {
 }
 
 func (h *httpServer) prepare(s *service) {
-	h.count.reporter = &s.reporter
+	h.count.reporter, h.count.requests = &s.reporter, true
 	h.hooked.Do(h.hook)
 	if h.secure {
 		h.TLSConfig = s.tickets.share(h.TLSConfig)

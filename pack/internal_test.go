@@ -3,8 +3,10 @@ package pack
 import (
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -190,4 +192,28 @@ func FuzzLegacy(f *testing.F) {
 		s := &succession{legacy: l, files: map[int]*os.File{}}
 		s.takeGenerations()
 	})
+}
+
+func TestJudge(t *testing.T) {
+	const s = time.Second
+	for _, test := range []struct {
+		silent, failing []time.Duration
+		want            []verdict
+	}{
+		{nil, nil, nil},
+		{[]time.Duration{0, 5 * s}, []time.Duration{0, 0}, []verdict{works, works}},
+		{[]time.Duration{0, 6 * s}, []time.Duration{0, 0}, []verdict{works, isLate}},
+		{[]time.Duration{0, 11 * s}, []time.Duration{0, 11 * s}, []verdict{works, hangs}},
+		{[]time.Duration{6 * s, 11 * s}, []time.Duration{0, 0}, []verdict{works, works}}, // all are late
+		{[]time.Duration{6 * s, 31 * s}, []time.Duration{0, 0}, []verdict{works, hangs}},
+		{[]time.Duration{6 * s}, []time.Duration{0}, []verdict{works}}, // nobody could serve its queue
+		{[]time.Duration{11 * s}, []time.Duration{0}, []verdict{hangs}},
+		{[]time.Duration{0, 0}, []time.Duration{0, 11 * s}, []verdict{works, unwell}},
+		{[]time.Duration{0, 0}, []time.Duration{6 * s, 11 * s}, []verdict{works, works}}, // no probe works
+		{[]time.Duration{0}, []time.Duration{11 * s}, []verdict{unwell}},
+	} {
+		if got, _ := judge(test.silent, test.failing, 10*s); !slices.Equal(got, test.want) {
+			t.Errorf("silent for %v, probes failing for %v: %v; want %v", test.silent, test.failing, got, test.want)
+		}
+	}
 }

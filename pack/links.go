@@ -22,6 +22,7 @@ type workerLink struct {
 
 	// Guarded by masterState.mu.
 	state linkState
+	pulse pulse
 	slot  int                 // where it reports; -1 if nowhere
 	lent  map[loan]chan error // told what came of sockets lent to it
 
@@ -104,6 +105,8 @@ func (m *masterState) heed(l *workerLink, msg message, files []*os.File) {
 		l.send(m.tickets.message())
 	case msgListen:
 		m.answer(l, msg.Endpoint)
+	case msgBeat:
+		m.beat(l, msg.Vitals)
 	case msgReady:
 		m.mu.Lock()
 		l.state.Ready = true
@@ -238,9 +241,9 @@ func (m *masterState) successors(from *procgroup.Process) (links []*workerLink, 
 	return links, false
 }
 
-// takesOver reports whether a worker accepts what others do not any more. It is called with mu locked.
+// takesOver reports whether a worker accepts what others do not any more: it stands, and is not late. It is called with mu locked.
 func (m *masterState) takesOver(l *workerLink) bool {
-	return l.stands() && (l.generation == m.current || l.generation.inPlace[l.process.ID])
+	return l.stands() && !l.pulse.late && (l.generation == m.current || l.generation.inPlace[l.process.ID])
 }
 
 // broadcast sends a message to every worker. One that cannot be told will be noticed otherwise.

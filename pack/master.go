@@ -43,6 +43,8 @@ type masterState struct {
 	steered      map[int]steered     // by worker, what the steering was told; nil if nothing is steered
 	steeredAmong int                 // workers
 	hung         map[int]bool        // workers that the steering has found to hang
+	watched      time.Duration       // for how long workers have been watched
+	allLate      bool                // all workers were late at the last look
 	adopting     bool                // some links to workers are not there yet
 	covers       map[int]*workerLink // who serves the sockets of workers that are not there, or hang
 	stopping     bool
@@ -125,6 +127,8 @@ func (m *masterState) prepare() (spec generationSpec, err error) {
 func (m *masterState) supervisePack(first *generation) error {
 	stopRotation := m.rotateTickets()
 	defer stopRotation()
+	stopWatching := m.watchWorkers()
+	defer stopWatching()
 	var err error
 	select {
 	case err = <-first.failed:

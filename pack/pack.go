@@ -108,6 +108,20 @@ type Config struct {
 	// kernel's hash of addresses and ports.
 	Steering Steering
 
+	// Hang says what is done about a worker that hangs. Default, KillHung: it is killed and replaced.
+	Hang HangPolicy
+
+	// HangTimeout is for how long a worker that is ready may give no sign of life, or Probe may fail, until it counts as hung.
+	// After half of that others serve its queue, too; with Steering, sooner. See [HangPolicy]. How long a worker may take
+	// to start is ReadyTimeout, to drain ShutdownTimeout. Default 30 s.
+	HangTimeout time.Duration
+
+	// Probe is called in each worker, again and again while it serves, one call at a time: once a second, or ten times in
+	// HangTimeout if that is more often. If it returns errors, or does not return, for HangTimeout, the worker counts as hung,
+	// unless that is so in all of them: a database that is down is no reason to replace workers. The context ends
+	// when HangTimeout has passed. Default, nil: none.
+	Probe func(context.Context) error
+
 	// MaxGenerations is how many sets of workers there may be at once: the one that accepts, and those that
 	// still drain after reloads. If a reload would make it more, the oldest are killed. Default 4, at least 2.
 	MaxGenerations int
@@ -320,7 +334,7 @@ func (c *Config) check() error {
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"ShutdownTimeout", c.ShutdownTimeout}, {"ReadyTimeout", c.ReadyTimeout}, {"DrainDelay", c.DrainDelay}, {"Canary", c.Canary}} {
+	}{{"ShutdownTimeout", c.ShutdownTimeout}, {"ReadyTimeout", c.ReadyTimeout}, {"DrainDelay", c.DrainDelay}, {"Canary", c.Canary}, {"HangTimeout", c.HangTimeout}} {
 		if d.value < 0 {
 			return fmt.Errorf("%s is negative: %v", d.name, d.value)
 		}
@@ -332,10 +346,13 @@ func (c *Config) check() error {
 		return fmt.Errorf("%d workers: at most %d", c.Workers, maxWorkers)
 	case !slices.Contains([]Placement{PerCPU, PerCore, PerCache, PerNode}, c.Placement):
 		return fmt.Errorf("no such placement: %d", int(c.Placement))
+	case c.Hang < KillHung || c.Hang > IgnoreHung:
+		return fmt.Errorf("no such policy for workers that hang: %d", int(c.Hang))
 	}
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 30*time.Second)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, 60*time.Second)
 	c.Canary = cmp.Or(c.Canary, time.Second)
+	c.HangTimeout = cmp.Or(c.HangTimeout, 30*time.Second)
 	if c.DrainDelay >= c.ShutdownTimeout {
 		return fmt.Errorf("DrainDelay %v leaves nothing of ShutdownTimeout %v", c.DrainDelay, c.ShutdownTimeout)
 	}

@@ -14,7 +14,9 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,6 +49,12 @@ func configFlags() (c *pack.Config, address *string) {
 	flag.DurationVar(&c.Canary, "canary", 20*time.Millisecond, "")
 	flag.BoolVar(&c.Rolling, "rolling", false, "")
 	flag.IntVar(&c.MaxGenerations, "generations", 0, "")
+	flag.Func("hang", "", func(text string) (err error) {
+		hang, err := strconv.Atoi(text)
+		c.Hang = pack.HangPolicy(hang)
+		return err
+	})
+	flag.DurationVar(&c.HangTimeout, "hangtimeout", 0, "")
 	flag.StringVar(&c.User, "user", "", "")
 	flag.Uint64Var(&c.Files, "files", 0, "")
 	flag.BoolVar(&c.Inline, "inline", false, "")
@@ -55,6 +63,9 @@ func configFlags() (c *pack.Config, address *string) {
 
 // systemHandlers are those that only some systems have, by path.
 var systemHandlers = map[string]http.HandlerFunc{}
+
+// unwell has the probe of httpProgram fail in this process.
+var unwell atomic.Bool
 
 // handler answers with who it is, and does what the path says.
 func handler() http.Handler {
@@ -108,6 +119,7 @@ func handler() http.Handler {
 	for path, handler := range systemHandlers {
 		mux.HandleFunc(path, handler)
 	}
+	mux.HandleFunc("/unwell", func(w http.ResponseWriter, r *http.Request) { unwell.Store(true) })
 	mux.HandleFunc("/burn", func(w http.ResponseWriter, r *http.Request) {
 		for end := time.Now().Add(20 * time.Millisecond); time.Now().Before(end); {
 		}
@@ -159,6 +171,12 @@ func httpProgram() error {
 	c, address := configFlags()
 	accepts := flag.String("accepts", "", "")
 	flag.Parse()
+	c.Probe = func(context.Context) error {
+		if unwell.Load() {
+			return errors.New("the database does not answer")
+		}
+		return nil
+	}
 	srv := &http.Server{Handler: handler()}
 	if !pack.IsMaster() {
 		srv.ConnState = acceptLog(*accepts)

@@ -23,6 +23,7 @@ const (
 	msgHello    messageType = "hello"    // first: Version
 	msgListen   messageType = "listen"   // asks for its socket: Endpoint; the answer is msgSocket or msgRefused
 	msgReady    messageType = "ready"    // it accepts on every socket that it asked for
+	msgBeat     messageType = "beat"     // it works, and does as Vitals says; again and again from before msgReady on
 	msgFailed   messageType = "failed"   // it ends because of Error
 	msgLast     messageType = "last"     // when draining: it serves what is queued, and then closes; the answer is msgQuiet
 	msgClosed   messageType = "closed"   // when draining: it has closed all its sockets
@@ -38,6 +39,7 @@ const (
 	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets. HandOver: somebody takes idle connections. Unserved: nobody takes over their sockets
 	msgLend    messageType = "lend"    // serve the socket of Endpoint and Socket, of which a descriptor comes along, until nobody connects any more; with Cover until msgTake
 	msgBoard   messageType = "board"   // report in Slot of the board, of which a descriptor comes along
+	msgStacks  messageType = "stacks"  // write the stack of every goroutine to stderr
 	msgTake    messageType = "take"    // give back the socket of Endpoint and Socket that was lent with Cover
 	msgStay    messageType = "stay"    // hand over no connections any more; the answer is msgStayed
 	msgQuiet   messageType = "quiet"   // no new connections come to its sockets, unless there is an Error
@@ -58,6 +60,7 @@ type message struct {
 	Unserved []endpoint  `json:"unserved,omitempty"`
 	Cut      int         `json:"cut,omitempty"`
 	Keys     [][]byte    `json:"keys,omitempty"`
+	Vitals   *vitals     `json:"vitals,omitempty"`
 }
 
 // endpoint is an address that a pack serves.

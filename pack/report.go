@@ -4,17 +4,27 @@ import (
 	"context"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/board"
 )
 
-// reporter tells how many connections a worker has, where somebody wants to know: the steering. The zero value tells nobody.
-// Its methods are safe for concurrent use.
+// reporter counts what a worker has to do, and tells the steering of it, if there is any. Its methods are safe for concurrent
+// use.
 type reporter struct {
+	served atomic.Uint64 // requests, of servers that tell of them, and connections of others
+
 	mu    sync.Mutex
 	slot  *board.Slot // nil if nobody does
 	conns int         // open connections
+}
+
+// openNow returns how many connections are open.
+func (r *reporter) openNow() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.conns
 }
 
 // reportIn tells in a slot of the board that f is, from now on. It beats until ctx ends, to show that this worker works.
@@ -74,14 +84,19 @@ type openConns struct {
 	mu       sync.Mutex
 	n        int
 	reporter *reporter // is told, too; nil if nobody is
+	requests bool      // are counted by somebody else
 }
 
 func (o *openConns) add(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.n += n
-	if o.reporter != nil {
-		o.reporter.open(n)
+	if o.reporter == nil {
+		return
+	}
+	o.reporter.open(n)
+	if n > 0 && !o.requests {
+		o.reporter.served.Add(uint64(n))
 	}
 }
 

@@ -8,6 +8,7 @@ var (
 	stopSignals                   = []os.Signal{os.Interrupt}
 	reloadSignals, upgradeSignals []os.Signal
 	moreSignals, fewerSignals     []os.Signal
+	stackSignals                  []os.Signal
 )
 
 func ignoreSignalsOfMaster() chan<- os.Signal { return make(chan os.Signal) }

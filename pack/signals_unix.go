@@ -23,6 +23,10 @@ var (
 // upgradeSignals start the executable that is on disk now, workers and master.
 var upgradeSignals = []os.Signal{syscall.SIGUSR2}
 
+// stackSignals have a worker that hangs write the stacks of its goroutines, and end: the first is not handled by anybody but the
+// runtime, and the second is for a process that is stopped.
+var stackSignals = []os.Signal{syscall.SIGABRT, syscall.SIGCONT}
+
 // ignoreSignalsOfMaster keeps a worker alive when somebody sends a signal that is meant for the master to every
 // process of the program (pkill -HUP). It does not use signal.Ignore, which programs that the worker starts
 // would inherit.

@@ -32,6 +32,7 @@ func (r *stopRequest) Error() string { return r.why.Error() }
 // workerState is a worker's side of the control socket.
 type workerState struct {
 	link
+	id      int
 	answers chan answer  // to the requests for sockets, in order
 	quiet   chan message // the answer to msgLast
 	stop    context.CancelCauseFunc
@@ -55,7 +56,7 @@ func (p *Pack) runWorker(ctx context.Context, r role) error {
 	ctx, release := sigctl.Context(ctx, stopSignals...)
 	defer release()
 
-	w := &workerState{link: link{conn: r.lifeline}, answers: make(chan answer), quiet: make(chan message, 1), stop: stop}
+	w := &workerState{link: link{conn: r.lifeline}, id: r.id, answers: make(chan answer), quiet: make(chan message, 1), stop: stop}
 	s := &service{
 		pack:   p,
 		log:    log,
@@ -66,6 +67,7 @@ func (p *Pack) runWorker(ctx context.Context, r role) error {
 	w.send(message{Type: msgHello, Version: protocolVersion})
 	err := s.start(ctx)
 	if err == nil && ctx.Err() == nil {
+		go w.beat(ctx, s)
 		w.send(message{Type: msgReady})
 		select {
 		case err = <-s.broken:
@@ -152,6 +154,8 @@ func (w *workerState) receiveAll(ctx context.Context, s *service) {
 					s.log.Debug("this worker cannot report what it has to do", "error", err)
 				}
 			}
+		case msgStacks:
+			go writeStacks(w.id)
 		case msgTickets:
 			s.tickets.set(m.Keys)
 		case msgConn:

@@ -127,6 +127,16 @@ func (p *Process) Ready() { p.group.post(func(o *owner) { o.ready(p) }) }
 // failed then, whatever its exit status.
 func (p *Process) Fail(err error) { p.group.post(func(o *owner) { o.fail(p, err) }) }
 
+// Kill kills the process, with what it has started that is still in its process group, because of why. It has failed then,
+// unless it was asked to end.
+func (p *Process) Kill(why error) {
+	p.group.do(func(o *owner) {
+		if m := &o.members[p.ID]; m.process == p {
+			o.kill(m, why)
+		}
+	})
+}
+
 // Released reports whether the group is about to let go of the process; see Group.Release.
 func (p *Process) Released() bool { return p.released.Load() }
 

@@ -1,0 +1,223 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// HangPolicy is what is done about a worker that hangs: one that was ready, has not beaten for HangTimeout, and was not asked to
+// end. A worker beats by a goroutine of its own, so a handler that computes or waits for long does not make it hang.
+//
+// A machine that was suspended is no reason, nor one that is so busy that the master is late itself. Where all workers are
+// late at once, or a worker's threads have waited for a CPU most of the time (Linux), it takes three times as long. A
+// worker that is traced, as by a debugger, is left alone.
+type HangPolicy int
+
+const (
+	// KillHung has the log tell of it, and the stack of every goroutine of the worker written to its stderr, if it is able to;
+	// then it is killed, and replaced. A worker whose Probe fails, but which works otherwise, is asked to drain instead,
+	// one at a time.
+	KillHung HangPolicy = iota
+
+	ReportHung // has the log tell of it, and others serve its queue
+	IgnoreHung // does nothing
+)
+
+// stackTime is how long a worker may take to write its stack until it is killed.
+const stackTime = 3 * time.Second
+
+// pulse is what the master knows of whether a worker works. The times are of a clock that goes while the master itself does.
+type pulse struct {
+	beats   bool          // it has ever
+	beaten  time.Duration // when it did last
+	probed  time.Duration // when its probe did not fail
+	late    bool          // others serve its queue
+	told    bool          // the log has told that it hangs
+	waited  time.Duration // how long its threads had waited for a CPU when it was late first
+	lateAt  time.Duration // when that was
+	vitals  vitals
+	verdict verdict
+}
+
+// verdict is how a worker is.
+type verdict int
+
+const (
+	works  verdict = iota
+	isLate         // it has been silent for half of the timeout
+	unwell         // its probe has failed for all of it
+	hangs          // it has been silent for all of it
+)
+
+// judge returns how workers are, of which it is known for how long each has been silent, and its probe has failed. All of
+// several that are late together tell of the machine.
+func judge(silent, failing []time.Duration, timeout time.Duration) (verdicts []verdict, allLate bool) {
+	late, ill := 0, 0
+	for i := range silent {
+		if silent[i] > timeout/2 {
+			late++
+		}
+		if failing[i] > timeout/2 {
+			ill++
+		}
+	}
+	several := len(silent) > 1
+	allLate = several && late == len(silent)
+	limit := timeout
+	if allLate {
+		limit = 3 * timeout
+	}
+	for i := range silent {
+		v := works
+		switch {
+		case silent[i] > limit:
+			v = hangs
+		case silent[i] > timeout/2 && several && !allLate:
+			v = isLate
+		case failing[i] > timeout && !(several && ill == len(silent)):
+			v = unwell
+		}
+		verdicts = append(verdicts, v)
+	}
+	return verdicts, allLate
+}
+
+// beat notes a sign of life of a worker.
+func (m *masterState) beat(l *workerLink, v *vitals) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !l.pulse.beats {
+		l.pulse.beats, l.pulse.probed = true, m.watched
+	}
+	l.pulse.beaten = m.watched
+	if v != nil {
+		l.pulse.vitals = *v
+	}
+	if l.pulse.vitals.Probe == "" {
+		l.pulse.probed = m.watched
+	}
+	if l.pulse.late || l.pulse.told {
+		l.pulse.late, l.pulse.told = false, false
+		m.log.Info("worker goes on", "worker", l.process.ID, "pid", l.process.PID)
+		m.serving()
+	}
+}
+
+// watchWorkers looks at all workers again and again, until stop is called.
+func (m *masterState) watchWorkers() (stop func()) {
+	if m.config.Hang == IgnoreHung {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		every := m.config.beatEvery()
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for last := time.Now(); ; {
+			select {
+			case now := <-tick.C:
+				// What the master itself has missed does not count.
+				m.lookAtWorkers(min(now.Sub(last), 2*every))
+				last = now
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// lookAtWorkers acts on what has become of the workers since the last look.
+func (m *masterState) lookAtWorkers(passed time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.watched += passed
+	if m.stopping {
+		return
+	}
+	var watched []*workerLink
+	var silent, failing []time.Duration
+	complete := m.current != nil && m.current.isUp()
+	for _, l := range m.links {
+		if l.stands() && l.pulse.beats {
+			watched = append(watched, l)
+			silent = append(silent, m.watched-l.pulse.beaten)
+			failing = append(failing, m.watched-l.pulse.probed)
+		}
+	}
+	complete = complete && len(watched) >= m.current.plan.workers()
+	verdicts, allLate := judge(silent, failing, m.config.HangTimeout)
+	if allLate && !m.allLate {
+		m.log.Warn("all workers are late: the machine is starved, or was suspended", "workers", len(watched))
+	}
+	m.allLate = allLate
+	for i, l := range watched {
+		m.heedVerdict(l, verdicts[i], silent[i], failing[i], complete)
+	}
+}
+
+// heedVerdict does what a verdict asks for. complete says that no worker is missing. It is called with mu locked.
+func (m *masterState) heedVerdict(l *workerLink, v verdict, silent, failing time.Duration, complete bool) {
+	p := l.process
+	log := m.log.With("worker", p.ID, "pid", p.PID)
+	if v == isLate && !l.pulse.late {
+		l.pulse.late, l.pulse.lateAt, l.pulse.waited = true, m.watched, waitedForCPU(p.PID)
+		log.Warn("worker is late, others serve its queue", "silent", silent.Round(time.Millisecond))
+		m.serving()
+	}
+	if v < unwell || l.pulse.told {
+		return
+	}
+	why := fmt.Errorf("hung: no sign of life for %v", silent.Round(time.Millisecond))
+	state := ""
+	if v == unwell {
+		why = fmt.Errorf("hung: its probe has failed for %v: %s", failing.Round(time.Millisecond), l.pulse.vitals.Probe)
+		if !complete && m.config.Hang == KillHung {
+			return // one at a time
+		}
+	} else {
+		state = processState(p.PID)
+		waited := waitedForCPU(p.PID) - l.pulse.waited
+		if l.pulse.late && waited > (m.watched-l.pulse.lateAt)/2 && silent < 3*m.config.HangTimeout {
+			log.Debug("worker is late, as it waits for a CPU", "waited", waited)
+			return
+		}
+	}
+	l.pulse.told = true
+	switch {
+	case m.config.Hang == ReportHung:
+		log.Error("worker hangs", "error", why, "state", state)
+	case state == "traced":
+		log.Warn("worker hangs, but is traced, as by a debugger: leaving it alone", "error", why)
+	case v == unwell:
+		log.Error("worker hangs, replacing it", "error", why)
+		go m.replaceUnwell(l)
+	default:
+		log.Error("worker hangs, killing it", "error", why, "state", state)
+		go m.killHung(l, why)
+	}
+}
+
+// killHung has a worker write its stack, which a Go program does at a signal that ends it, and kills it.
+func (m *masterState) killHung(l *workerLink, why error) {
+	l.process.Fail(why)
+	for _, s := range stackSignals {
+		if err := l.process.Signal(s); err != nil {
+			return // it has ended
+		}
+	}
+	time.Sleep(stackTime)
+	l.process.Kill(why)
+}
+
+// replaceUnwell has a worker that works, but should not, write its stack and drain.
+func (m *masterState) replaceUnwell(l *workerLink) {
+	err := errors.Join(l.send(message{Type: msgStacks}), l.generation.group.Restart(l.process.ID))
+	if err != nil {
+		m.log.Debug("replace a worker", "worker", l.process.ID, "error", err)
+	}
+}

@@ -1,0 +1,39 @@
+package pack
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// processState returns "stopped" or "traced" of a process that is, else "". See proc_pid_stat(5).
+func processState(pid int) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
+	switch {
+	case strings.HasPrefix(rest, "T"):
+		return "stopped"
+	case strings.HasPrefix(rest, "t"):
+		return "traced"
+	}
+	return ""
+}
+
+// waitedForCPU returns for how long the threads of a process have waited for a CPU since it began, all together; 0 if the kernel
+// does not tell. It is the second number of /proc/PID/task/TID/schedstat, in nanoseconds (Documentation/scheduler/sched-stats).
+func waitedForCPU(pid int) (all time.Duration) {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, name := range files {
+		var ran, waited int64
+		if text, err := os.ReadFile(name); err == nil {
+			fmt.Sscan(string(text), &ran, &waited)
+		}
+		all += time.Duration(waited)
+	}
+	return all
+}

@@ -1,0 +1,169 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const hangTimeout = "-hangtimeout=1s"
+
+// TestHungIsReplaced has workers hang: stopped by a signal, and in a system call of which the runtime does not know. The log
+// must tell, with the stack, and a new one must come; meanwhile the others answer, also what lies in its queue.
+func TestHungIsReplaced(t *testing.T) {
+	for name, hang := range map[string]func(*testing.T, *program) (pid int){
+		"stopped": func(t *testing.T, p *program) int {
+			pid := p.workers()[1]
+			freeze(t, pid)
+			return pid
+		},
+		"in a system call": func(t *testing.T, p *program) (pid int) {
+			c, err := net.Dial("tcp", p.address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			io.WriteString(c, "GET /block?long HTTP/1.1\r\nHost: x\r\n\r\n")
+			answer := make([]byte, 4096)
+			n, err := c.Read(answer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, who, _ := strings.Cut(string(answer[:n]), "pid=")
+			fmt.Sscan(who, &pid)
+			return pid
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, "http", nil, "-workers=3", hangTimeout)
+			p.addresses()
+			pid := hang(t, p)
+			if late := p.logged(1, "worker is late, others serve its queue"); int(late["pid"].(float64)) != pid {
+				t.Errorf("%v; want pid %d", late, pid)
+			}
+			for range 20 {
+				if !answersWithin(p.address(), 2*time.Second) {
+					t.Error("a connection was not answered while the worker hangs")
+				}
+			}
+			p.logged(1, "worker hangs, killing it")
+			failed := p.logged(1, "worker failed")
+			if int(failed["pid"].(float64)) != pid || !strings.Contains(failed["error"].(string), "hung: no sign of life for") {
+				t.Errorf("%v; want pid %d", failed, pid)
+			}
+			p.logged(1, "worker ready")
+			if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 3 || slices.Contains(p.workers(), pid) {
+				t.Errorf("%v answer", pids)
+			}
+			p.stop()
+			if !p.said("SIGABRT") || !p.said("goroutine ") {
+				t.Error("it did not write its stack")
+			}
+		})
+	}
+}
+
+// TestNotHung has workers that only seem to hang.
+func TestNotHung(t *testing.T) {
+	t.Run("all late", func(t *testing.T) { // as on a machine that is starved
+		t.Parallel()
+		p := start(t, "http", nil, "-workers=3", hangTimeout)
+		p.addresses()
+		workers := p.workers()
+		for _, pid := range workers {
+			freeze(t, pid)
+		}
+		p.logged(1, "all workers are late: the machine is starved, or was suspended")
+		time.Sleep(time.Second) // more than the timeout since they were stopped
+		for _, pid := range workers {
+			syscall.Kill(pid, syscall.SIGCONT)
+		}
+		if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 3 {
+			t.Errorf("%v answer", pids)
+		}
+		if slices.Sort(workers); !slices.Equal(workers, slices.Sorted(slices.Values(p.workers()))) {
+			t.Errorf("workers %v became %v", workers, p.workers())
+		}
+		p.stop()
+	})
+	t.Run("computes", func(t *testing.T) {
+		t.Parallel()
+		p := start(t, "http", nil, "-workers=2", hangTimeout)
+		c, err := net.Dial("tcp", p.address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "GET /spin HTTP/1.1\r\nHost: x\r\n\r\n")
+		time.Sleep(3 * time.Second)
+		c.Close()
+		for _, msg := range []string{"worker hangs, killing it", "worker failed"} {
+			if n := p.count(msg); n != 0 {
+				t.Errorf("%q %d times", msg, n)
+			}
+		}
+		p.stop()
+	})
+	t.Run("only reported", func(t *testing.T) {
+		t.Parallel()
+		p := start(t, "http", nil, "-workers=2", hangTimeout, "-hang=1")
+		p.addresses()
+		pid := p.workers()[0]
+		freeze(t, pid)
+		p.logged(1, "worker hangs")
+		syscall.Kill(pid, syscall.SIGCONT)
+		p.logged(1, "worker goes on")
+		if !slices.Contains(p.workers(), pid) {
+			t.Error("it was killed")
+		}
+		p.stop()
+	})
+}
+
+// TestProbe has the probe fail in one of two workers, which must be replaced without a request lost; and then in both, which must
+// not, since that would help nobody.
+func TestProbe(t *testing.T) {
+	p := start(t, "http", nil, "-workers=2", hangTimeout)
+	p.addresses()
+	get(t, p, "/unwell")
+	under := apply(t, load(p, 8, 0))
+	replaced := p.logged(1, "worker hangs, replacing it")
+	if !strings.Contains(replaced["error"].(string), "the database does not answer") {
+		t.Error(replaced)
+	}
+	p.logged(1, "worker ready")
+	if r := under.finish(); r.Failed() != 0 {
+		t.Error(r)
+	}
+	before := p.workers()
+	for range 50 { // until both are
+		get(t, p, "/unwell")
+	}
+	time.Sleep(3 * time.Second)
+	if after := p.workers(); !slices.Equal(before, after) || p.count("worker hangs, replacing it") != 1 {
+		t.Errorf("workers %v became %v", before, after)
+	}
+	p.stop()
+	if !p.said("the stack of every goroutine") {
+		t.Error("it did not write its stack")
+	}
+}
+
+// get sends a request on a connection of its own.
+func get(t *testing.T, p *program, path string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + p.address() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+}
