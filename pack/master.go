@@ -184,6 +184,9 @@ func (h *signalHandling) begin(m *masterState) {
 	if len(reloadSignals) > 0 {
 		actions = append(actions, sigctl.Action{Name: "reload", Signals: reloadSignals, Do: inBackground(m.reload)})
 	}
+	if len(reopenSignals) > 0 {
+		actions = append(actions, sigctl.Action{Name: "reopen", Signals: reopenSignals, Do: func(context.Context, os.Signal) { m.reopen() }})
+	}
 	scale := func(name string, by int, signals []os.Signal) {
 		if len(signals) > 0 {
 			actions = append(actions, sigctl.Action{Name: name, Signals: signals, Do: inBackground(func(ctx context.Context) error {
@@ -215,7 +218,7 @@ func (h *signalHandling) end() {
 // takes its place until it asks for them. It returns the signal to stop that has come too late, if there is one. One that
 // comes later still ends the process.
 func (h *signalHandling) endForExec() (late os.Signal, err error) {
-	signal.Ignore(slices.Concat(reloadSignals, upgradeSignals, moreSignals, fewerSignals)...)
+	signal.Ignore(slices.Concat(reloadSignals, upgradeSignals, moreSignals, fewerSignals, reopenSignals)...)
 	h.restore, err = inplace.DefaultSignals(stopSignals...)
 	h.end()
 	for _, s := range h.mux.Pending() {

@@ -20,7 +20,8 @@
 // USR2 upgrades: the same with the executable that is on disk now, and then the master becomes that executable, in the
 // same process, and goes on with the same sockets and workers.
 //
-// TTIN and TTOU have one worker more, or one fewer.
+// TTIN and TTOU have one worker more, or one fewer. USR1 has log files opened anew (Config.OnReopen), and writes the state of the
+// pack to the log.
 //
 // TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
 // latest after ShutdownTimeout. A second signal ends it at once. Each worker is in a process group of its own,
@@ -151,6 +152,10 @@ type Config struct {
 	// OnWorkerStart is called in each worker before it asks for its sockets and is ready. It may call
 	// Handle. An error ends the worker. The context ends when the worker stops.
 	OnWorkerStart func(context.Context) error
+
+	// OnReopen is called in the master and in each worker at the signal USR1 to the master: for log files to be opened anew after
+	// they were renamed. In a worker it runs beside everything else.
+	OnReopen func()
 
 	// OnShutdown is called in each worker before it drains, in a reload as when the pack stops, while it still
 	// accepts. The context ends when the time for that is over.

@@ -39,6 +39,7 @@ const (
 	msgDrain   messageType = "drain"   // Final: nobody will take over the sockets. HandOver: somebody takes idle connections. Unserved: nobody takes over their sockets
 	msgLend    messageType = "lend"    // serve the socket of Endpoint and Socket, of which a descriptor comes along, until nobody connects any more; with Cover until msgTake
 	msgBoard   messageType = "board"   // report in Slot of the board, of which a descriptor comes along
+	msgReopen  messageType = "reopen"  // open log files anew
 	msgStacks  messageType = "stacks"  // write the stack of every goroutine to stderr
 	msgTake    messageType = "take"    // give back the socket of Endpoint and Socket that was lent with Cover
 	msgStay    messageType = "stay"    // hand over no connections any more; the answer is msgStayed

@@ -8,7 +8,7 @@ var (
 	stopSignals                   = []os.Signal{os.Interrupt}
 	reloadSignals, upgradeSignals []os.Signal
 	moreSignals, fewerSignals     []os.Signal
-	stackSignals                  []os.Signal
+	stackSignals, reopenSignals   []os.Signal
 )
 
 func ignoreSignalsOfMaster() chan<- os.Signal { return make(chan os.Signal) }

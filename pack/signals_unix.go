@@ -20,6 +20,9 @@ var (
 	fewerSignals = []os.Signal{syscall.SIGTTOU}
 )
 
+// reopenSignals have log files opened anew, and the state of the pack written to the log.
+var reopenSignals = []os.Signal{syscall.SIGUSR1}
+
 // upgradeSignals start the executable that is on disk now, workers and master.
 var upgradeSignals = []os.Signal{syscall.SIGUSR2}
 

@@ -156,6 +156,10 @@ func (w *workerState) receiveAll(ctx context.Context, s *service) {
 			}
 		case msgStacks:
 			go writeStacks(w.id)
+		case msgReopen:
+			if hook := s.pack.config.OnReopen; hook != nil {
+				go hook()
+			}
 		case msgTickets:
 			s.tickets.set(m.Keys)
 		case msgConn:

@@ -28,9 +28,9 @@ import (
 // Group is a group of child processes, its members, numbered 0 to Size-1. Set the fields, call Run once, and
 // change no field afterwards.
 //
-// A process that ends without having been asked to has failed. The first failure after a healthy time is
-// answered by a new process at once, each further one after a delay that doubles. One member's failures do not
-// delay the others.
+// A process that ends without having been asked to has failed. The first failure is answered by a new process at once, each
+// further one that follows before the earlier ones are forgiven, by and by, after a delay that doubles. One member's failures do
+// not delay the others.
 //
 // Run starts member 0 alone, and the others once it is ready: what would fail for each of them fails once. If
 // this very first process fails, Run gives up and returns its error; later Run keeps trying for as long as
@@ -69,8 +69,8 @@ type Group struct {
 	// killed. Default 10 s.
 	StopTimeout time.Duration
 
-	// Healthy is how long a process must have been ready for its member's earlier failures to be forgiven.
-	// Default 30 s.
+	// Healthy is how long a process must have been ready for one of its member's earlier failures to be forgiven, and as long
+	// again for each further one. Default 30 s.
 	Healthy time.Duration
 
 	// BackoffMin is the delay before the process that follows a second failure in a row; it doubles with
@@ -292,7 +292,8 @@ type Member struct {
 	PID      int // 0 if it has no process now
 	Attempt  int // how many processes it has had, the present one included
 	Ready    bool
-	Failures int // in a row
+	Failures int       // that were not forgiven yet
+	Started  time.Time // when the process was; zero if it has none
 }
 
 // Members returns how each member does, in the order of their numbers; nil before Run and after it.
@@ -302,7 +303,7 @@ func (g *Group) Members() []Member {
 		for id, m := range o.members {
 			one := Member{ID: id, Attempt: m.attempts, Ready: m.phase == ready, Failures: m.failures}
 			if m.process != nil {
-				one.PID = m.process.PID
+				one.PID, one.Started = m.process.PID, m.started
 			}
 			all = append(all, one)
 		}

@@ -187,8 +187,8 @@ func (o *owner) gone(p *Process, err error) {
 	if err == nil {
 		err = errors.New("ended by itself, with exit status 0")
 	}
-	if !m.readied.IsZero() && time.Since(m.readied) >= o.Healthy {
-		m.failures = 0
+	if !m.readied.IsZero() {
+		m.failures = max(0, m.failures-int(time.Since(m.readied)/o.Healthy))
 	}
 	m.failures++
 	event := Event{Kind: Failed, Err: err, Failures: m.failures, Retry: o.backoff(m.failures), Uptime: uptime}

@@ -208,12 +208,17 @@ func TestFailuresBackOffAndAreForgiven(t *testing.T) {
 				t.Errorf("failure %d: %+v", i+1, m)
 			}
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		f.last(1).exit(errors.New("boom"))
-		synctest.Wait()
-		if m := f.Members()[1]; m.Failures != 1 || !m.Ready {
-			t.Errorf("after a healthy minute: %+v; want one failure and a new process at once", m)
+		for _, healthy := range []struct {
+			minutes, failures int
+		}{{1, 7}, {3, 5}, {10, 1}} { // one is forgiven a minute, and one is new
+			time.Sleep(time.Duration(healthy.minutes)*time.Minute + time.Second)
+			synctest.Wait()
+			f.last(1).exit(errors.New("boom"))
+			synctest.Wait()
+			if m := f.Members()[1]; m.Failures != healthy.failures || m.Ready != (m.Failures == 1) {
+				t.Errorf("after %d healthy minutes: %+v; want %d failures, and a new process at once after the first", healthy.minutes, m, healthy.failures)
+			}
+			time.Sleep(10 * time.Second)
 		}
 		if f.last(0).p.Attempt != 1 {
 			t.Error("the other member was restarted")
