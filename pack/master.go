@@ -271,7 +271,11 @@ func (m *masterState) announce() {
 		args = append(args, "unpinned", plan.unpinned)
 	}
 	args = append(args, "listening", m.sockets.addresses(), "took", time.Since(m.begun).Round(time.Millisecond))
+	if limit, ok := memoryLimit(); ok {
+		args = append(args, "memory", fmt.Sprintf("%d MiB each", memoryShare(limit, plan.workers())>>20))
+	}
 	m.log.Info("pack is up", args...)
+	warnOfMemory(m.log, plan.workers())
 	if m.sockets.shared() {
 		m.log.Warn("the workers share one listening socket: this system does not spread connections over several")
 	}

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -134,6 +135,7 @@ func handler() http.Handler {
 		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
 		fmt.Fprint(w, l.Cur)
 	})
+	mux.HandleFunc("/memory", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, debug.SetMemoryLimit(-1)>>20) })
 	mux.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) {
 		for _, e := range os.Environ() {
 			if strings.HasPrefix(e, "GOPHERPACK_") || strings.HasPrefix(e, "PROCGROUP_") {

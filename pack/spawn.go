@@ -37,18 +37,21 @@ func (g generationSpec) executable() (string, error) {
 	return executable.RunningPath()
 }
 
-// workerEnv returns the environment of this process with the GOMAXPROCS that a worker needs. One that is pinned
+// workerEnv returns the environment of this process with the GOMAXPROCS and the GOMEMLIMIT that a worker needs. One that is pinned
 // needs none, since it sees its own CPUs alone; the operator's was meant for the whole program, and plan has
 // regarded it.
 func workerEnv(p plan, id int) []string {
 	var env []string
 	for _, entry := range os.Environ() {
-		if name, _, _ := strings.Cut(entry, "="); name != "GOMAXPROCS" {
+		if name, _, _ := strings.Cut(entry, "="); name != "GOMAXPROCS" && name != "GOMEMLIMIT" {
 			env = append(env, entry)
 		}
 	}
 	if p.unpinned != "" {
 		env = append(env, "GOMAXPROCS="+strconv.Itoa(max(1, p.shares[id].Len())))
+	}
+	if limit, ok := memoryLimit(); ok {
+		env = append(env, "GOMEMLIMIT="+strconv.FormatUint(memoryShare(limit, p.workers()), 10))
 	}
 	return env
 }

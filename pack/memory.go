@@ -1,0 +1,46 @@
+package pack
+
+import (
+	"log/slog"
+	"math"
+	"runtime/debug"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+)
+
+const (
+	// masterShare is what is left to the master of the memory that the pack may use.
+	masterShare = 32 << 20
+
+	// leastShare is the least that a worker is told to get along with. With less, its garbage collector would run all the time.
+	leastShare = 16 << 20
+)
+
+// memoryLimit returns how much memory the Go runtimes of this program's processes shall use together: what GOMEMLIMIT says if
+// it is set, else nine tenths of what the control group allows, since not all memory is the runtime's. It returns
+// false if there is no limit.
+func memoryLimit() (bytes uint64, limited bool) {
+	if own := debug.SetMemoryLimit(-1); own != math.MaxInt64 {
+		return uint64(own), true
+	}
+	allowed, err := memlimit.FromCgroup()
+	if err != nil || allowed >= math.MaxInt64/2 { // version 1 of control groups has a huge number for none
+		return 0, false
+	}
+	return allowed / 10 * 9, true
+}
+
+// memoryShare returns a worker's share of a limit.
+func memoryShare(limit uint64, workers int) uint64 {
+	if limit < masterShare {
+		return leastShare
+	}
+	return max((limit-masterShare)/uint64(workers), leastShare)
+}
+
+// warnOfMemory logs that a limit leaves too little.
+func warnOfMemory(log *slog.Logger, workers int) {
+	if limit, ok := memoryLimit(); ok && memoryShare(limit, workers) == leastShare {
+		log.Warn("there is little memory for so many workers", "limit", limit>>20, "unit", "MiB", "workers", workers)
+	}
+}

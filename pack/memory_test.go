@@ -1,0 +1,64 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// TestMemoryIsDivided has a limit for the whole pack, in the environment or, where this test may make one, of a control group:
+// each worker must have its share.
+func TestMemoryIsDivided(t *testing.T) {
+	limits := map[string]func(*exec.Cmd){
+		"environment": func(c *exec.Cmd) { c.Env = append(c.Env, "GOMEMLIMIT=432MiB") },
+		"none":        func(c *exec.Cmd) { c.Env = append(c.Env, "GOMEMLIMIT=off") },
+	}
+	want := map[string]string{"environment": "200", "none": fmt.Sprint(int64(1<<63-1) >> 20)}
+	if group := memoryGroup(t, 480<<20); group != "" {
+		limits["control group"] = func(c *exec.Cmd) {
+			join := "echo $$ >" + group + "/cgroup.procs && exec \"$0\" \"$@\""
+			c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", join}, c.Args...)
+		}
+		want["control group"] = "200" // of nine tenths
+	} else if os.Getuid() == 0 {
+		t.Log("no memory control group can be made here")
+	}
+	for name, limit := range limits {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, "http", limit, "-workers=2")
+			l := load(p, 4, 5)
+			l.Path = "/memory"
+			r := l.Run(t.Context())
+			if got := slices.Collect(maps.Keys(r.Bodies)); !slices.Equal(got, []string{want[name]}) || r.Failed() != 0 {
+				t.Errorf("workers have %q MiB; want %s\n%v", got, want[name], r)
+			}
+			p.stop()
+		})
+	}
+}
+
+// memoryGroup makes a control group with a limit of memory, in which nobody is yet. It returns "" if that cannot be.
+func memoryGroup(t *testing.T, limit int) string {
+	for top, file := range map[string]string{"/sys/fs/cgroup": "memory.max", "/sys/fs/cgroup/memory": "memory.limit_in_bytes"} {
+		group := filepath.Join(top, fmt.Sprintf("pack-test-%d", os.Getpid()))
+		if os.Mkdir(group, 0o755) != nil {
+			continue
+		}
+		t.Cleanup(func() { os.Remove(group) })
+		f, err := os.OpenFile(filepath.Join(group, file), os.O_WRONLY, 0)
+		if err != nil {
+			continue // it is no hierarchy, or memory is not limited in it
+		}
+		_, err = fmt.Fprint(f, limit)
+		if f.Close(); err == nil {
+			return group
+		}
+	}
+	return ""
+}
