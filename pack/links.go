@@ -19,6 +19,7 @@ type workerLink struct {
 	link
 	generation *generation
 	process    *procgroup.Process
+	share      float64 // of the limits of Config.Recycle
 
 	// Guarded by masterState.mu.
 	state linkState
@@ -53,7 +54,7 @@ func (e *workerError) Error() string { return e.text }
 // serve is the master's side of one worker's lifeline. It returns when the lifeline ends, or between two messages when
 // the process is released.
 func (m *masterState) serve(g *generation, p *procgroup.Process, conn *net.UnixConn) {
-	l := &workerLink{link: link{conn: conn}, generation: g, process: p, lent: map[loan]chan error{}, stayed: make(chan struct{})}
+	l := &workerLink{link: link{conn: conn}, generation: g, process: p, share: newShare(), lent: map[loan]chan error{}, stayed: make(chan struct{})}
 	if known, ok := g.links[p.PID]; ok { // it said hello to a predecessor of this master
 		l.state = known
 		m.addLink(l)

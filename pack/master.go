@@ -129,6 +129,8 @@ func (m *masterState) supervisePack(first *generation) error {
 	defer stopRotation()
 	stopWatching := m.watchWorkers()
 	defer stopWatching()
+	stopRecycling := m.recycleWorkers()
+	defer stopRecycling()
 	var err error
 	select {
 	case err = <-first.failed:

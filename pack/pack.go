@@ -123,6 +123,9 @@ type Config struct {
 	// when HangTimeout has passed. Default, nil: none.
 	Probe func(context.Context) error
 
+	// Recycle is when workers are replaced that have served for long. Default: never.
+	Recycle Recycle
+
 	// MaxGenerations is how many sets of workers there may be at once: the one that accepts, and those that
 	// still drain after reloads. If a reload would make it more, the oldest are killed. Default 4, at least 2.
 	MaxGenerations int
@@ -343,6 +346,9 @@ func (c *Config) check() error {
 		if d.value < 0 {
 			return fmt.Errorf("%s is negative: %v", d.name, d.value)
 		}
+	}
+	if err := c.Recycle.check(); err != nil {
+		return err
 	}
 	switch {
 	case c.Workers < 0:

@@ -55,6 +55,10 @@ func configFlags() (c *pack.Config, address *string) {
 		c.Hang = pack.HangPolicy(hang)
 		return err
 	})
+	flag.Uint64Var(&c.Recycle.Requests, "maxrequests", 0, "")
+	flag.DurationVar(&c.Recycle.Age, "maxage", 0, "")
+	flag.Uint64Var(&c.Recycle.Memory, "maxmemory", 0, "")
+	flag.Uint64Var(&c.Recycle.MemoryHard, "hardmemory", 0, "")
 	flag.DurationVar(&c.HangTimeout, "hangtimeout", 0, "")
 	flag.StringVar(&c.User, "user", "", "")
 	flag.Uint64Var(&c.Files, "files", 0, "")
@@ -67,6 +71,8 @@ var systemHandlers = map[string]http.HandlerFunc{}
 
 // unwell has the probe of httpProgram fail in this process.
 var unwell atomic.Bool
+
+var leaked [][]byte
 
 // handler answers with who it is, and does what the path says.
 func handler() http.Handler {
@@ -134,6 +140,13 @@ func handler() http.Handler {
 		var l syscall.Rlimit
 		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
 		fmt.Fprint(w, l.Cur)
+	})
+	mux.HandleFunc("/leak", func(w http.ResponseWriter, r *http.Request) {
+		more := make([]byte, 1<<20)
+		for i := range more {
+			more[i] = 1
+		}
+		leaked = append(leaked, more)
 	})
 	mux.HandleFunc("/memory", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, debug.SetMemoryLimit(-1)>>20) })
 	mux.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) {

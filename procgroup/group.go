@@ -101,6 +101,7 @@ type Process struct {
 	ID      int // the member
 	Attempt int // 1 for the member's first process
 	PID     int // 0 until it is started
+	Started time.Time
 
 	group    *Group
 	handle   handle

@@ -127,6 +127,7 @@ func (o *owner) start(id int) {
 	p := &Process{ID: id, Attempt: m.attempts, group: o.Group}
 	m.process, m.phase, m.reason, m.again, m.killed = p, starting, nil, false, false
 	m.started, m.readied, m.deadline = time.Now(), time.Time{}, time.Time{}
+	p.Started = m.started
 	h, err := o.spawn(p)
 	if err != nil {
 		o.gone(p, err)

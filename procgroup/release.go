@@ -103,7 +103,7 @@ func (o *owner) takeOver(s *State) {
 		if ms.PID == 0 {
 			continue
 		}
-		p := &Process{ID: id, Attempt: ms.Attempts, PID: ms.PID, group: o.Group}
+		p := &Process{ID: id, Attempt: ms.Attempts, PID: ms.PID, Started: ms.Started, group: o.Group}
 		m.process = p
 		h, err := o.adopt(p, ms.Lifeline)
 		if err != nil {

@@ -37,3 +37,14 @@ func waitedForCPU(pid int) (all time.Duration) {
 	}
 	return all
 }
+
+// residentMemory returns the resident set size of a process in bytes, 0 if that cannot be told. See proc_pid_statm(5).
+func residentMemory(pid int) uint64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0
+	}
+	var size, resident uint64
+	fmt.Sscan(string(text), &size, &resident)
+	return resident * uint64(os.Getpagesize())
+}
