@@ -164,7 +164,7 @@ func TestUser(t *testing.T) {
 		l.Path = "/user"
 		r := l.Run(t.Context())
 		for body := range r.Bodies {
-			if !strings.HasPrefix(body, want) {
+			if !strings.HasPrefix(body, want) || !strings.HasSuffix(body, "no_new_privs=1") {
 				t.Errorf("user %s: %s, want %s", user, body, want)
 			}
 		}

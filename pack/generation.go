@@ -80,7 +80,7 @@ func (m *masterState) supervise(g *generation, adopt *procgroup.State) {
 	group := &procgroup.Group{
 		Size:         g.plan.workers(),
 		Command:      func(id int) (*exec.Cmd, error) { return command(g.generationSpec, id, g.attr) },
-		Start:        func(id int, cmd *exec.Cmd) error { return startOnCPUs(g.plan.cpus(id), cmd) },
+		Start:        func(id int, cmd *exec.Cmd) error { return startOnCPUs(g.plan.cpus(id), cmd, g.user != "") },
 		Serve:        func(p *procgroup.Process, c *net.UnixConn) { m.serve(g, p, c) },
 		Event:        func(e procgroup.Event) { m.event(g, e) },
 		Terminate:    m.terminate,

@@ -15,7 +15,7 @@ func (p *Pack) runInline(ctx context.Context) error {
 	if err := onStart(ctx, p.config.OnStart); err != nil {
 		return err
 	}
-	own := &sockets{}
+	own := &sockets{files: p.config.socketFiles()}
 	defer own.close()
 	s := &service{pack: p, log: log, listen: func(e endpoint) (net.Listener, error) {
 		socket, err := own.get(ctx, e, 0, 1)

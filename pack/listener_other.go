@@ -2,6 +2,11 @@
 
 package pack
 
-import "net"
+import (
+	"io/fs"
+	"net"
+)
 
 func readable(net.Listener) bool { return false }
+
+func setMode(int, fs.FileMode) {}

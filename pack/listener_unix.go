@@ -3,6 +3,7 @@
 package pack
 
 import (
+	"io/fs"
 	"net"
 	"syscall"
 
@@ -26,3 +27,6 @@ func readable(l net.Listener) bool {
 	})
 	return queued
 }
+
+// setMode sets the mode with which the file of a Unix socket will be made.
+func setMode(fd int, mode fs.FileMode) { unix.Fchmod(fd, uint32(mode.Perm())) }

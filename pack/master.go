@@ -62,6 +62,7 @@ func (p *Pack) runMaster(ctx context.Context, r role, err error) error {
 		hung:     map[int]bool{},
 		covers:   map[int]*workerLink{},
 	}
+	m.sockets.files = p.config.socketFiles()
 	p.master.Store(m)
 	defer p.master.Store(nil)
 	m.ctx, m.stop = context.WithCancelCause(ctx)

@@ -36,6 +36,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -131,9 +132,16 @@ type Config struct {
 	MaxGenerations int
 
 	// User runs the workers as another user: "name", "uid", "name:group" or "uid:gid", with the user's
-	// supplementary groups if no group is given. The master, which needs the right to do so, stays what it
-	// is. Default, "": the master's user.
+	// supplementary groups if no group is given. They, and what they start, can gain no privileges by executing a file then
+	// (no_new_privs, prctl(2); Linux). The master, which needs the right to do so, stays what it is. Default, "": the
+	// master's user.
 	User string
+
+	// UnixMode is the permissions of the files of Unix sockets; to connect takes the right to write. Default 0600.
+	UnixMode fs.FileMode
+
+	// UnixOwner is whose they are, as User. Default, "": the master's user.
+	UnixOwner string
 
 	// Files is the limit of open files (RLIMIT_NOFILE) that workers must have. If it is above the hard
 	// limit and may not be raised, Run fails. Default, 0: the hard limit.
@@ -357,12 +365,15 @@ func (c *Config) check() error {
 		return fmt.Errorf("%d workers: at most %d", c.Workers, maxWorkers)
 	case !slices.Contains([]Placement{PerCPU, PerCore, PerCache, PerNode}, c.Placement):
 		return fmt.Errorf("no such placement: %d", int(c.Placement))
+	case c.UnixMode != c.UnixMode.Perm():
+		return fmt.Errorf("UnixMode %v is more than permissions", c.UnixMode)
 	case c.Hang < KillHung || c.Hang > IgnoreHung:
 		return fmt.Errorf("no such policy for workers that hang: %d", int(c.Hang))
 	}
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 30*time.Second)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, 60*time.Second)
 	c.Canary = cmp.Or(c.Canary, time.Second)
+	c.UnixMode = cmp.Or(c.UnixMode, 0o600)
 	c.HangTimeout = cmp.Or(c.HangTimeout, 30*time.Second)
 	if c.DrainDelay >= c.ShutdownTimeout {
 		return fmt.Errorf("DrainDelay %v leaves nothing of ShutdownTimeout %v", c.DrainDelay, c.ShutdownTimeout)
@@ -375,6 +386,9 @@ func (c *Config) check() error {
 	}
 	return nil
 }
+
+// socketFiles returns how the files of Unix sockets are made.
+func (c *Config) socketFiles() socketFiles { return socketFiles{mode: c.UnixMode, owner: c.UnixOwner} }
 
 // drainDelay returns how long idle connections are left open, by whether other workers take over.
 func (c *Config) drainDelay(takenOver bool) time.Duration {

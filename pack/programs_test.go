@@ -9,10 +9,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -61,6 +63,12 @@ func configFlags() (c *pack.Config, address *string) {
 	flag.Uint64Var(&c.Recycle.MemoryHard, "hardmemory", 0, "")
 	flag.DurationVar(&c.HangTimeout, "hangtimeout", 0, "")
 	flag.StringVar(&c.User, "user", "", "")
+	flag.Func("unixmode", "", func(text string) error {
+		mode, err := strconv.ParseUint(text, 8, 32)
+		c.UnixMode = fs.FileMode(mode)
+		return err
+	})
+	flag.StringVar(&c.UnixOwner, "unixowner", "", "")
 	flag.Uint64Var(&c.Files, "files", 0, "")
 	flag.BoolVar(&c.Inline, "inline", false, "")
 	return c, flag.String("address", "tcp localhost:0", "")
@@ -135,6 +143,13 @@ func handler() http.Handler {
 	mux.HandleFunc("/user", func(w http.ResponseWriter, r *http.Request) {
 		groups, _ := os.Getgroups()
 		fmt.Fprintf(w, "uid=%d gid=%d groups=%v", os.Getuid(), os.Getgid(), groups)
+		status, _ := os.ReadFile("/proc/self/status")
+		_, privileges, _ := strings.Cut(string(status), "NoNewPrivs:\t")
+		fmt.Fprintf(w, " no_new_privs=%.1s", privileges)
+	})
+	mux.HandleFunc("/descriptors", func(w http.ResponseWriter, r *http.Request) {
+		out, err := exec.Command("ls", "/proc/self/fd").CombinedOutput()
+		fmt.Fprint(w, strings.Fields(string(out)), err)
 	})
 	mux.HandleFunc("/files", func(w http.ResponseWriter, r *http.Request) {
 		var l syscall.Rlimit

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/gopherpack/gopherpack/internal/inplace"
 	"github.com/gopherpack/gopherpack/reuseport"
@@ -19,6 +17,8 @@ import (
 // sockets are the listening sockets of a pack, which the master holds and never accepts from. Safe for
 // concurrent use.
 type sockets struct {
+	files socketFiles // how files of Unix sockets are made
+
 	mu     sync.Mutex
 	open   map[endpoint]*socketSet
 	closed bool
@@ -54,7 +54,7 @@ func (s *sockets) get(ctx context.Context, e endpoint, worker, workers int) (des
 	set := s.open[e]
 	if set == nil {
 		var err error
-		if set, err = openSet(ctx, e, workers); err != nil {
+		if set, err = s.openSet(ctx, e, workers); err != nil {
 			return nil, explain(err)
 		}
 		if s.open == nil {
@@ -66,12 +66,12 @@ func (s *sockets) get(ctx context.Context, e endpoint, worker, workers int) (des
 	return set.listeners[worker%len(set.listeners)].(descriptor), nil
 }
 
-func openSet(ctx context.Context, e endpoint, workers int) (*socketSet, error) {
+func (s *sockets) openSet(ctx context.Context, e endpoint, workers int) (*socketSet, error) {
 	switch e.Network {
 	case "tcp", "tcp4", "tcp6":
 		return openTCP(ctx, e, workers)
 	case "unix":
-		return openUnix(ctx, e.Address)
+		return openUnix(ctx, e.Address, s.files)
 	}
 	return nil, fmt.Errorf("listen %s: want the network to be tcp, tcp4, tcp6 or unix: %w", e, net.UnknownNetworkError(e.Network))
 }
@@ -94,54 +94,6 @@ func openTCP(ctx context.Context, e endpoint, workers int) (*socketSet, error) {
 		return nil, err
 	}
 	return &socketSet{listeners: listeners, shared: shared}, nil
-}
-
-// openUnix opens a Unix socket, in place of one whose process is gone.
-func openUnix(ctx context.Context, path string) (*socketSet, error) {
-	named := path != "" && path[0] != '@' // others have no file
-	if named {
-		if err := removeStale(ctx, path); err != nil {
-			return nil, fmt.Errorf("listen unix %s: %w", path, err)
-		}
-	}
-	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // a worker's copy must not
-	set := &socketSet{listeners: []net.Listener{l}, shared: true}
-	if named {
-		set.path = path
-		if set.inode, err = fileAt(path); err != nil {
-			l.Close()
-			return nil, err
-		}
-	}
-	return set, nil
-}
-
-// removeStale removes a Unix socket on which nobody listens any more.
-func removeStale(ctx context.Context, path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("there is a file that is not a socket: %w", fs.ErrExist)
-	}
-	dialer := net.Dialer{Timeout: time.Second}
-	conn, err := dialer.DialContext(ctx, "unix", path)
-	switch {
-	case err == nil:
-		conn.Close()
-		return fmt.Errorf("a process is listening there: %w", syscall.EADDRINUSE)
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return os.Remove(path)
-	default:
-		return fmt.Errorf("cannot tell whether a process is listening there: %w", err)
-	}
 }
 
 // explain adds what to do to the errors that users meet most.
@@ -390,15 +342,4 @@ func (s *socketSet) close() {
 		l.Close()
 	}
 	s.unlink()
-}
-
-// unlink removes the file of a Unix socket, unless somebody else has put another in its place.
-func (s *socketSet) unlink() {
-	if s.path == "" {
-		return
-	}
-	if now, err := fileAt(s.path); err == nil && now == s.inode {
-		os.Remove(s.path)
-	}
-	s.path = ""
 }

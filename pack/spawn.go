@@ -56,9 +56,12 @@ func workerEnv(p plan, id int) []string {
 	return env
 }
 
-// startOnCPUs starts a worker on its CPUs.
-func startOnCPUs(cpus affinity.Set, cmd *exec.Cmd) error {
-	if cpus.Len() > 0 {
+// startOnCPUs starts a worker on its CPUs. If it is confined it gains no privileges any more, nor does what it starts.
+func startOnCPUs(cpus affinity.Set, cmd *exec.Cmd, confined bool) error {
+	switch {
+	case confined:
+		return startConfined(cpus, cmd)
+	case cpus.Len() > 0:
 		return affinity.Do(cpus, cmd.Start)
 	}
 	return cmd.Start()

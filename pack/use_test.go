@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -77,6 +78,57 @@ func TestUnixSocket(t *testing.T) {
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
 	}
+}
+
+// TestUnixSocketFile looks at the permissions and the owner of a Unix socket's file, under a umask that takes some.
+func TestUnixSocketFile(t *testing.T) {
+	for mode, args := range map[fs.FileMode][]string{
+		0o600: nil,
+		0o666: {"-unixmode=666"},
+		0o660: {"-unixmode=660", "-unixowner=65534:65534"},
+	} {
+		if len(args) == 2 && os.Geteuid() != 0 {
+			continue // only root gives files away
+		}
+		path := t.TempDir() + "/socket"
+		p := start(t, "http", func(c *exec.Cmd) {
+			c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `umask 027 && exec "$0" "$@"`}, c.Args...)
+		}, append(args, "-address=unix "+path)...)
+		p.addresses()
+		info, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != mode {
+			t.Errorf("%q: %v; want %v", args, info.Mode(), mode)
+		}
+		if owner := info.Sys().(*syscall.Stat_t); len(args) == 2 && (owner.Uid != 65534 || owner.Gid != 65534) {
+			t.Errorf("%q: it is %d:%d's", args, owner.Uid, owner.Gid)
+		}
+		if r := loadOn("unix", path, 4, 5).Run(t.Context()); r.Failed() != 0 {
+			t.Error(r)
+		}
+		p.stop()
+	}
+}
+
+// TestChildrenInheritNothing has a handler start a program, which must not have the descriptors of the pack.
+func TestChildrenInheritNothing(t *testing.T) {
+	p := start(t, "http", nil, "-workers=2")
+	l := load(p, 4, 2)
+	l.Path = "/descriptors"
+	r := l.Run(t.Context())
+	out, err := exec.Command("ls", "/proc/self/fd").CombinedOutput()
+	want := fmt.Sprint(strings.Fields(string(out)), err) // what this test has from whoever started it, and what ls opens
+	for body := range r.Bodies {
+		if body != want {
+			t.Errorf("%s; want %s", body, want)
+		}
+	}
+	if r.Failed() != 0 {
+		t.Error(r)
+	}
+	p.stop()
 }
 
 func TestManyEndpoints(t *testing.T) {

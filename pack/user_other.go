@@ -13,3 +13,5 @@ func runAs(spec string) (*syscall.SysProcAttr, error) {
 	}
 	return nil, errors.ErrUnsupported
 }
+
+func changeOwner(string, string) error { return errors.ErrUnsupported }

@@ -4,6 +4,7 @@ package pack
 
 import (
 	"fmt"
+	"os"
 	"os/user"
 	"strconv"
 	"strings"
@@ -50,4 +51,13 @@ func runAs(spec string) (*syscall.SysProcAttr, error) {
 		}
 	}
 	return &syscall.SysProcAttr{Credential: c}, nil
+}
+
+// changeOwner gives a file to "user" or "user:group".
+func changeOwner(path, spec string) error {
+	attr, err := runAs(spec)
+	if err != nil {
+		return err
+	}
+	return os.Lchown(path, int(attr.Credential.Uid), int(attr.Credential.Gid))
 }
