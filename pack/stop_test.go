@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -177,6 +178,32 @@ func TestMasterKilled(t *testing.T) {
 		t.Errorf("%v; want the workers to answer", r)
 	}
 	p.noneLeft()
+}
+
+// TestMasterKilledBesideStopped kills the master while a worker is stopped. The kernel continues it then, since its process group
+// has become orphaned (setpgid(2)), if the master was in a session of its own, as every service is.
+func TestMasterKilledBesideStopped(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", func(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }, "-workers=2")
+	p.addresses()
+	freeze(t, p.workers()[0])
+	p.signal(syscall.SIGKILL)
+	p.wait(5 * time.Second)
+	p.noneLeft()
+}
+
+// TestMasterKilledBesideHung kills the master, and the workers' own hooks do not let them end.
+func TestMasterKilledBesideHung(t *testing.T) {
+	t.Parallel()
+	p := start(t, "hooks", nil, "-workers=2", "-pause=1h", "-shutdown=1s")
+	p.addresses()
+	p.signal(syscall.SIGKILL)
+	p.wait(5 * time.Second)
+	p.noneLeft()
+	p.until("the end of the log", 5*time.Second, func() bool { return p.silent })
+	if n := p.count("the master is gone, and this worker has not ended in time: exiting"); n != 2 {
+		t.Errorf("%d workers said that they exit", n)
+	}
 }
 
 // TestWorkerIsAskedToStop sends TERM to one worker: it drains, another takes its place, nobody notices.

@@ -141,6 +141,7 @@ func (w *workerState) receiveAll(ctx context.Context, s *service) {
 				} else {
 					err = errMasterGone
 				}
+				w.endInTime(s)
 				w.stop(&stopRequest{why: err, final: true})
 			}
 			return
@@ -193,6 +194,16 @@ func (w *workerState) receiveAll(ctx context.Context, s *service) {
 		}
 		closeAll(files)
 	}
+}
+
+// endInTime ends this process if it is still there after ShutdownTimeout: there is no master that would. It exits whatever holds it
+// up, a hook or the program's own code after Run.
+func (w *workerState) endInTime(s *service) {
+	limit := s.pack.config.ShutdownTimeout
+	time.AfterFunc(limit, func() {
+		s.log.Error("the master is gone, and this worker has not ended in time: exiting", "timeout", limit)
+		os.Exit(1)
+	})
 }
 
 // arrive serves a connection that another worker handed over. If this one is draining itself by now, the
