@@ -100,6 +100,17 @@ func Pin(set Set) (undo func() error, err error) {
 	}, nil
 }
 
+// Allowed returns the CPUs that any thread of the process pid may run on; 0 is the calling process. It follows the container's
+// cpuset, and CPUs that come and go, also where [Pin] or [Do] was used: a thread whose mask was ever set gets no CPU that is added
+// later, but the others do (sched_setaffinity(2), cpuset(7)).
+func Allowed(pid int) (Set, error) {
+	s, err := allowed(pid)
+	if err != nil {
+		return Set{}, fmt.Errorf("affinity: get masks of process %d: %w", pid, err)
+	}
+	return s, nil
+}
+
 // Process binds every thread of the process pid to set; 0 is the calling process. A thread that starts
 // meanwhile may be missed by one pass over /proc/PID/task, so Process repeats until a pass finds every thread
 // bound. Threads that end meanwhile do not matter. It needs the right to trace the process or CAP_SYS_NICE.

@@ -39,12 +39,39 @@ const haveSysfs = true
 // maxPasses bounds Process against a program that starts threads faster than they can be bound.
 const maxPasses = 1000
 
+func taskDir(pid int) string {
+	if pid == 0 {
+		return "/proc/self/task"
+	}
+	return "/proc/" + strconv.Itoa(pid) + "/task"
+}
+
+func allowed(pid int) (Set, error) {
+	entries, err := os.ReadDir(taskDir(pid))
+	if err != nil {
+		return Set{}, err
+	}
+	var all Set
+	for _, e := range entries {
+		tid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		one, err := get(tid)
+		switch {
+		case errors.Is(err, unix.ESRCH): // it has ended
+		case err != nil:
+			return Set{}, err
+		default:
+			all = all.Union(one)
+		}
+	}
+	return all, nil
+}
+
 func bindProcess(pid int, set Set) error {
 	// What a thread that is bound will read back: the kernel leaves out what the cpuset forbids.
-	dir := "/proc/self/task"
-	if pid != 0 {
-		dir = "/proc/" + strconv.Itoa(pid) + "/task"
-	}
+	dir := taskDir(pid)
 	bound := map[int]Set{}
 	for range maxPasses {
 		entries, err := os.ReadDir(dir)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -240,5 +241,26 @@ func TestSpreadHere(t *testing.T) {
 				t.Errorf("%s: a worker gets %q, allowed is %q", p, s, allowed)
 			}
 		}
+	}
+}
+
+func TestAllowed(t *testing.T) {
+	before, err := affinity.Allowed(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if current, err := affinity.Current(); err != nil || current != before {
+		t.Errorf("%v, %v; want %v", current, err, before)
+	}
+	undo, err := affinity.Pin(affinity.Of(slices.Min(slices.Collect(before.All()))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	if pinned, err := affinity.Allowed(0); err != nil || pinned != before {
+		t.Errorf("with a thread pinned: %v, %v; want %v", pinned, err, before)
+	}
+	if _, err := affinity.Allowed(1 << 30); err == nil {
+		t.Error("a process that is not there has CPUs")
 	}
 }

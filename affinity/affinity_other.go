@@ -6,6 +6,7 @@ import "errors"
 
 func get(int) (Set, error)       { return Set{}, errors.ErrUnsupported }
 func assign(int, Set) error      { return errors.ErrUnsupported }
+func allowed(int) (Set, error)   { return Set{}, errors.ErrUnsupported }
 func bindProcess(int, Set) error { return errors.ErrUnsupported }
 
 const haveSysfs = false

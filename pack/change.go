@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// errInProgress is why a change is refused during another.
+var errInProgress = errors.New("a reload or an upgrade is in progress")
+
 // A change replaces the workers: a reload, or an upgrade. There is one at a time.
 
 // change has do replace the workers, unless another change is in progress or the pack is not up. Its context also ends
@@ -48,7 +51,7 @@ func (m *masterState) doChange(ctx context.Context, do func(context.Context, *ge
 // beginChange reports why no change may begin. If one may, the pack's end waits for it.
 func (m *masterState) beginChange() error {
 	if !m.changing.TryLock() {
-		return errors.New("a reload or an upgrade is in progress")
+		return errInProgress
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -83,8 +86,18 @@ func (m *masterState) scale(ctx context.Context, number func(workers int) int) e
 	return m.renew(ctx, "scaling", plan, func(next, old *generation) {
 		m.log.Info("changing the number of workers", "generation", next.number, "from", old.plan.workers(), "to", next.plan.workers())
 	}, func(next *generation, took time.Duration) {
+		m.scaled.Store(int64(next.plan.workers()))
 		os.Setenv(envWorkers, strconv.Itoa(next.plan.workers())) // for the next version of the executable
 		m.log.Info("number of workers changed", "generation", next.number, "workers", next.plan.workers(), "took", took)
+	})
+}
+
+// renewAs replaces the workers by those of a plan.
+func (m *masterState) renewAs(ctx context.Context, name string, p plan) error {
+	return m.renew(ctx, name, func(*generation) (plan, error) { return p, nil }, func(next, _ *generation) {
+		m.log.Info("placing the workers anew", "generation", next.number, "workers", p.workers(), "cpus", p.all())
+	}, func(next *generation, took time.Duration) {
+		m.log.Info("workers placed", "generation", next.number, "workers", p.workers(), "took", took)
 	})
 }
 

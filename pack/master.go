@@ -31,6 +31,7 @@ type masterState struct {
 	stop    context.CancelCauseFunc // ends it
 	running sync.WaitGroup          // generations, and the change
 
+	scaled   atomic.Int64  // how many workers there are to be, if that was changed; else 0
 	changing sync.Mutex    // held by the one change
 	happened chan struct{} // has something in it when the change should look again at what it awaits
 
@@ -132,6 +133,8 @@ func (m *masterState) supervisePack(first *generation) error {
 	defer stopWatching()
 	stopRecycling := m.recycleWorkers()
 	defer stopRecycling()
+	stopFollowing := m.followCPUs()
+	defer stopFollowing()
 	var err error
 	select {
 	case err = <-first.failed:

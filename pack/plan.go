@@ -59,7 +59,7 @@ func thisMachine() (machine, error) {
 	var m machine
 	var err error
 	m.maxProcs, _ = strconv.Atoi(os.Getenv("GOMAXPROCS")) // the runtime ignores what is no number, too
-	if m.allowed, err = affinity.Current(); err != nil {
+	if m.allowed, err = affinity.Allowed(0); err != nil {
 		return m, err
 	}
 	if m.topology, err = affinity.ReadTopology(); err != nil {
