@@ -1,0 +1,265 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+)
+
+// subject is the pack that things are done to.
+type subject struct {
+	cmd     *exec.Cmd
+	mark    string
+	address string
+	workers int // that there are to be
+	before  resources
+
+	mu    sync.Mutex
+	lines []string // of its log
+	begun int      // how many there were when the act began
+	ended bool
+}
+
+// resources is what a master uses.
+type resources struct {
+	descriptors int
+	memory      int // resident set size without files, in KiB
+}
+
+const clients = 8 // of each of two loads
+
+// startServer starts a pack, which is this very program.
+func startServer(steer bool) (*subject, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	s := &subject{workers: 2, mark: fmt.Sprintf("hash %d", os.Getpid())}
+	if steer {
+		s.mark = fmt.Sprintf("steer %d", os.Getpid())
+	}
+	s.cmd = exec.Command(exe)
+	s.cmd.Env = append(os.Environ(), serverEnv+"="+s.mark)
+	stderr, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	s.cmd.Stderr = theirs
+	err = s.cmd.Start()
+	theirs.Close()
+	if err != nil {
+		return nil, err
+	}
+	go s.read(bufio.NewScanner(stderr))
+	go func() {
+		s.cmd.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ended = true
+	}()
+	if !within(10*time.Second, func() bool { return s.logged("pack is up") }) {
+		return nil, fmt.Errorf("the pack did not start:\n%s", s.recent())
+	}
+	_, rest, _ := strings.Cut(s.recent(), `"listening":["tcp `)
+	s.address, _, _ = strings.Cut(rest, `"`)
+	if err := s.settle(); err != nil {
+		return nil, err
+	}
+	s.before = s.uses()
+	return s, nil
+}
+
+func (s *subject) read(lines *bufio.Scanner) {
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		s.mu.Lock()
+		s.lines = append(s.lines, lines.Text())
+		s.mu.Unlock()
+	}
+}
+
+// recent returns the log since the act began.
+func (s *subject) recent() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b strings.Builder
+	for _, line := range s.lines[s.begun:] {
+		b.WriteString(line + "\n")
+	}
+	return b.String()
+}
+
+// count returns how often the log has had a message since the act began.
+func (s *subject) count(msg string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, line := range s.lines[s.begun:] {
+		var r struct{ Msg string }
+		if json.Unmarshal([]byte(line), &r) == nil && r.Msg == msg {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *subject) logged(msg string) bool { return s.count(msg) > 0 }
+
+func (s *subject) master() int { return s.cmd.Process.Pid }
+
+func (s *subject) signal(sig syscall.Signal) { s.cmd.Process.Signal(sig) }
+
+// pids returns the workers that there are.
+func (s *subject) pids() (all []int) {
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, name := range environs {
+		env, _ := os.ReadFile(name)
+		var pid int
+		fmt.Sscanf(name, "/proc/%d/", &pid)
+		if bytes.Contains(env, []byte(serverEnv+"="+s.mark+"\x00")) && pid != s.master() {
+			all = append(all, pid)
+		}
+	}
+	return all
+}
+
+// uses returns what the master uses.
+func (s *subject) uses() (r resources) {
+	entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.master()))
+	r.descriptors = len(entries)
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.master()))
+	_, rest, _ := strings.Cut(string(status), "RssAnon:")
+	fmt.Sscan(rest, &r.memory)
+	return r
+}
+
+// do does an act under load, and looks what has become of the pack. It returns what became of the requests.
+func (s *subject) do(name string, a act, random *rand.Rand) (*strictclient.Result, error) {
+	s.mu.Lock()
+	s.begun = len(s.lines)
+	s.mu.Unlock()
+	load, end := context.WithCancel(context.Background())
+	defer end()
+	results := make(chan *strictclient.Result, 2)
+	for _, keepAlive := range []bool{true, false} {
+		l := strictclient.Load{
+			Network: "tcp", Address: s.address, Clients: clients, KeepAlive: keepAlive,
+			Pause: 2 * time.Millisecond, Timeout: 20 * time.Second,
+		}
+		go func() { results <- l.Run(load) }()
+	}
+	time.Sleep(50 * time.Millisecond)
+	begun := time.Now()
+	killed, err := a(s, random)
+	if err == nil {
+		err = s.settle()
+	}
+	took := time.Since(begun)
+	end()
+	r := <-results
+	other := <-results
+	r.Requests += other.Requests
+	r.Conns += other.Conns
+	for kind, n := range other.Failures {
+		r.Failures[kind] += n
+	}
+	fmt.Printf("%-12s %6.2f s  %v\n", name, took.Seconds(), r)
+	if err != nil {
+		return r, err
+	}
+	// Each client has one request under way at a worker that is killed, or will send one on a connection to it.
+	for kind, n := range r.Failures {
+		if strings.Contains(kind, "refused") || strings.Contains(kind, "timeout") || n > 2*clients*killed {
+			return r, fmt.Errorf("%d requests were lost, %q, by the end of %d workers", n, kind, killed)
+		}
+	}
+	if r.Failed() > 2*clients*killed {
+		return r, fmt.Errorf("%d requests were lost by the end of %d workers", r.Failed(), killed)
+	}
+	return r, s.check()
+}
+
+// settleLimit is how long a pack may take until everything is as it should be: the longest way is that of a change to workers that
+// had to be killed as they did not drain.
+const settleLimit = 25 * time.Second
+
+// settle waits until there are as many workers as there are to be, which answer.
+func (s *subject) settle() error {
+	if !within(settleLimit, func() bool { return len(s.pids()) == s.workers }) {
+		return fmt.Errorf("there are workers %v, and should be %d", s.pids(), s.workers)
+	}
+	for range 20 {
+		l := strictclient.Load{Network: "tcp", Address: s.address, Clients: 1, PerClient: 1, Timeout: 5 * time.Second}
+		if r := l.Run(context.Background()); r.Failed() > 0 {
+			return fmt.Errorf("the service does not answer: %v", r)
+		}
+	}
+	return nil
+}
+
+// check compares what the master uses with what it used at first.
+func (s *subject) check() error {
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		return errors.New("the master has ended")
+	}
+	var now resources
+	// For each worker there are a lifeline, a pidfd or two, and a socket; for its memory the collector may take a while.
+	ok := within(10*time.Second, func() bool {
+		now = s.uses()
+		return now.descriptors <= s.before.descriptors+4*max(0, s.workers-2)+2 && now.memory <= s.before.memory+16<<10
+	})
+	if !ok {
+		return fmt.Errorf("the master uses %+v, and used %+v at first", now, s.before)
+	}
+	return nil
+}
+
+// stop stops the pack gracefully.
+func (s *subject) stop() error {
+	s.signal(syscall.SIGTERM)
+	ok := within(10*time.Second, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.ended
+	})
+	if !ok || s.cmd.ProcessState.ExitCode() != 0 || len(s.pids()) > 0 {
+		return fmt.Errorf("the pack did not stop: %v, workers %v\n%s", s.cmd.ProcessState, s.pids(), s.recent())
+	}
+	return nil
+}
+
+// kill ends what is left.
+func (s *subject) kill() {
+	s.cmd.Process.Kill()
+	for _, pid := range s.pids() {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+}
+
+// some returns a worker at random.
+func (s *subject) some(random *rand.Rand) (int, error) {
+	all := s.pids()
+	if len(all) == 0 {
+		return 0, errors.New("there is no worker")
+	}
+	slices.Sort(all)
+	return all[random.IntN(len(all))], nil
+}
