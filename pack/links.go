@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/gopherpack/gopherpack/procgroup"
@@ -62,6 +64,9 @@ func (m *masterState) serve(g *generation, p *procgroup.Process, conn *net.UnixC
 	for !p.Released() {
 		msg, files, err := l.receive()
 		if err != nil {
+			if !isEnd(err) {
+				m.log.Error("what a worker says cannot be read", "worker", p.ID, "pid", p.PID, "error", err)
+			}
 			break
 		}
 		m.heed(l, msg, files)
@@ -80,6 +85,11 @@ func (m *masterState) serve(g *generation, p *procgroup.Process, conn *net.UnixC
 		result <- errors.New("the worker is gone")
 	}
 	m.closeUnused()
+}
+
+// isEnd reports whether reading failed because the other end is gone, or the process was released.
+func isEnd(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 func (m *masterState) addLink(l *workerLink) {
@@ -180,7 +190,9 @@ func (m *masterState) answer(l *workerLink, e *endpoint) {
 	m.mu.Lock()
 	l.generation.uses[*e] = true
 	m.mu.Unlock()
-	l.send(message{Type: msgSocket}, socket)
+	if err := l.send(message{Type: msgSocket}, socket); err != nil {
+		l.process.Kill(fmt.Errorf("it cannot be sent its socket of %s: %w", e, err)) // rather than at ReadyTimeout
+	}
 }
 
 // terminate asks a worker to drain. One that has not come as far as Run has no sockets, and nothing to drain: the

@@ -221,10 +221,11 @@ func (s *subject) check() error {
 		return errors.New("the master has ended")
 	}
 	var now resources
-	// For each worker there are a lifeline, a pidfd or two, and a socket; for its memory the collector may take a while.
+	// For each worker there are a lifeline, a pidfd or two, and a socket. After the first upgrade there are some more, as of the
+	// steering that was inherited, and no more after the next. For memory the collector may take a while.
 	ok := within(10*time.Second, func() bool {
 		now = s.uses()
-		return now.descriptors <= s.before.descriptors+4*max(0, s.workers-2)+2 && now.memory <= s.before.memory+16<<10
+		return now.descriptors <= s.before.descriptors+4*max(0, s.workers-2)+6 && now.memory <= s.before.memory+16<<10
 	})
 	if !ok {
 		return fmt.Errorf("the master uses %+v, and used %+v at first", now, s.before)

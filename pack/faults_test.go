@@ -1,0 +1,151 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/pack"
+)
+
+func init() { programs["faulty"] = faultyProgram }
+
+// faultyProgram has a system call of its master fail: from the start, or from a signal on.
+func faultyProgram() error {
+	c, address := configFlags()
+	call := flag.String("call", "", "")
+	later := flag.Bool("later", false, "")
+	flag.Parse()
+	if pack.IsMaster() {
+		if *later {
+			asked := make(chan os.Signal, 1)
+			signal.Notify(asked, syscall.SIGWINCH)
+			go func() {
+				<-asked
+				err := deny(*call)
+				c.Logger.Info("denied", "error", err)
+			}()
+		} else if err := deny(*call); err != nil {
+			return err
+		}
+	}
+	return serve(c, *address, &http.Server{Handler: handler()})
+}
+
+// calls are the system calls of a master, and how they fail.
+var calls = map[string]struct {
+	number uintptr
+	errno  unix.Errno
+}{
+	"socket":     {unix.SYS_SOCKET, unix.EMFILE},
+	"bind":       {unix.SYS_BIND, unix.EACCES},
+	"listen":     {unix.SYS_LISTEN, unix.EADDRINUSE},
+	"setsockopt": {unix.SYS_SETSOCKOPT, unix.ENOPROTOOPT},
+	"socketpair": {unix.SYS_SOCKETPAIR, unix.EMFILE},
+	"clone":      {unix.SYS_CLONE, unix.EAGAIN},
+	"execve":     {unix.SYS_EXECVE, unix.ENOMEM},
+	"epoll_ctl":  {unix.SYS_EPOLL_CTL, unix.ENOSPC},
+	"sendmsg":    {unix.SYS_SENDMSG, unix.ETOOMANYREFS},
+	"recvmsg":    {unix.SYS_RECVMSG, unix.ENOMEM},
+	"pidfd_open": {unix.SYS_PIDFD_OPEN, unix.ENOSYS},
+}
+
+// deny has a system call fail from now on in every thread of this process, by a filter that programs that it starts inherit.
+// Threads can still be made.
+func deny(name string) error {
+	call := calls[name]
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the system call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(call.number), Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16}, // the first argument
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 0, Jt: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(call.errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	if name == "clone" {
+		program[3].K = unix.CLONE_THREAD
+	}
+	filter := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	_, _, errno := syscall.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&filter)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// TestFaultsAtStart has each system call fail from the start: the pack must end at once and say which, or do without.
+func TestFaultsAtStart(t *testing.T) {
+	withoutIt := []string{"pidfd_open"}
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, "faulty", nil, "-workers=2", "-call="+name, "-ready=3s")
+			if slices.Contains(withoutIt, name) {
+				if r := load(p, 4, 5).Run(t.Context()); r.Failed() != 0 {
+					t.Error(r)
+				}
+				p.stop()
+				return
+			}
+			if status := p.wait(20 * time.Second); status != 1 {
+				t.Errorf("exit status %d", status)
+			}
+			p.until("the end of the log", 5*time.Second, func() bool { return p.silent })
+			if !strings.Contains(p.text(), call.errno.Error()) {
+				t.Errorf("it did not say %q", call.errno)
+			}
+		})
+	}
+}
+
+// TestFaultsLater has each system call fail when the pack is up, and kills a worker: the log must tell why no other comes, or one
+// must; those that are there must answer, and the pack must stop.
+func TestFaultsLater(t *testing.T) {
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, "faulty", nil, "-workers=2", "-call="+name, "-later", "-ready=3s", "-shutdown=5s")
+			p.addresses()
+			before := p.workers()
+			p.signal(syscall.SIGWINCH)
+			if r := p.logged(1, "denied"); r["error"] != nil {
+				t.Fatal(r)
+			}
+			syscall.Kill(before[0], syscall.SIGKILL)
+			p.logged(1, "worker failed")
+			served := 0
+			for range 20 {
+				if answersWithin(p.address(), time.Second) {
+					served++
+				}
+			}
+			t.Logf("%d of 20 requests answered", served)
+			if served < 20 && name != "sendmsg" && name != "recvmsg" { // without these nobody can cover for the worker
+				t.Errorf("%d of 20 requests were answered", served)
+			}
+			told := func() bool {
+				return strings.Contains(strings.Join(p.other, "\n"), call.errno.Error()) || slices.ContainsFunc(p.records, func(r record) bool {
+					return r.msg() == "worker ready" || strings.Contains(fmt.Sprint(r["error"], r["reason"]), call.errno.Error())
+				})
+			}
+			p.until("the log to tell of "+call.errno.Error(), 20*time.Second, told)
+			p.signal(syscall.SIGTERM)
+			p.wait(20 * time.Second)
+		})
+	}
+}
