@@ -52,6 +52,12 @@ func allowed(pid int) (Set, error) {
 		return Set{}, err
 	}
 	var all Set
+	if pid == 0 {
+		// Where /proc is that of another PID namespace it does not name this process's threads.
+		if all, err = get(0); err != nil {
+			return Set{}, err
+		}
+	}
 	for _, e := range entries {
 		tid, err := strconv.Atoi(e.Name())
 		if err != nil {

@@ -135,6 +135,8 @@ func (m *masterState) supervisePack(first *generation) error {
 	defer stopRecycling()
 	stopFollowing := m.followCPUs()
 	defer stopFollowing()
+	stopReaping := m.reapOrphans()
+	defer stopReaping()
 	var err error
 	select {
 	case err = <-first.failed:

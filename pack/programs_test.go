@@ -151,6 +151,10 @@ func handler() http.Handler {
 		out, err := exec.Command("ls", "/proc/self/fd").CombinedOutput()
 		fmt.Fprint(w, strings.Fields(string(out)), err)
 	})
+	mux.HandleFunc("/orphan", func(w http.ResponseWriter, r *http.Request) {
+		// The shell ends, and who it started goes to process 1.
+		exec.Command("sh", "-c", "sleep 0.1 & echo").Run()
+	})
 	mux.HandleFunc("/files", func(w http.ResponseWriter, r *http.Request) {
 		var l syscall.Rlimit
 		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)

@@ -1,0 +1,101 @@
+package pack
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// reapEvery is how often process 1 looks for orphans that have ended. One is reaped at the second look.
+const reapEvery = time.Second
+
+// reapOrphans reaps children that this process has inherited as process 1, or as a subreaper (prctl(2)), until stop is called. It
+// leaves the workers alone, and what ended just now, which whoever started it in this process will wait for.
+func (m *masterState) reapOrphans() (stop func()) {
+	if !inheritsOrphans() || !ownProc() {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(reapEvery)
+		defer tick.Stop()
+		var before map[int]bool
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			before = m.reapOnce(before)
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// reapOnce reaps those that had ended before already, and returns who has by now.
+func (m *masterState) reapOnce(before map[int]bool) map[int]bool {
+	now := endedChildren()
+	if len(now) == 0 {
+		return nil
+	}
+	for _, w := range m.reports() {
+		delete(now, w.PID)
+	}
+	for pid := range now {
+		if before[pid] {
+			var status unix.WaitStatus
+			if reaped, err := unix.Wait4(pid, &status, unix.WNOHANG, nil); err == nil && reaped == pid {
+				m.log.Debug("reaped a process that nobody else waits for", "pid", pid, "status", int(status))
+				delete(now, pid)
+			}
+		}
+	}
+	return now
+}
+
+// inheritsOrphans reports whether processes become children of this one when their parent ends.
+func inheritsOrphans() bool {
+	if os.Getpid() == 1 {
+		return true
+	}
+	var subreaper int32
+	err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&subreaper)), 0, 0, 0)
+	return err == nil && subreaper != 0
+}
+
+// ownProc reports whether /proc has this process's own PID namespace.
+func ownProc() bool {
+	self, err := os.Readlink("/proc/self")
+	return err == nil && self == strconv.Itoa(os.Getpid())
+}
+
+// endedChildren returns the children that have ended and were not waited for.
+func endedChildren() map[int]bool {
+	var info unix.Siginfo
+	if unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) != nil || info.Signo == 0 {
+		return nil // there is none, and /proc may be large
+	}
+	all := map[int]bool{}
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	self := strconv.Itoa(os.Getpid())
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		// "123 (name) Z 1 ...", where the name may have spaces and brackets
+		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil && len(fields) > 1 && fields[0] == "Z" && fields[1] == self {
+			all[pid] = true
+		}
+	}
+	return all
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package pack
+
+func (m *masterState) reapOrphans() (stop func()) { return func() {} }
