@@ -22,7 +22,8 @@ func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 		"upgrade":    {sys[0], module + "/internal/executable", module + "/internal/fdmsg", module + "/internal/inplace"},
 		"ebpf/steer": {sys[0], "golang.org/x/net/bpf", "github.com/cilium/ebpf", module + "/affinity", module + "/reuseport", module + "/internal/board"},
 		"pack": append([]string{sys[0], "golang.org/x/net/bpf", module + "/internal/board", module + "/internal/cgroup", module + "/internal/fdmsg",
-			module + "/internal/executable", module + "/internal/inplace"}, concerns...),
+			module + "/internal/executable", module + "/internal/inplace",
+			"github.com/KimMachineGun/automemlimit/memlimit", "github.com/pbnjay/memory"}, concerns...),
 	} {
 		for _, goos := range []string{"linux", "darwin", "freebsd", "windows"} {
 			cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./"+name)
