@@ -19,28 +19,15 @@ func (m *masterState) followCPUs() (stop func()) {
 	if err != nil {
 		return func() {} // nobody is pinned, either
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(lookAtCPUs)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
-			now, err := affinity.Allowed(0)
-			if err != nil || now == last {
-				continue
-			}
-			if err := m.replan(ctx, last, now); !errors.Is(err, errInProgress) {
-				last = now
-			}
+	return every(lookAtCPUs, func(ctx context.Context, _ time.Time) {
+		now, err := affinity.Allowed(0)
+		if err != nil || now == last {
+			return
 		}
-	}()
-	return func() { cancel(); <-done }
+		if err := m.replan(ctx, last, now); !errors.Is(err, errInProgress) {
+			last = now
+		}
+	})
 }
 
 // replan replaces the workers if on other CPUs there are to be others.

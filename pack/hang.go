@@ -30,15 +30,14 @@ const stackTime = 3 * time.Second
 
 // pulse is what the master knows of whether a worker works. The times are of a clock that goes while the master itself does.
 type pulse struct {
-	beats   bool          // it has ever
-	beaten  time.Duration // when it did last
-	probed  time.Duration // when its probe did not fail
-	late    bool          // others serve its queue
-	told    bool          // the log has told that it hangs
-	waited  time.Duration // how long its threads had waited for a CPU when it was late first
-	lateAt  time.Duration // when that was
-	vitals  vitals
-	verdict verdict
+	beats  bool          // it has ever
+	beaten time.Duration // when it did last
+	probed time.Duration // when its probe did not fail
+	late   bool          // others serve its queue
+	told   bool          // the log has told that it hangs
+	waited time.Duration // how long its threads had waited for a CPU when it was late first
+	lateAt time.Duration // when that was
+	vitals vitals
 }
 
 // verdict is how a worker is.
@@ -110,25 +109,12 @@ func (m *masterState) watchWorkers() (stop func()) {
 	if m.config.Hang == IgnoreHung {
 		return func() {}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		every := m.config.beatEvery()
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for last := time.Now(); ; {
-			select {
-			case now := <-tick.C:
-				// What the master itself has missed does not count.
-				m.lookAtWorkers(min(now.Sub(last), 2*every))
-				last = now
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return func() { cancel(); <-done }
+	interval, last := m.config.beatEvery(), time.Now()
+	return every(interval, func(_ context.Context, now time.Time) {
+		// What the master itself has missed does not count.
+		m.lookAtWorkers(min(now.Sub(last), 2*interval))
+		last = now
+	})
 }
 
 // lookAtWorkers acts on what has become of the workers since the last look.

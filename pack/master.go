@@ -127,16 +127,9 @@ func (m *masterState) prepare() (spec generationSpec, err error) {
 
 // supervisePack returns when the pack has stopped. first is the generation whose start the pack depends on.
 func (m *masterState) supervisePack(first *generation) error {
-	stopRotation := m.rotateTickets()
-	defer stopRotation()
-	stopWatching := m.watchWorkers()
-	defer stopWatching()
-	stopRecycling := m.recycleWorkers()
-	defer stopRecycling()
-	stopFollowing := m.followCPUs()
-	defer stopFollowing()
-	stopReaping := m.reapOrphans()
-	defer stopReaping()
+	for _, begin := range []func() (stop func()){m.rotateTickets, m.watchWorkers, m.recycleWorkers, m.followCPUs, m.reapOrphans} {
+		defer begin()()
+	}
 	var err error
 	select {
 	case err = <-first.failed:

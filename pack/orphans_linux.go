@@ -21,23 +21,8 @@ func (m *masterState) reapOrphans() (stop func()) {
 	if !inheritsOrphans() || !ownProc() {
 		return func() {}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(reapEvery)
-		defer tick.Stop()
-		var before map[int]bool
-		for {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
-			before = m.reapOnce(before)
-		}
-	}()
-	return func() { cancel(); <-done }
+	var ended map[int]bool
+	return every(reapEvery, func(context.Context, time.Time) { ended = m.reapOnce(ended) })
 }
 
 // reapOnce reaps those that had ended before already, and returns who has by now.

@@ -64,22 +64,7 @@ func (m *masterState) recycleWorkers() (stop func()) {
 	if m.config.Recycle == (Recycle{}) {
 		return func() {}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(m.config.beatEvery())
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				m.recycleOne(ctx)
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return func() { cancel(); <-done }
+	return every(m.config.beatEvery(), func(ctx context.Context, _ time.Time) { m.recycleOne(ctx) })
 }
 
 // recycleOne replaces the oldest of the workers that have reached a limit, if there is one, and nothing else is going on.

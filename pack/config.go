@@ -1,0 +1,198 @@
+package pack
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/gopherpack/gopherpack/affinity"
+)
+
+// Placement says how large a share of the machine each worker gets.
+type Placement = affinity.Policy
+
+const (
+	PerCPU   = affinity.PerCPU   // one worker per CPU, pinned to it; each has GOMAXPROCS 1
+	PerCore  = affinity.PerCore  // one per physical core, on its hardware threads
+	PerCache = affinity.PerCache // one per last-level cache, on the CPUs that share it
+	PerNode  = affinity.PerNode  // one per NUMA node, on its CPUs
+)
+
+// Config is what can be set about a pack. The zero value is a good default.
+//
+// Some fields can be overridden by the environment of the master, for operators: GOPHERPACK_WORKERS,
+// GOPHERPACK_CPUS ("0-3,8"), GOPHERPACK_PLACEMENT ("cpu", "core", "cache", "node") and GOPHERPACK_INLINE ("1").
+type Config struct {
+	// Workers is the number of workers. Default, 0: as many as the machine has shares of the size of
+	// Placement among the CPUs that may be used, and not more than the processor quota of the control
+	// groups, or GOMAXPROCS in the environment, allows.
+	Workers int
+
+	// CPUs are those to use. Default, the empty set: all that this process may use, by its own mask and
+	// cpuset. It is an error to name one that it may not use.
+	//
+	// If neither CPUs nor Workers is set and a processor quota allows less than these CPUs, workers are not
+	// pinned: a quota is about time, not place, and several containers would crowd the same first CPUs.
+	CPUs affinity.Set
+
+	// Placement is the share of the machine that each worker gets. Default PerCPU.
+	Placement Placement
+
+	// Logger is used by the master and the workers. Default slog.Default(). See [FromStdLogger] for others.
+	Logger *slog.Logger
+
+	// ShutdownTimeout is how long a graceful stop may take, DrainDelay included. What is not finished then
+	// is cut, and the log says how much. Default 30 s.
+	ShutdownTimeout time.Duration
+
+	// ReadyTimeout is how long a worker may take from its start until it accepts connections, OnWorkerStart
+	// included; then it is killed. Default 60 s.
+	ReadyTimeout time.Duration
+
+	// DrainDelay is how long a worker that drains leaves idle HTTP connections open that it cannot hand over
+	// to another, for a next request, which is answered with "Connection: close" (HTTP/2: GOAWAY), so that no
+	// client writes to a connection that is just being closed. Handlers of [TCP] are told to end after it. Default, 0: 5 s, or half of ShutdownTimeout if that is less, when other workers take
+	// over, as in a reload; none when the pack stops. If it is set it holds for both.
+	DrainDelay time.Duration
+
+	// Canary is how long new workers must serve, in a reload or an upgrade, until the old ones drain: if one of the
+	// new fails within that time the old go on. Both accept connections then. Default 1 s.
+	Canary time.Duration
+
+	// Rolling has a reload or an upgrade replace the workers one by one, where memory is short: a new worker starts beside
+	// the old one that it replaces, proves itself for Canary, and the old one drains before the next is started. So
+	// there is one process more than workers at most, not twice as many; but it takes a start, Canary and a drain for
+	// each. If one of the new workers fails, those that were replaced are started again, one by one. Where the new
+	// version serves other addresses than the old one, the old workers go on until all new ones are ready.
+	Rolling bool
+
+	// Steering has the kernel choose the worker for a connection to a TCP address: steer.New() of package ebpf/steer, for
+	// the worker on the CPU that received it unless that is busier than others, hung or draining. Default, nil: the
+	// kernel's hash of addresses and ports.
+	Steering Steering
+
+	// Hang says what is done about a worker that hangs. Default, KillHung: it is killed and replaced.
+	Hang HangPolicy
+
+	// HangTimeout is for how long a worker that is ready may give no sign of life, or Probe may fail, until it counts as hung.
+	// After half of that others serve its queue, too; with Steering, sooner. See [HangPolicy]. How long a worker may take
+	// to start is ReadyTimeout, to drain ShutdownTimeout. Default 30 s.
+	HangTimeout time.Duration
+
+	// Probe is called in each worker, again and again while it serves, one call at a time: once a second, or ten times in
+	// HangTimeout if that is more often. If it returns errors, or does not return, for HangTimeout, the worker counts as hung,
+	// unless that is so in all of them: a database that is down is no reason to replace workers. The context ends
+	// when HangTimeout has passed. Default, nil: none.
+	Probe func(context.Context) error
+
+	// Recycle is when workers are replaced that have served for long. Default: never.
+	Recycle Recycle
+
+	// MaxGenerations is how many sets of workers there may be at once: the one that accepts, and those that
+	// still drain after reloads. If a reload would make it more, the oldest are killed. Default 4, at least 2.
+	MaxGenerations int
+
+	// User runs the workers as another user: "name", "uid", "name:group" or "uid:gid", with the user's
+	// supplementary groups if no group is given. They, and what they start, can gain no privileges by executing a file then
+	// (no_new_privs, prctl(2); Linux). The master, which needs the right to do so, stays what it is. Default, "": the
+	// master's user.
+	User string
+
+	// UnixMode is the permissions of the files of Unix sockets; to connect takes the right to write. Default 0600.
+	UnixMode fs.FileMode
+
+	// UnixOwner is whose they are, as User. Default, "": the master's user.
+	UnixOwner string
+
+	// Files is the limit of open files (RLIMIT_NOFILE) that workers must have. If it is above the hard
+	// limit and may not be raised, Run fails. Default, 0: the hard limit.
+	Files uint64
+
+	// Inline runs the pack as one process, without master and workers, as GOPHERPACK_INLINE=1 does: for
+	// debuggers and tests. A program that asks IsMaster must use the environment, since IsMaster cannot
+	// know of this field.
+	Inline bool
+
+	// OnStart is called once per pack, in the master, before the first worker starts: for migrations, or to
+	// start what shall run once. An error ends the pack. The context ends when the pack stops. After an upgrade it
+	// is called in the new program, in which nothing runs that the old one started; an error then undoes the upgrade.
+	OnStart func(context.Context) error
+
+	// OnUpgrade is called in the master before an upgrade. An error calls it off. The context ends when the pack stops.
+	OnUpgrade func(context.Context) error
+
+	// OnWorkerStart is called in each worker before it asks for its sockets and is ready. It may call
+	// Handle. An error ends the worker. The context ends when the worker stops.
+	OnWorkerStart func(context.Context) error
+
+	// OnReopen is called in the master and in each worker at the signal USR1 to the master: for log files to be opened anew after
+	// they were renamed. In a worker it runs beside everything else.
+	OnReopen func()
+
+	// OnShutdown is called in each worker before it drains, in a reload as when the pack stops, while it still
+	// accepts. The context ends when the time for that is over.
+	OnShutdown func(context.Context)
+}
+
+// check reports what is wrong with the configuration, and sets the defaults.
+func (c *Config) check() error {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"ShutdownTimeout", c.ShutdownTimeout}, {"ReadyTimeout", c.ReadyTimeout}, {"DrainDelay", c.DrainDelay}, {"Canary", c.Canary}, {"HangTimeout", c.HangTimeout}} {
+		if d.value < 0 {
+			return fmt.Errorf("%s is negative: %v", d.name, d.value)
+		}
+	}
+	if err := c.Recycle.check(); err != nil {
+		return err
+	}
+	switch {
+	case c.Workers < 0:
+		return fmt.Errorf("the number of workers is negative: %d", c.Workers)
+	case c.Workers > maxWorkers:
+		return fmt.Errorf("%d workers: at most %d", c.Workers, maxWorkers)
+	case !slices.Contains([]Placement{PerCPU, PerCore, PerCache, PerNode}, c.Placement):
+		return fmt.Errorf("no such placement: %d", int(c.Placement))
+	case c.UnixMode != c.UnixMode.Perm():
+		return fmt.Errorf("UnixMode %v is more than permissions", c.UnixMode)
+	case c.Hang < KillHung || c.Hang > IgnoreHung:
+		return fmt.Errorf("no such policy for workers that hang: %d", int(c.Hang))
+	}
+	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 30*time.Second)
+	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, 60*time.Second)
+	c.Canary = cmp.Or(c.Canary, time.Second)
+	c.UnixMode = cmp.Or(c.UnixMode, 0o600)
+	c.HangTimeout = cmp.Or(c.HangTimeout, 30*time.Second)
+	if c.DrainDelay >= c.ShutdownTimeout {
+		return fmt.Errorf("DrainDelay %v leaves nothing of ShutdownTimeout %v", c.DrainDelay, c.ShutdownTimeout)
+	}
+	if c.MaxGenerations == 0 {
+		c.MaxGenerations = 4
+	}
+	if c.MaxGenerations < 2 {
+		return fmt.Errorf("MaxGenerations is %d: a reload needs at least 2", c.MaxGenerations)
+	}
+	return nil
+}
+
+// socketFiles returns how the files of Unix sockets are made.
+func (c *Config) socketFiles() socketFiles { return socketFiles{mode: c.UnixMode, owner: c.UnixOwner} }
+
+// drainDelay returns how long idle connections are left open, by whether other workers take over.
+func (c *Config) drainDelay(takenOver bool) time.Duration {
+	if c.DrainDelay == 0 && takenOver {
+		return min(5*time.Second, c.ShutdownTimeout/2)
+	}
+	return c.DrainDelay
+}
+
+// maxWorkers is a sanity check; the kernel's own limit for sockets on one address is 65535.
+const maxWorkers = 4096
