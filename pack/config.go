@@ -154,6 +154,7 @@ func (c *Config) check() error {
 	if err := c.Recycle.check(); err != nil {
 		return err
 	}
+	c.HangTimeout, c.UnixMode = cmp.Or(c.HangTimeout, 30*time.Second), cmp.Or(c.UnixMode, 0o600)
 	switch {
 	case c.Workers < 0:
 		return fmt.Errorf("the number of workers is negative: %d", c.Workers)
@@ -161,6 +162,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("%d workers: at most %d", c.Workers, maxWorkers)
 	case !slices.Contains([]Placement{PerCPU, PerCore, PerCache, PerNode}, c.Placement):
 		return fmt.Errorf("no such placement: %d", int(c.Placement))
+	case c.HangTimeout < minHangTimeout:
+		return fmt.Errorf("HangTimeout is %v: at least %v", c.HangTimeout, minHangTimeout)
 	case c.UnixMode != c.UnixMode.Perm():
 		return fmt.Errorf("UnixMode %v is more than permissions", c.UnixMode)
 	case c.Hang < KillHung || c.Hang > IgnoreHung:
@@ -169,8 +172,6 @@ func (c *Config) check() error {
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 30*time.Second)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, 60*time.Second)
 	c.Canary = cmp.Or(c.Canary, time.Second)
-	c.UnixMode = cmp.Or(c.UnixMode, 0o600)
-	c.HangTimeout = cmp.Or(c.HangTimeout, 30*time.Second)
 	if c.DrainDelay >= c.ShutdownTimeout {
 		return fmt.Errorf("DrainDelay %v leaves nothing of ShutdownTimeout %v", c.DrainDelay, c.ShutdownTimeout)
 	}
@@ -193,6 +194,9 @@ func (c *Config) drainDelay(takenOver bool) time.Duration {
 	}
 	return c.DrainDelay
 }
+
+// minHangTimeout is the least that can be told from a machine that is busy.
+const minHangTimeout = 100 * time.Millisecond
 
 // maxWorkers is a sanity check; the kernel's own limit for sockets on one address is 65535.
 const maxWorkers = 4096

@@ -34,7 +34,8 @@ type pulse struct {
 	beaten time.Duration // when it did last
 	probed time.Duration // when its probe did not fail
 	late   bool          // others serve its queue
-	told   bool          // the log has told that it hangs
+	told   bool          // the log has told that it hangs, and something is done about it
+	spared bool          // the log has told that it is traced
 	waited time.Duration // how long its threads had waited for a CPU when it was late first
 	lateAt time.Duration // when that was
 	vitals vitals
@@ -97,8 +98,8 @@ func (m *masterState) beat(l *workerLink, v *vitals) {
 	if l.pulse.vitals.Probe == "" {
 		l.pulse.probed = m.watched
 	}
-	if l.pulse.late || l.pulse.told {
-		l.pulse.late, l.pulse.told = false, false
+	if l.pulse.late || l.pulse.told || l.pulse.spared {
+		l.pulse.late, l.pulse.told, l.pulse.spared = false, false, false
 		m.log.Info("worker goes on", "worker", l.process.ID, "pid", l.process.PID)
 		m.serving()
 	}
@@ -173,12 +174,17 @@ func (m *masterState) heedVerdict(l *workerLink, v verdict, silent, failing time
 			return
 		}
 	}
+	if state == "traced" && m.config.Hang == KillHung {
+		if !l.pulse.spared {
+			log.Warn("worker hangs, but is traced, as by a debugger: leaving it alone", "error", why)
+		}
+		l.pulse.spared = true
+		return
+	}
 	l.pulse.told = true
 	switch {
 	case m.config.Hang == ReportHung:
 		log.Error("worker hangs", "error", why, "state", state)
-	case state == "traced":
-		log.Warn("worker hangs, but is traced, as by a debugger: leaving it alone", "error", why)
 	case v == unwell:
 		log.Error("worker hangs, replacing it", "error", why)
 		go m.replaceUnwell(l)

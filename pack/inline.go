@@ -3,6 +3,8 @@ package pack
 import (
 	"context"
 	"net"
+	"os"
+	"os/signal"
 
 	"github.com/gopherpack/gopherpack/sigctl"
 )
@@ -12,6 +14,7 @@ func (p *Pack) runInline(ctx context.Context) error {
 	log := p.config.Logger
 	ctx, release := sigctl.Context(ctx, stopSignals...)
 	defer release()
+	defer p.reopenInline()()
 	if err := onStart(ctx, p.config.OnStart); err != nil {
 		return err
 	}
@@ -38,4 +41,26 @@ func (p *Pack) runInline(ctx context.Context) error {
 		log.Warn("connections were cut at ShutdownTimeout", "connections", cut)
 	}
 	return err
+}
+
+// reopenInline heeds the signal to open log files anew, until stop is called.
+func (p *Pack) reopenInline() (stop func()) {
+	asked := make(chan os.Signal, 1)
+	if len(reopenSignals) > 0 {
+		signal.Notify(asked, reopenSignals...)
+	}
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-asked:
+				if hook := p.config.OnReopen; hook != nil {
+					hook()
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(asked); close(done) }
 }

@@ -186,7 +186,7 @@ func (h *signalHandling) begin(m *masterState) {
 		actions = append(actions, sigctl.Action{Name: "reload", Signals: reloadSignals, Do: inBackground(m.reload)})
 	}
 	if len(reopenSignals) > 0 {
-		actions = append(actions, sigctl.Action{Name: "reopen", Signals: reopenSignals, Do: func(context.Context, os.Signal) { m.reopen() }})
+		actions = append(actions, sigctl.Action{Name: "reopen", Signals: reopenSignals, Do: func(context.Context, os.Signal) { go m.reopen() }})
 	}
 	scale := func(name string, by int, signals []os.Signal) {
 		if len(signals) > 0 {

@@ -65,7 +65,7 @@ func New(c Config) *Pack { return &Pack{config: c} }
 //
 // network is tcp, tcp4, tcp6 or unix. A TCP address is as for [net.Listen]; with port 0 the kernel chooses a
 // port, the same for all workers. Nobody else may be listening on it: a second instance of the program is
-// refused. A Unix socket whose process is gone is replaced; it is removed when the pack stops.
+// refused. A Unix socket whose process is gone is replaced; it is removed when the pack stops. Its file is made as UnixMode and UnixOwner say.
 //
 // With TLS, all workers make and read session tickets with the same keys, which the master makes and changes. A
 // configuration that has WrapSession or UnwrapSession, or wants no tickets, is left alone; one with keys of its

@@ -88,3 +88,13 @@ func TestReopen(t *testing.T) {
 	}
 	p.stop()
 }
+
+// TestReopenInline sends USR1 to a pack that is one process.
+func TestReopenInline(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "access.log")
+	p := start(t, "logging", nil, "-inline", "-log="+name)
+	p.listeningOn("pack serves in line, in one process")
+	p.signal(syscall.SIGUSR1)
+	p.logged(1, "reopened")
+	p.stop()
+}
