@@ -1,0 +1,57 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"testing"
+)
+
+// needed is all that a master has a use for: to give Unix sockets away, signal workers of another user and become them, bind ports
+// below 1024, keep new connections out in a stop, and load the steering.
+const needed = "-all,+chown,+kill,+setuid,+setgid,+net_bind_service,+net_admin,+bpf"
+
+// TestCapabilities has a master that can never have more capabilities than these, and workers of another user, and does to it what
+// a master must be able to do.
+func TestCapabilities(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root has capabilities to give up")
+	}
+	t.Parallel()
+	asNobody := asNobody(t)
+	p := start(t, "steered", func(c *exec.Cmd) {
+		asNobody(c) // for where it is, not for who
+		c.SysProcAttr = nil
+		c.Args = append([]string{"setpriv", "--bounding-set", needed, c.Path}, c.Args[1:]...)
+		c.Path, _ = exec.LookPath("setpriv")
+	}, "-workers=2", "-user=65534:65534", "-address=tcp 127.0.0.1:81", "-require", hangTimeout, "-generations=20")
+	p.addresses()
+	u := apply(t, load(p, 8, 0))
+	p.signal(syscall.SIGHUP)
+	p.logged(1, "reloaded")
+	p.signal(syscall.SIGUSR2)
+	p.logged(1, "upgraded")
+	p.signal(syscall.SIGTTIN)
+	p.logged(1, "number of workers changed")
+	p.hasWorkers(3)
+	if r := u.finish(); r.Failed() != 0 {
+		t.Error(r)
+	}
+	pid := p.workers()[1]
+	freeze(t, pid)
+	p.logged(1, "worker hangs, killing it")
+	p.logged(1, "worker ready")
+	if slices.Contains(p.workers(), pid) {
+		t.Error("the worker that hangs is still there")
+	}
+	l := load(p, 8, 0)
+	u = apply(t, l)
+	u.until(&u.answered, 100)
+	p.stop()
+	if r := u.finish(); r.Failed() != r.Failures["connect: connection refused"] {
+		t.Errorf("at the stop: %v", r)
+	}
+}
