@@ -51,6 +51,7 @@ type Failure struct {
 	Err   error
 	Local string    // the client's address, if it was connected
 	Sent  time.Time // when the request began
+	Ended time.Time // when it failed
 }
 
 // Failed returns how many requests failed.
@@ -139,7 +140,7 @@ func (c *client) request() (string, *Failure) {
 	begun := time.Now()
 	deadline := begun.Add(c.Timeout)
 	fail := func(stage string, err error) (string, *Failure) {
-		f := &Failure{Kind: stage + ": " + kindOf(err), Err: err, Sent: begun}
+		f := &Failure{Kind: stage + ": " + kindOf(err), Err: err, Sent: begun, Ended: time.Now()}
 		if c.conn != nil {
 			f.Local = c.conn.LocalAddr().String()
 		}
