@@ -23,7 +23,7 @@ const (
 	msgHello    messageType = "hello"    // first: Version
 	msgListen   messageType = "listen"   // asks for its socket: Endpoint; the answer is msgSocket or msgRefused
 	msgReady    messageType = "ready"    // it accepts on every socket that it asked for
-	msgBeat     messageType = "beat"     // it works, and does as Vitals says; again and again from before msgReady on
+	msgBeat     messageType = "beat"     // it works, and does as Vitals says; again and again while it serves
 	msgFailed   messageType = "failed"   // it ends because of Error
 	msgLast     messageType = "last"     // when draining: it serves what is queued, and then closes; the answer is msgQuiet
 	msgClosed   messageType = "closed"   // when draining: it has closed all its sockets
