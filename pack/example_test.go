@@ -1,0 +1,31 @@
+package pack_test
+
+import (
+	"context"
+	"database/sql"
+	"log"
+	"net/http"
+	"time"
+
+	"github.com/gopherpack/gopherpack/pack"
+)
+
+// A worker whose database cannot be reached for a minute, though others reach it, is replaced, and so is one that has leaked.
+func Example_supervision() {
+	var db *sql.DB // opened in OnWorkerStart
+	p := pack.New(pack.Config{
+		HangTimeout: time.Minute,
+		Probe:       func(ctx context.Context) error { return db.PingContext(ctx) },
+		Recycle: pack.Recycle{
+			Requests:   1_000_000,
+			Age:        24 * time.Hour,
+			Memory:     512 << 20, // drained and replaced
+			MemoryHard: 1 << 30,   // killed and replaced
+		},
+		OnReopen: func() { log.Print("open log files anew") }, // at USR1
+	})
+	p.Handle("tcp", ":8080", &http.Server{})
+	if err := p.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
