@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -35,6 +36,12 @@ var acts = map[string]act{
 	"fewer":       scale(-1),
 	"state":       signalAct(syscall.SIGUSR1, "state of the pack"),
 	"storm":       storm,
+}
+
+func init() {
+	if os.Geteuid() != 0 {
+		acts["no-fork"] = failForks
+	}
 }
 
 // says waits until the log has a message.
@@ -134,24 +141,34 @@ func fillQueue(s *subject, random *rand.Rand) (int, error) {
 
 // failStarts has the master have no descriptor for a new worker, when it needs one.
 func failStarts(s *subject, random *rand.Rand) (int, error) {
+	return s.withLimit(random, unix.RLIMIT_NOFILE, 4)
+}
+
+// failForks has the master's user have as many processes as it may. Root may have more.
+func failForks(s *subject, random *rand.Rand) (int, error) {
+	return s.withLimit(random, unix.RLIMIT_NPROC, 1)
+}
+
+// withLimit kills a worker while the master has a limit with which it can start no other, until that has failed.
+func (s *subject) withLimit(random *rand.Rand, resource int, limit uint64) (int, error) {
 	pid, err := s.some(random)
 	if err != nil {
 		return 0, err
 	}
 	var before unix.Rlimit
-	if err := unix.Prlimit(s.master(), unix.RLIMIT_NOFILE, nil, &before); err != nil {
+	if err := unix.Prlimit(s.master(), resource, nil, &before); err != nil {
 		return 0, err
 	}
-	few := unix.Rlimit{Cur: 4, Max: before.Max}
-	if err := unix.Prlimit(s.master(), unix.RLIMIT_NOFILE, &few, nil); err != nil {
+	few := unix.Rlimit{Cur: limit, Max: before.Max}
+	if err := unix.Prlimit(s.master(), resource, &few, nil); err != nil {
 		return 0, err
 	}
 	syscall.Kill(pid, syscall.SIGKILL)
 	err = errors.New("the log does not say twice that a worker failed")
-	if within(5*time.Second, func() bool { return s.count("worker failed") > 1 }) {
+	if within(longestDelay, func() bool { return s.count("worker failed") > 1 }) {
 		err = nil
 	}
-	return 1, errors.Join(err, unix.Prlimit(s.master(), unix.RLIMIT_NOFILE, &before, nil))
+	return 1, errors.Join(err, unix.Prlimit(s.master(), resource, &before, nil))
 }
 
 // signalAct sends a signal to the master, and waits for what it logs.

@@ -194,13 +194,12 @@ func (s *subject) do(name string, a act, random *rand.Rand) (*strictclient.Resul
 	return r, s.check()
 }
 
-// settleLimit is how long a pack may take until everything is as it should be: the longest way is that of a change to workers that
-// had to be killed as they did not drain.
-const settleLimit = 25 * time.Second
+// longestDelay is how long a worker that has failed often may be waited for.
+const longestDelay = 35 * time.Second
 
 // settle waits until there are as many workers as there are to be, which answer.
 func (s *subject) settle() error {
-	if !within(settleLimit, func() bool { return len(s.pids()) == s.workers }) {
+	if !within(longestDelay, func() bool { return len(s.pids()) == s.workers }) {
 		return fmt.Errorf("there are workers %v, and should be %d", s.pids(), s.workers)
 	}
 	for range 20 {
