@@ -182,6 +182,8 @@ func (s *subject) do(name string, a act, random *rand.Rand) (*strictclient.Resul
 	if err != nil {
 		return r, err
 	}
+	// Both limits of memory may be reached at once.
+	killed = max(killed, strings.Count(s.recent(), `"reason":"it uses`)-s.count("replacing worker"))
 	// Each client has one request under way at a worker that is killed, or will send one on a connection to it.
 	for kind, n := range r.Failures {
 		if strings.Contains(kind, "refused") || strings.Contains(kind, "timeout") || n > 2*clients*killed {
