@@ -7,7 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,6 +112,39 @@ func TestNotHung(t *testing.T) {
 			if n := p.count(msg); n != 0 {
 				t.Errorf("%q %d times", msg, n)
 			}
+		}
+		p.stop()
+	})
+	t.Run("traced", func(t *testing.T) { // as by a debugger
+		t.Parallel()
+		p := start(t, "http", nil, "-workers=2", hangTimeout)
+		p.addresses()
+		pid := p.workers()[0]
+		runtime.LockOSThread() // whose tracees they are
+		defer runtime.UnlockOSThread()
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var traced []int
+		for _, e := range threads {
+			tid, _ := strconv.Atoi(e.Name())
+			if err := syscall.PtraceAttach(tid); err != nil {
+				t.Fatalf("ptrace(2): %v", err)
+			}
+			if _, err := syscall.Wait4(tid, nil, syscall.WALL, nil); err != nil {
+				t.Fatal(err)
+			}
+			traced = append(traced, tid)
+		}
+		p.logged(1, "worker hangs, but is traced, as by a debugger: leaving it alone")
+		time.Sleep(2 * time.Second)
+		for _, tid := range traced {
+			syscall.PtraceDetach(tid)
+		}
+		p.logged(1, "worker goes on")
+		if !slices.Contains(p.workers(), pid) {
+			t.Error("it was killed")
 		}
 		p.stop()
 	})

@@ -159,7 +159,7 @@ func (s *subject) do(name string, a act, random *rand.Rand) (*strictclient.Resul
 	for _, keepAlive := range []bool{true, false} {
 		l := strictclient.Load{
 			Network: "tcp", Address: s.address, Clients: clients, KeepAlive: keepAlive,
-			Pause: 2 * time.Millisecond, Timeout: 20 * time.Second,
+			Pause: 2 * time.Millisecond, Timeout: longestDelay + 10*time.Second, // the only worker may be waited for
 		}
 		go func() { results <- l.Run(load) }()
 	}
