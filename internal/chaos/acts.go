@@ -64,12 +64,12 @@ func kill(s *subject, random *rand.Rand) (int, error) {
 		return 0, err
 	}
 	syscall.Kill(pid, syscall.SIGKILL)
-	return 1, s.says("worker failed", time.Second)
+	return 1, s.says("worker failed", 5*time.Second)
 }
 
 func crash(s *subject, _ *rand.Rand) (int, error) {
 	s.ask("/crash", time.Second)
-	return 1, s.says("worker failed", time.Second)
+	return 1, s.says("worker failed", 5*time.Second)
 }
 
 // stop stops a worker, as a debugger or an operator does, for less time than makes it hang, or for ever.
@@ -95,7 +95,7 @@ func (s *subject) hangsWithin(pid int) error {
 	if !within(hangTimeout+shutdownTimeout+5*time.Second, ended) {
 		return errors.New("the log does not say that a worker hangs, and is killed")
 	}
-	if !within(time.Second, func() bool { return !slices.Contains(s.pids(), pid) }) {
+	if !within(5*time.Second, func() bool { return !slices.Contains(s.pids(), pid) }) {
 		return fmt.Errorf("worker %d is still there", pid)
 	}
 	return nil
