@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -69,16 +68,13 @@ func endedChildren() map[int]bool {
 		return nil // there is none, and /proc may be large
 	}
 	all := map[int]bool{}
-	files, _ := filepath.Glob("/proc/[0-9]*/stat")
-	self := strconv.Itoa(os.Getpid())
-	for _, name := range files {
-		text, err := os.ReadFile(name)
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range processes {
+		pid, err := strconv.Atoi(filepath.Base(dir))
 		if err != nil {
 			continue
 		}
-		// "123 (name) Z 1 ...", where the name may have spaces and brackets
-		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil && len(fields) > 1 && fields[0] == "Z" && fields[1] == self {
+		if state, parent := readStat(pid); state == "Z" && parent == os.Getpid() {
 			all[pid] = true
 		}
 	}

@@ -1,27 +1,28 @@
 package pack
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
-// processState returns "stopped" or "traced" of a process that is, else "". See proc_pid_stat(5).
+// processState returns "stopped" or "traced" of a process that is, else "".
 func processState(pid int) string {
+	state, _ := readStat(pid)
+	return map[string]string{"T": "stopped", "t": "traced"}[state]
+}
+
+// readStat returns the state of a process, such as "R", and its parent; "" if there is no such process. See proc_pid_stat(5).
+func readStat(pid int) (state string, parent int) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return ""
+		return "", 0
 	}
-	_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
-	switch {
-	case strings.HasPrefix(rest, "T"):
-		return "stopped"
-	case strings.HasPrefix(rest, "t"):
-		return "traced"
-	}
-	return ""
+	// "123 (name) R 1 ...", where the name may have spaces and brackets
+	fmt.Sscan(string(text[bytes.LastIndexByte(text, ')')+1:]), &state, &parent)
+	return state, parent
 }
 
 // waitedForCPU returns for how long the threads of a process have waited for a CPU since it began, all together; 0 if the kernel
