@@ -176,6 +176,14 @@ func (u *Upgrader) start(ctx context.Context, image *executable.Image) (*control
 		case <-time.After(time.Second):
 		}
 	case status := <-exited:
+		// What it said before counts: one that was ready has taken over, even if it was told to stop at once.
+		select {
+		case err = <-ready:
+			if err == nil {
+				return ours, nil
+			}
+		case <-time.After(time.Second):
+		}
 		err = ended(status)
 	case <-ctx.Done():
 		err = context.Cause(ctx)

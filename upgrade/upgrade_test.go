@@ -126,6 +126,9 @@ func server(dir string) error {
 	if err := u.Ready(); err != nil {
 		return err
 	}
+	if is("ends at once") && n > 0 {
+		return u.Close()
+	}
 	go func() {
 		for range hangups {
 			if err := u.Upgrade(ctx); err != nil {
@@ -158,6 +161,7 @@ type running struct {
 	t          *testing.T
 	dir        string
 	cmd        *exec.Cmd
+	out        *os.File
 	lines      *bufio.Scanner
 	tcp, udp   string
 	pid, files int
@@ -193,7 +197,7 @@ func start(t *testing.T, how ...string) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.lines = bufio.NewScanner(out)
+	r.out, r.lines = out, bufio.NewScanner(out)
 	t.Cleanup(func() {
 		for _, pid := range r.processes() {
 			syscall.Kill(pid, syscall.SIGKILL)
@@ -242,6 +246,7 @@ func (r *running) processes() (pids []int) {
 // next returns the next line that begins with some text; failures on the way are the test's.
 func (r *running) next(prefix string) string {
 	r.t.Helper()
+	r.out.SetReadDeadline(time.Now().Add(time.Minute))
 	var seen []string
 	for r.lines.Scan() {
 		if rest, ok := strings.CutPrefix(r.lines.Text(), prefix); ok {
@@ -249,7 +254,7 @@ func (r *running) next(prefix string) string {
 		}
 		seen = append(seen, r.lines.Text())
 	}
-	r.t.Fatalf("no line %q; %q", prefix, seen)
+	r.t.Fatalf("no line %q; %q, %v", prefix, seen, r.lines.Err())
 	return ""
 }
 
@@ -330,7 +335,17 @@ func (r *running) stop() {
 	if err := syscall.Kill(r.pid, syscall.SIGTERM); err != nil {
 		r.t.Fatal(err)
 	}
+	r.wait()
+}
+
+// wait waits until all have ended.
+func (r *running) wait() {
+	r.t.Helper()
+	r.out.SetReadDeadline(time.Now().Add(time.Minute))
 	for r.lines.Scan() {
+	}
+	if err := r.lines.Err(); err != nil {
+		r.t.Errorf("not all of it ended: %v", err)
 	}
 	if _, err := os.Stat(r.dir + "/socket"); !errors.Is(err, os.ErrNotExist) {
 		r.t.Errorf("the Unix socket is still there: %v", err)
@@ -470,6 +485,17 @@ func TestPredecessorsLinger(t *testing.T) {
 	r.hangUp()
 	r.up(4)
 	r.stop()
+}
+
+// TestEndsAtOnce has a successor that is told to stop as soon as it is ready: its predecessor has been replaced all the
+// same, and does not serve what was stopped.
+func TestEndsAtOnce(t *testing.T) {
+	for range 20 {
+		r := start(t, "ends at once")
+		r.hangUp()
+		r.next("done: 0")
+		r.wait()
+	}
 }
 
 func TestErrors(t *testing.T) {
