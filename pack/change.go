@@ -185,14 +185,21 @@ func (m *masterState) canary(ctx context.Context, g *generation) error {
 	atStep(stepReady)
 	timer := time.NewTimer(m.config.Canary)
 	defer timer.Stop()
+	var err error
 	select {
 	case <-timer.C:
-		return nil
-	case err := <-g.failed:
-		return fmt.Errorf("a new worker failed within %v of being ready: %w", m.config.Canary, err)
+		select {
+		case err = <-g.failed: // in the same moment
+		default:
+		}
+	case err = <-g.failed:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	if err != nil {
+		return fmt.Errorf("a new worker failed within %v of being ready: %w", m.config.Canary, err)
+	}
+	return nil
 }
 
 // replace makes a generation the current one and has the old ones drain.

@@ -86,6 +86,7 @@ func (m *masterState) supervise(g *generation, adopt *procgroup.State) {
 		Terminate:    m.terminate,
 		ReadyTimeout: m.config.ReadyTimeout,
 		StopTimeout:  m.config.ShutdownTimeout,
+		BackoffAll:   time.Second, // nobody serves
 		Hold:         g.held,
 		Adopt:        adopt,
 	}

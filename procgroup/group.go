@@ -30,7 +30,7 @@ import (
 //
 // A process that ends without having been asked to has failed. The first failure is answered by a new process at once, each
 // further one that follows before the earlier ones are forgiven, by and by, after a delay that doubles. One member's failures do
-// not delay the others.
+// not delay the others, and while all have failed the delays are shorter (BackoffAll).
 //
 // Run starts member 0 alone, and the others once it is ready: what would fail for each of them fails once. If
 // this very first process fails, Run gives up and returns its error; later Run keeps trying for as long as
@@ -77,6 +77,10 @@ type Group struct {
 	// each further one up to BackoffMax. A random part of up to half is taken off, so that members that
 	// failed together do not start together. Defaults 250 ms and 30 s.
 	BackoffMin, BackoffMax time.Duration
+
+	// BackoffAll is the longest time without an attempt while no member has a process but such as will not be replaced:
+	// the member that failed last is then started again that soon, whatever its own delay. Default BackoffMax.
+	BackoffAll time.Duration
 
 	// Hold has Run start no member: each is started by Admit.
 	Hold bool
@@ -225,13 +229,14 @@ func (g *Group) check() error {
 		return fmt.Errorf("a group of %d processes adopts %d", g.Size, len(g.Adopt.Members))
 	case g.Command == nil && g.spawn == nil:
 		return errors.New("the group has no Command")
-	case min(g.ReadyTimeout, g.StopTimeout, g.Healthy, g.BackoffMin, g.BackoffMax) < 0:
+	case min(g.ReadyTimeout, g.StopTimeout, g.Healthy, g.BackoffMin, g.BackoffMax, g.BackoffAll) < 0:
 		return errors.New("a duration is negative")
 	}
 	g.StopTimeout = cmp.Or(g.StopTimeout, 10*time.Second)
 	g.Healthy = cmp.Or(g.Healthy, 30*time.Second)
 	g.BackoffMin = cmp.Or(g.BackoffMin, 250*time.Millisecond)
 	g.BackoffMax = max(cmp.Or(g.BackoffMax, 30*time.Second), g.BackoffMin)
+	g.BackoffAll = cmp.Or(g.BackoffAll, g.BackoffMax)
 	if g.Start == nil {
 		g.Start = func(_ int, cmd *exec.Cmd) error { return cmd.Start() }
 	}

@@ -192,7 +192,7 @@ func (o *owner) gone(p *Process, err error) {
 		m.failures = max(0, m.failures-int(time.Since(m.readied)/o.Healthy))
 	}
 	m.failures++
-	event := Event{Kind: Failed, Err: err, Failures: m.failures, Retry: o.backoff(m.failures), Uptime: uptime}
+	event := Event{Kind: Failed, Err: err, Failures: m.failures, Retry: o.retry(p.ID), Uptime: uptime}
 	if o.stopping || !o.proven {
 		event.Retry = -1
 	}
@@ -283,14 +283,31 @@ func (o *owner) tell(p *Process, e Event) {
 	o.Event(e)
 }
 
-// backoff returns the delay before the process that follows the nth failure in a row.
-func (g *Group) backoff(failures int) time.Duration {
-	if failures < 2 {
+// retry returns the delay before the next process of a member that has failed.
+func (o *owner) retry(failed int) time.Duration {
+	m := &o.members[failed]
+	if m.failures < 2 {
 		return 0
 	}
-	d := g.BackoffMax
-	if shift := failures - 2; shift < 32 && g.BackoffMin<<shift < d {
-		d = g.BackoffMin << shift
+	d := o.BackoffMax
+	if shift := m.failures - 2; shift < 32 && o.BackoffMin<<shift < d {
+		d = o.BackoffMin << shift
+	}
+	if !o.othersTry(failed) {
+		d = min(d, o.BackoffAll)
 	}
 	return d - rand.N(d/2+1)
+}
+
+// othersTry reports whether another member has a process, or will have one within BackoffAll.
+func (o *owner) othersTry(failed int) bool {
+	soon := time.Now().Add(o.BackoffAll)
+	for id, m := range o.members {
+		switch {
+		case id == failed:
+		case m.phase == starting, m.phase == ready, m.phase == stopping && m.again, m.phase == waiting && m.deadline.Before(soon):
+			return true
+		}
+	}
+	return false
 }

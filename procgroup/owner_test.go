@@ -226,6 +226,51 @@ func TestFailuresBackOffAndAreForgiven(t *testing.T) {
 	})
 }
 
+// TestAllFail has every process fail at once, for an hour: somebody is tried every second, and not everybody.
+func TestAllFail(t *testing.T) {
+	const size = 20
+	fakeTest(t, &Group{Size: size, BackoffAll: time.Second}, func(f *fakeGroup) {
+		for id := range size {
+			f.failStart(id, errors.New("no database"))
+		}
+		for id := range size {
+			f.last(id).exit(errors.New("no database"))
+		}
+		time.Sleep(time.Minute) // in which the delays have grown
+		attempts := func() (n int) {
+			for _, m := range f.Members() {
+				n += m.Attempt
+			}
+			return n
+		}
+		before := attempts()
+		for last, minute := before, 0; minute < 60; minute++ {
+			for second := range 60 {
+				time.Sleep(time.Second + time.Millisecond)
+				now := attempts()
+				if now == last {
+					t.Errorf("nobody was tried in second %d of minute %d", second, minute)
+				}
+				last = now
+			}
+		}
+		// Each on its own, at delays of 15 to 30 s, would be tried 240 times at most.
+		if all := attempts() - before; all > 240*size+2*3600 {
+			t.Errorf("%d attempts in an hour", all)
+		}
+		f.failStart(3, nil)
+		time.Sleep(31 * time.Second)
+		if !f.Members()[3].Ready {
+			t.Error("the member that could start was not tried within the longest delay")
+		}
+		before = attempts()
+		time.Sleep(time.Minute)
+		if all := attempts() - before; all > 4*size {
+			t.Errorf("%d attempts in a minute in which one member stands", all)
+		}
+	})
+}
+
 func TestOneMemberThatCannotStartLeavesTheOthers(t *testing.T) {
 	fakeTest(t, &Group{Size: 3}, func(f *fakeGroup) {
 		f.failStart(1, errors.New("no such file"))
