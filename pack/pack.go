@@ -38,6 +38,8 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+
+	"github.com/gopherpack/gopherpack/internal/drain"
 )
 
 // Pack is a pack that has not run yet, or the one that runs.
@@ -52,7 +54,7 @@ type Pack struct {
 // handle is one call of Handle.
 type handle struct {
 	endpoint endpoint
-	server   drainable // nil if there is none
+	server   drain.Server // nil if there is none
 }
 
 // New returns a pack with the given configuration, which is checked by Run.
@@ -89,19 +91,19 @@ func (p *Pack) Handle(network, address string, s Server) {
 	if srv, ok := s.(*http.Server); ok && srv != nil {
 		h.server = p.httpServer(srv)
 	} else if s != nil && !ok {
-		h.server = makeDrainable(s)
+		h.server = drain.Foreign(s)
 	}
 	p.handles = append(p.handles, h)
 }
 
 // httpServer returns the one wrapper of a server, which may be handled at several addresses.
-func (p *Pack) httpServer(srv *http.Server) *httpServer {
+func (p *Pack) httpServer(srv *http.Server) *drain.HTTP {
 	for _, h := range p.handles {
-		if w, ok := h.server.(*httpServer); ok && w.Server == srv {
+		if w, ok := h.server.(*drain.HTTP); ok && w.Server == srv {
 			return w
 		}
 	}
-	return newHTTPServer(srv)
+	return drain.NewHTTP(srv)
 }
 
 // Run runs the pack until ctx ends or a signal stops it, and returns nil after a graceful stop. It can be

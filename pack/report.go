@@ -71,37 +71,13 @@ func (r *reporter) accepted() {
 	r.slot.Accept()
 }
 
-// open notes that there are so many more connections.
-func (r *reporter) open(more int) {
+// Served notes that so many more requests were.
+func (r *reporter) Served(more uint64) { r.served.Add(more) }
+
+// Open notes that so many more connections are open.
+func (r *reporter) Open(more int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conns += more
 	r.slot.Open(more)
-}
-
-// openConns counts the open connections of a server.
-type openConns struct {
-	mu       sync.Mutex
-	n        int
-	reporter *reporter // is told, too; nil if nobody is
-	requests bool      // are counted by somebody else
-}
-
-func (o *openConns) add(n int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.n += n
-	if o.reporter == nil {
-		return
-	}
-	o.reporter.open(n)
-	if n > 0 && !o.requests {
-		o.reporter.served.Add(uint64(n))
-	}
-}
-
-func (o *openConns) open() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.n
 }

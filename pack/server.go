@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+
+	"github.com/gopherpack/gopherpack/internal/drain"
 )
 
 // Server is what a worker serves with. An [*http.Server] is one as it is, and is treated specially; see
@@ -86,6 +88,24 @@ func (s funcServer) Shutdown(ctx context.Context) error {
 
 func (s funcServer) Close() error { return nil } // the end of the worker cuts
 
+// TCP returns a Server that calls handler with each connection, in a goroutine of its own, over TLS if
+// tlsConfig is not nil, and closes the connection when handler returns.
+//
+// The context ends when the worker drains, but for connections that were just accepted, and in a reload after
+// DrainDelay, so that short exchanges end by themselves. The handler should then finish the exchange that it is
+// in and return. Connections of handlers that have not returned at the deadline are cut. A panic in a handler is
+// logged with its stack and ends that connection only.
+func TCP(tlsConfig *tls.Config, handler func(context.Context, net.Conn)) Server {
+	return drain.NewTCP(tlsConfig, handler)
+}
+
+// Draining returns a channel that is closed when the worker that serves a request begins to drain: in a reload, an upgrade
+// or a stop. It is for handlers that go on for long, of event streams and hijacked connections such as WebSockets: they
+// should say good-bye then and return, or close the connection, so that the client comes back to another worker. A worker
+// waits for them until ShutdownTimeout. ctx is the request's context, or one derived from it; with another the channel is
+// nil, which is never closed.
+func Draining(ctx context.Context) <-chan struct{} { return drain.Begun(ctx) }
+
 // ListenAndServeHTTP serves HTTP with srv on one pinned worker per CPU: in the master it supervises the
 // workers, in a worker it serves. It returns nil after a graceful stop. If srv.TLSConfig is set it serves TLS.
 // It is New(Config{}) with one Handle and Run.
@@ -98,7 +118,7 @@ func ListenAndServeHTTP(network, address string, srv *http.Server) error {
 // the stream ([io.EOF]) once it has read what arrived before. Use [TCP] to be told by a context instead.
 func ListenAndServeTCP(network, address string, tlsConfig *tls.Config, handler func(net.Conn)) error {
 	return listenAndServe(network, address, TCP(tlsConfig, func(ctx context.Context, c net.Conn) {
-		defer context.AfterFunc(ctx, func() { closeRead(c) })()
+		defer context.AfterFunc(ctx, func() { drain.CloseRead(c) })()
 		handler(c)
 	}))
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/drain"
 	"github.com/gopherpack/gopherpack/rlimit"
 )
 
@@ -28,10 +29,10 @@ type service struct {
 	listeners []*listener // of the pack's handles, in their order, as far as it came
 	serving   sync.WaitGroup
 	mu        sync.Mutex
-	arrivals  map[endpoint]*arrivals // where connections from other workers are served
-	borrowed  map[loan]*listener     // of other workers, which serve no more
-	draining  bool                   // nothing more is to be accepted
-	broken    chan error             // a server returned unasked
+	arrivals  map[endpoint]*drain.Arrivals // where connections from other workers are served
+	borrowed  map[loan]*listener           // of other workers, which serve no more
+	draining  bool                         // nothing more is to be accepted
+	broken    chan error                   // a server returned unasked
 }
 
 // start calls the hook and starts all servers. It returns when each of them accepts, or with why one does not.
@@ -54,7 +55,7 @@ func (s *service) start(ctx context.Context) error {
 		if h.server == nil {
 			return fmt.Errorf("the server for %s is nil", h.endpoint)
 		}
-		h.server.prepare(s)
+		h.server.Prepare(drain.Worker{Log: s.log, Load: &s.reporter, Tickets: s.tickets.share})
 	}
 	for _, h := range handles {
 		socket, err := s.listen(h.endpoint)
@@ -146,8 +147,8 @@ func (s *service) giveBack(what loan) {
 
 // movable returns a listener whose connections can be handed over, if those of the server can.
 func (s *service) movable(h handle, l net.Listener) net.Listener {
-	if w, ok := h.server.(*httpServer); ok && s.pass != nil && w.canMove() {
-		return movableListener{l, func(c syscall.Conn) error { return s.pass(h.endpoint, c) }, &w.count, s.boundTo(h.endpoint)}
+	if w, ok := h.server.(*drain.HTTP); ok && s.pass != nil && w.CanMove() {
+		return w.Movable(l, func(c syscall.Conn) error { return s.pass(h.endpoint, c) }, s.boundTo(h.endpoint))
 	}
 	return l
 }
@@ -159,13 +160,13 @@ func (s *service) boundTo(e endpoint) *atomic.Bool {
 }
 
 // addArrivals makes the place where connections of an endpoint arrive from other workers.
-func (s *service) addArrivals(e endpoint, addr net.Addr) *arrivals {
+func (s *service) addArrivals(e endpoint, addr net.Addr) *drain.Arrivals {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.arrivals == nil {
-		s.arrivals = map[endpoint]*arrivals{}
+		s.arrivals = map[endpoint]*drain.Arrivals{}
 	}
-	s.arrivals[e] = newArrivals(addr)
+	s.arrivals[e] = drain.NewArrivals(addr)
 	return s.arrivals[e]
 }
 
@@ -175,7 +176,7 @@ func (s *service) serveArrivals(h handle, l net.Listener) {
 }
 
 // arrivalsOf returns where connections of an endpoint arrive; nil if this worker takes none.
-func (s *service) arrivalsOf(e endpoint) *arrivals {
+func (s *service) arrivalsOf(e endpoint) *drain.Arrivals {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.arrivals[e]
@@ -212,7 +213,7 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 		s.boundTo(e).Store(true)
 	}
 	for server := range s.servers() {
-		server.beginDrain(s.pack.config.drainDelay(o.takenOver), o.handOver)
+		server.BeginDrain(s.pack.config.drainDelay(o.takenOver), o.handOver)
 	}
 	s.closeListeners(ctx, o)
 	if o.closed != nil {
@@ -223,7 +224,7 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	for server, e := range s.servers() {
 		stopping.Go(func() {
 			if err := server.Shutdown(ctx); err != nil {
-				left := server.open()
+				left := server.Open()
 				total.Add(int64(left))
 				s.log.Debug("server did not finish", "endpoint", e.String(), "error", err, "connections", left)
 				server.Close()
@@ -245,8 +246,8 @@ func (s *service) stay(ctx context.Context) {
 	servers := s.servers()
 	s.mu.Unlock()
 	for server := range servers {
-		if h, ok := server.(*httpServer); ok {
-			h.stay(ctx)
+		if h, ok := server.(*drain.HTTP); ok {
+			h.Stay(ctx)
 		}
 	}
 }
@@ -317,8 +318,8 @@ func (s *service) waitForServe(ctx context.Context) {
 }
 
 // servers returns the servers that were started, with one endpoint of each.
-func (s *service) servers() map[drainable]endpoint {
-	all := map[drainable]endpoint{}
+func (s *service) servers() map[drain.Server]endpoint {
+	all := map[drain.Server]endpoint{}
 	for i, l := range s.listeners {
 		all[s.pack.handles[i].server] = l.endpoint
 	}

@@ -218,7 +218,7 @@ func (w *workerState) arrive(s *service, e endpoint, f *os.File) {
 	switch {
 	case place == nil:
 		s.log.Error("a connection that was handed over is closed: this worker does not serve the endpoint", "endpoint", e.String())
-	case place.deliver(c):
+	case place.Deliver(c):
 		return
 	default:
 		if sc, ok := c.(syscall.Conn); ok {

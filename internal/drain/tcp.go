@@ -1,9 +1,8 @@
-package pack
+package drain
 
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -11,27 +10,16 @@ import (
 	"time"
 )
 
-// TCP returns a Server that calls handler with each connection, in a goroutine of its own, over TLS if
-// tlsConfig is not nil, and closes the connection when handler returns.
-//
-// The context ends when the worker drains, but for connections that were just accepted, and in a reload after
-// DrainDelay, so that short exchanges end by themselves. The handler should then finish the exchange that it is
-// in and return. Connections of handlers that have not returned at the deadline are cut. A panic in a handler is
-// logged with its stack and ends that connection only.
-func TCP(tlsConfig *tls.Config, handler func(context.Context, net.Conn)) Server {
-	s := &tcpServer{tls: tlsConfig, handler: handler, conns: map[net.Conn]struct{}{}, idle: make(chan struct{}, 1)}
-	s.ctx, s.stop = context.WithCancel(context.Background())
-	return s
-}
-
-type tcpServer struct {
+// TCP calls a function with each connection, in a goroutine of its own, and closes the connection when that returns. The
+// context that it passes ends when it is time to finish. A panic of the function is logged and ends its connection only.
+type TCP struct {
 	tls     *tls.Config
 	handler func(context.Context, net.Conn)
 	ctx     context.Context // of the handlers
 	stop    context.CancelFunc
 
 	log   *slog.Logger
-	count openConns
+	load  count
 	delay time.Duration // how long the handlers are not told of a drain
 
 	mu       sync.Mutex
@@ -40,14 +28,23 @@ type tcpServer struct {
 	idle     chan struct{} // told when the last connection is gone
 }
 
-func (s *tcpServer) prepare(in *service) {
-	s.log, s.count.reporter = in.log, &in.reporter
+// NewTCP returns a Server that serves over TLS if tlsConfig is not nil.
+func NewTCP(tlsConfig *tls.Config, handler func(context.Context, net.Conn)) *TCP {
+	s := &TCP{tls: tlsConfig, handler: handler, conns: map[net.Conn]struct{}{}, idle: make(chan struct{}, 1)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	return s
+}
+
+// Prepare implements Server.
+func (s *TCP) Prepare(w Worker) {
+	s.log, s.load.load = w.Log, w.Load
 	if s.tls != nil {
-		s.tls = in.tickets.share(s.tls)
+		s.tls = w.Tickets(s.tls)
 	}
 }
 
-func (s *tcpServer) Serve(l net.Listener) error {
+// Serve accepts until the listener is closed.
+func (s *TCP) Serve(l net.Listener) error {
 	if s.tls != nil {
 		if err := checkCertificate(s.tls); err != nil {
 			return err
@@ -63,26 +60,18 @@ func (s *tcpServer) Serve(l net.Listener) error {
 		s.conns[c] = struct{}{}
 		s.accepted = time.Now()
 		s.mu.Unlock()
-		s.count.add(1)
+		s.load.add(1)
 		go s.serve(c)
 	}
 }
 
-// checkCertificate finds the most common mistake before a client does.
-func checkCertificate(c *tls.Config) error {
-	if len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
-		return errors.New("its TLS configuration has no certificate")
-	}
-	return nil
-}
-
-func (s *tcpServer) serve(c net.Conn) {
+func (s *TCP) serve(c net.Conn) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.log.Error("handler panicked", "remote", c.RemoteAddr().String(), "panic", v, "stack", string(debug.Stack()))
 		}
 		c.Close()
-		s.count.add(-1)
+		s.load.add(-1)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, c)
@@ -96,10 +85,11 @@ func (s *tcpServer) serve(c net.Conn) {
 	s.handler(s.ctx, c)
 }
 
-func (s *tcpServer) beginDrain(delay time.Duration, _ bool) { s.delay = delay }
+// BeginDrain leaves handlers alone for the delay.
+func (s *TCP) BeginDrain(delay time.Duration, _ bool) { s.delay = delay }
 
 // Shutdown lets handlers finish, first by themselves, and then by telling them to.
-func (s *tcpServer) Shutdown(ctx context.Context) error {
+func (s *TCP) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	untold := max(s.delay, time.Until(s.accepted.Add(newConnGrace)))
 	s.mu.Unlock()
@@ -113,8 +103,8 @@ func (s *tcpServer) Shutdown(ctx context.Context) error {
 }
 
 // wait waits until no connection is left, or ctx ends.
-func (s *tcpServer) wait(ctx context.Context) error {
-	for s.open() > 0 {
+func (s *TCP) wait(ctx context.Context) error {
+	for s.Open() > 0 {
 		select {
 		case <-s.idle:
 		case <-ctx.Done():
@@ -124,7 +114,8 @@ func (s *tcpServer) wait(ctx context.Context) error {
 	return nil
 }
 
-func (s *tcpServer) Close() error {
+// Close cuts the connections that are left.
+func (s *TCP) Close() error {
 	s.stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,15 +125,15 @@ func (s *tcpServer) Close() error {
 	return nil
 }
 
-// open returns how many connections are being served.
-func (s *tcpServer) open() int {
+// Open returns how many connections are being served.
+func (s *TCP) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
 }
 
-// closeRead makes reads from a connection end once what has arrived is read.
-func closeRead(c net.Conn) {
+// CloseRead makes reads from a connection end once what has arrived is read.
+func CloseRead(c net.Conn) {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}

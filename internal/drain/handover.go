@@ -1,4 +1,4 @@
-package pack
+package drain
 
 import (
 	"errors"
@@ -186,11 +186,17 @@ func (c *movableUnix) Close() error                      { return c.m.close() }
 func (c *movableUnix) SetDeadline(t time.Time) error     { return c.m.setDeadline(t) }
 func (c *movableUnix) SetReadDeadline(t time.Time) error { return c.m.setReadDeadline(t) }
 
+// Movable returns a listener for Serve whose connections are handed over by pass when they are idle and their server drains,
+// unless bound is set: then nobody else will serve them. It must be asked for only if CanMove.
+func (h *HTTP) Movable(l net.Listener, pass func(syscall.Conn) error, bound *atomic.Bool) net.Listener {
+	return movableListener{l, pass, &h.open, bound}
+}
+
 // movableListener makes the connections of a listener movable, and counts the open ones.
 type movableListener struct {
 	net.Listener
 	pass  func(syscall.Conn) error
-	count *openConns
+	conns *count
 	bound *atomic.Bool // as of movable
 }
 
@@ -203,8 +209,8 @@ func (l movableListener) Accept() (net.Conn, error) {
 }
 
 func (l movableListener) wrap(c net.Conn) net.Conn {
-	l.count.add(1)
-	m := &movable{pass: l.pass, bound: l.bound, idle: true, closed: sync.OnceFunc(func() { l.count.add(-1) })}
+	l.conns.add(1)
+	m := &movable{pass: l.pass, bound: l.bound, idle: true, closed: sync.OnceFunc(func() { l.conns.add(-1) })}
 	switch c := c.(type) {
 	case *net.TCPConn:
 		m.socket = c
@@ -216,19 +222,21 @@ func (l movableListener) wrap(c net.Conn) net.Conn {
 	return &countedConn{c, m.closed} // no listener of a worker has others
 }
 
-// arrivals is a listener whose connections come from another worker.
-type arrivals struct {
+// Arrivals is a listener whose connections come from another worker.
+type Arrivals struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
 	addr   net.Addr
 }
 
-func newArrivals(addr net.Addr) *arrivals {
-	return &arrivals{conns: make(chan net.Conn), closed: make(chan struct{}), addr: addr}
+// NewArrivals returns a listener with the address of the socket at which the connections were accepted.
+func NewArrivals(addr net.Addr) *Arrivals {
+	return &Arrivals{conns: make(chan net.Conn), closed: make(chan struct{}), addr: addr}
 }
 
-func (a *arrivals) Accept() (net.Conn, error) {
+// Accept waits for a connection that is delivered, or for Close.
+func (a *Arrivals) Accept() (net.Conn, error) {
 	select {
 	case c := <-a.conns:
 		return c, nil
@@ -237,8 +245,8 @@ func (a *arrivals) Accept() (net.Conn, error) {
 	}
 }
 
-// deliver has Accept return a connection, and reports whether it will.
-func (a *arrivals) deliver(c net.Conn) bool {
+// Deliver has Accept return a connection, and reports whether it will.
+func (a *Arrivals) Deliver(c net.Conn) bool {
 	select {
 	case a.conns <- c:
 		return true
@@ -247,9 +255,11 @@ func (a *arrivals) deliver(c net.Conn) bool {
 	}
 }
 
-func (a *arrivals) Close() error {
+// Close ends Accept and Deliver.
+func (a *Arrivals) Close() error {
 	a.once.Do(func() { close(a.closed) })
 	return nil
 }
 
-func (a *arrivals) Addr() net.Addr { return a.addr }
+// Addr returns the address of the socket.
+func (a *Arrivals) Addr() net.Addr { return a.addr }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package pack
+package drain
 
 import (
 	"bufio"
@@ -19,7 +19,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/leaktest"
 )
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // relay is a row of HTTP servers in this process, each of which hands its connections over to the next.
 type relay struct {
@@ -33,9 +37,9 @@ type relay struct {
 }
 
 type relayServer struct {
-	*httpServer
+	*HTTP
 	copied   net.Listener // its copy of the socket
-	arrivals *arrivals
+	arrivals *Arrivals
 	serving  sync.WaitGroup
 }
 
@@ -72,14 +76,14 @@ func (r *relay) launch() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	s := &relayServer{httpServer: newHTTPServer(srv), copied: copied, arrivals: newArrivals(r.socket.Addr())}
-	s.serving.Go(func() { s.Serve(movableListener{copied, r.pass, &s.count, new(atomic.Bool)}) })
-	s.serving.Go(func() { s.Serve(movableListener{s.arrivals, r.pass, &s.count, new(atomic.Bool)}) })
+	s := &relayServer{HTTP: NewHTTP(srv), copied: copied, arrivals: NewArrivals(r.socket.Addr())}
+	s.serving.Go(func() { s.Serve(s.Movable(copied, r.pass, new(atomic.Bool))) })
+	s.serving.Go(func() { s.Serve(s.Movable(s.arrivals, r.pass, new(atomic.Bool))) })
 	old := r.current.Swap(s)
 	if old == nil {
 		return
 	}
-	old.beginDrain(5*time.Second, true)
+	old.BeginDrain(5*time.Second, true)
 	old.arrivals.Close()
 	old.copied.Close()
 	old.serving.Wait()
@@ -113,7 +117,7 @@ func (r *relay) pass(c syscall.Conn) error {
 	if err != nil {
 		return err
 	}
-	for !r.current.Load().arrivals.deliver(conn) {
+	for !r.current.Load().arrivals.Deliver(conn) {
 	}
 	return nil
 }
@@ -337,7 +341,7 @@ func TestMovableKeepsFastPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := movableListener{count: new(openConns), bound: new(atomic.Bool)}.wrap(raw)
+	m := movableListener{conns: new(count), bound: new(atomic.Bool)}.wrap(raw)
 	buffers := net.Buffers{[]byte("one "), []byte("two "), []byte("three")}
 	if n, err := buffers.WriteTo(m); n != 13 || err != nil {
 		t.Errorf("writev: %d, %v", n, err)

@@ -1,4 +1,4 @@
-package pack
+package drain
 
 import (
 	"context"
@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// httpServer drains an http.Server without losing a request.
+// HTTP drains an http.Server without losing a request.
 //
 // http.Server.Shutdown by itself loses some: a connection on which a request arrives after Shutdown has begun is
 // closed without a reply, even if the whole request was read before (net/http, conn.serve). So before Shutdown
 // the server stops accepting, gives fresh connections the time to be served their first request, and tells
 // clients by "Connection: close" to use a new connection for the next.
-type httpServer struct {
+type HTTP struct {
 	*http.Server
 	secure     bool // serve TLS; decided before net/http sets a TLSConfig of its own
 	draining   atomic.Bool
 	moving     atomic.Bool   // idle connections are handed over
 	staying    atomic.Bool   // and not any more
 	begun      chan struct{} // closed when a drain begins
-	count      openConns     // open connections, hijacked ones included
-	drainDelay time.Duration // how long idle connections are left open for a next request; set by beginDrain
+	open       count         // connections, hijacked ones included
+	drainDelay time.Duration // how long idle connections are left open for a next request; set by BeginDrain
 	hooked     sync.Once
 
 	mu    sync.Mutex
@@ -36,8 +36,9 @@ type httpServer struct {
 // is on the way.
 const newConnGrace = time.Second
 
-func newHTTPServer(srv *http.Server) *httpServer {
-	return &httpServer{Server: srv, conns: map[net.Conn]*httpConn{}, begun: make(chan struct{})}
+// NewHTTP returns a Server that serves with srv, whose hooks it extends when it first serves.
+func NewHTTP(srv *http.Server) *HTTP {
+	return &HTTP{Server: srv, conns: map[net.Conn]*httpConn{}, begun: make(chan struct{})}
 }
 
 // httpConn is what an open connection is doing.
@@ -60,23 +61,20 @@ const (
 
 type httpConnKey struct{}
 
-// drainingKey is the key of the channel that Draining returns.
-type drainingKey struct{}
+// begunKey is the key of the channel that Begun returns.
+type begunKey struct{}
 
-// Draining returns a channel that is closed when the worker that serves a request begins to drain: in a reload, an upgrade
-// or a stop. It is for handlers that go on for long, of event streams and hijacked connections such as WebSockets: they
-// should say good-bye then and return, or close the connection, so that the client comes back to another worker. A worker
-// waits for them until ShutdownTimeout. ctx is the request's context, or one derived from it; with another the channel is
-// nil, which is never closed.
-func Draining(ctx context.Context) <-chan struct{} {
-	begun, _ := ctx.Value(drainingKey{}).(chan struct{})
+// Begun returns a channel that is closed when the server that a request is served by begins to drain; nil if ctx is no
+// request's context.
+func Begun(ctx context.Context) <-chan struct{} {
+	begun, _ := ctx.Value(begunKey{}).(chan struct{})
 	return begun
 }
 
 // Serve serves, over TLS if the server has a TLSConfig. It can be called with several listeners.
-func (h *httpServer) Serve(l net.Listener) error {
+func (h *HTTP) Serve(l net.Listener) error {
 	if _, ok := l.(movableListener); !ok { // which counts by itself
-		l = counting{l, &h.count}
+		l = counting{l, &h.open}
 	}
 	if h.isSecure() {
 		if err := checkCertificate(h.TLSConfig); err != nil {
@@ -88,26 +86,26 @@ func (h *httpServer) Serve(l net.Listener) error {
 }
 
 // isSecure reports whether the server serves TLS.
-func (h *httpServer) isSecure() bool {
+func (h *HTTP) isSecure() bool {
 	h.hooked.Do(h.hook)
 	return h.secure
 }
 
-// canMove reports whether its idle connections can be handed over: they have no state but the socket's.
-func (h *httpServer) canMove() bool {
+// CanMove reports whether its idle connections can be handed over: they have no state but the socket's.
+func (h *HTTP) CanMove() bool {
 	return !h.isSecure() && (h.Protocols == nil || !h.Protocols.UnencryptedHTTP2())
 }
 
 // hook adds to the server's hooks.
-func (h *httpServer) hook() {
+func (h *HTTP) hook() {
 	h.secure = h.TLSConfig != nil
 	next := h.Handler
 	if next == nil {
 		next = http.DefaultServeMux
 	}
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r := h.count.reporter; r != nil {
-			r.served.Add(1)
+		if h.open.load != nil {
+			h.open.load.Served(1)
 		}
 		moves := false
 		c, known := r.Context().Value(httpConnKey{}).(*httpConn)
@@ -129,7 +127,7 @@ func (h *httpServer) hook() {
 			ctx = connContext(ctx, conn)
 		}
 		ctx = context.WithValue(ctx, httpConnKey{}, h.lookUp(conn))
-		return context.WithValue(ctx, drainingKey{}, h.begun)
+		return context.WithValue(ctx, begunKey{}, h.begun)
 	}
 	connState := h.ConnState
 	h.ConnState = func(conn net.Conn, state http.ConnState) {
@@ -142,7 +140,7 @@ func (h *httpServer) hook() {
 
 // lookUp returns what is known of a connection. net/http asks for a connection's context before it reports the
 // connection as new, so this is where it is first seen.
-func (h *httpServer) lookUp(conn net.Conn) *httpConn {
+func (h *HTTP) lookUp(conn net.Conn) *httpConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := h.conns[conn]
@@ -154,7 +152,7 @@ func (h *httpServer) lookUp(conn net.Conn) *httpConn {
 }
 
 // observe follows net/http's own view of a connection.
-func (h *httpServer) observe(conn net.Conn, state http.ConnState) {
+func (h *HTTP) observe(conn net.Conn, state http.ConnState) {
 	c, moves := conn.(movableConn)
 	if moves {
 		defer h.observeMovable(c.movablePart(), state)
@@ -179,7 +177,7 @@ func (h *httpServer) observe(conn net.Conn, state http.ConnState) {
 }
 
 // observeMovable tells a connection whether it may go, and has it go if that is wanted.
-func (h *httpServer) observeMovable(m *movable, state http.ConnState) {
+func (h *HTTP) observeMovable(m *movable, state http.ConnState) {
 	switch state {
 	case http.StateActive, http.StateHijacked:
 		m.setIdle(false)
@@ -199,36 +197,37 @@ func isHTTP2(conn net.Conn) bool {
 	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
 }
 
-func (h *httpServer) set(c *httpConn, state connState) {
+func (h *HTTP) set(c *httpConn, state connState) {
 	h.mu.Lock()
 	c.state, c.since = state, time.Now()
 	h.mu.Unlock()
 }
 
 // handle notes that a handler begins.
-func (h *httpServer) handle(c *httpConn, told bool) {
+func (h *HTTP) handle(c *httpConn, told bool) {
 	h.mu.Lock()
 	c.state, c.told = handling, told
 	h.mu.Unlock()
 }
 
-func (h *httpServer) setHTTP2(c *httpConn) {
+func (h *HTTP) setHTTP2(c *httpConn) {
 	h.mu.Lock()
 	c.state, c.http2 = handling, true
 	h.mu.Unlock()
 }
 
-func (h *httpServer) prepare(s *service) {
-	h.count.reporter, h.count.requests = &s.reporter, true
+// Prepare implements Server.
+func (h *HTTP) Prepare(w Worker) {
+	h.open.load, h.open.requests = w.Load, true
 	h.hooked.Do(h.hook)
 	if h.secure {
-		h.TLSConfig = s.tickets.share(h.TLSConfig)
+		h.TLSConfig = w.Tickets(h.TLSConfig)
 	}
 }
 
-// beginDrain makes every further response ask the client to close, but for connections that are handed over, if
+// BeginDrain makes every further response ask the client to close, but for connections that are handed over, if
 // that is wanted. It is called while the server still accepts.
-func (h *httpServer) beginDrain(delay time.Duration, handOver bool) {
+func (h *HTTP) BeginDrain(delay time.Duration, handOver bool) {
 	h.drainDelay = delay
 	h.moving.Store(handOver)
 	if h.draining.CompareAndSwap(false, true) {
@@ -236,10 +235,10 @@ func (h *httpServer) beginDrain(delay time.Duration, handOver bool) {
 	}
 }
 
-func (h *httpServer) handsOver() bool { return h.moving.Load() && !h.staying.Load() }
+func (h *HTTP) handsOver() bool { return h.moving.Load() && !h.staying.Load() }
 
-// stay ends handing over, and returns when nothing is on its way any more, or ctx has ended.
-func (h *httpServer) stay(ctx context.Context) {
+// Stay ends handing over, and returns when nothing is on its way any more, or ctx has ended.
+func (h *HTTP) Stay(ctx context.Context) {
 	h.staying.Store(true)
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()
@@ -253,7 +252,7 @@ func (h *httpServer) stay(ctx context.Context) {
 }
 
 // leaving recalls connections that have been asked to go, and reports whether some are on their way.
-func (h *httpServer) leaving() bool {
+func (h *HTTP) leaving() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	some := false
@@ -266,7 +265,7 @@ func (h *httpServer) leaving() bool {
 }
 
 // move has all idle connections go; those that become idle later follow.
-func (h *httpServer) move() {
+func (h *HTTP) move() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for conn := range h.conns {
@@ -277,7 +276,7 @@ func (h *httpServer) move() {
 }
 
 // Shutdown finishes what is there. The listeners are closed and Serve has returned.
-func (h *httpServer) Shutdown(ctx context.Context) error {
+func (h *HTTP) Shutdown(ctx context.Context) error {
 	begun := time.Now()
 	if h.handsOver() {
 		h.move()
@@ -295,7 +294,7 @@ func (h *httpServer) Shutdown(ctx context.Context) error {
 	if err := h.Server.Shutdown(ctx); err != nil {
 		return err
 	}
-	for h.open() > 0 { // hijacked ones, of which net/http knows no more
+	for h.Open() > 0 { // hijacked ones, of which net/http knows no more
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
@@ -310,7 +309,7 @@ func (h *httpServer) Shutdown(ctx context.Context) error {
 const drainPoll = 5 * time.Millisecond
 
 // holdsUp reports whether some connection still needs the server as it is.
-func (h *httpServer) holdsUp(begun time.Time) bool {
+func (h *HTTP) holdsUp(begun time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now, moving := time.Now(), h.handsOver()
@@ -346,7 +345,7 @@ func later(a, b time.Time) time.Time {
 }
 
 // dropFresh closes connections that have still not sent a request; Shutdown would wait 5 s for them.
-func (h *httpServer) dropFresh() {
+func (h *HTTP) dropFresh() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for conn, c := range h.conns {
@@ -356,5 +355,5 @@ func (h *httpServer) dropFresh() {
 	}
 }
 
-// open returns how many connections there are.
-func (h *httpServer) open() int { return h.count.open() }
+// Open returns how many connections there are, hijacked ones included.
+func (h *HTTP) Open() int { return h.open.open() }

@@ -1,0 +1,87 @@
+package drain
+
+import (
+	"net"
+	"sync"
+)
+
+// count is how many connections of a server are open.
+type count struct {
+	mu       sync.Mutex
+	n        int
+	load     Load // is told, too; nil if nobody is
+	requests bool // are what is served, and counted by somebody else
+}
+
+func (c *count) add(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n += n
+	if c.load == nil {
+		return
+	}
+	c.load.Open(n)
+	if n > 0 && !c.requests {
+		c.load.Served(uint64(n))
+	}
+}
+
+func (c *count) open() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+// counting is a listener that counts its open connections.
+type counting struct {
+	net.Listener
+	conns *count
+}
+
+func (l counting) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.conns.add(1)
+	closed := sync.OnceFunc(func() { l.conns.add(-1) })
+	// Embedding the concrete type keeps ReadFrom (sendfile, splice), SyscallConn, CloseWrite and the rest.
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return &countedTCP{c, closed}, nil
+	case *net.UnixConn:
+		return &countedUnix{c, closed}, nil
+	default:
+		return &countedConn{c, closed}, nil
+	}
+}
+
+type countedTCP struct {
+	*net.TCPConn
+	closed func()
+}
+
+func (c *countedTCP) Close() error {
+	c.closed()
+	return c.TCPConn.Close()
+}
+
+type countedUnix struct {
+	*net.UnixConn
+	closed func()
+}
+
+func (c *countedUnix) Close() error {
+	c.closed()
+	return c.UnixConn.Close()
+}
+
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *countedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}
