@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/proc"
 )
 
 // HangPolicy is what is done about a worker that hangs: one that was ready, has not beaten for HangTimeout, and was not asked to
@@ -152,7 +154,7 @@ func (m *masterState) heedVerdict(l *workerLink, v verdict, silent, failing time
 	p := l.process
 	log := m.log.With("worker", p.ID, "pid", p.PID)
 	if v == isLate && !l.pulse.late {
-		l.pulse.late, l.pulse.lateAt, l.pulse.waited = true, m.watched, waitedForCPU(p.PID)
+		l.pulse.late, l.pulse.lateAt, l.pulse.waited = true, m.watched, proc.WaitedForCPU(p.PID)
 		log.Warn("worker is late, others serve its queue", "silent", silent.Round(time.Millisecond))
 		m.serving()
 	}
@@ -167,8 +169,8 @@ func (m *masterState) heedVerdict(l *workerLink, v verdict, silent, failing time
 			return // one at a time
 		}
 	} else {
-		state = processState(p.PID)
-		waited := waitedForCPU(p.PID) - l.pulse.waited
+		state = proc.State(p.PID)
+		waited := proc.WaitedForCPU(p.PID) - l.pulse.waited
 		if l.pulse.late && waited > (m.watched-l.pulse.lateAt)/2 && silent < 3*m.config.HangTimeout {
 			log.Debug("worker is late, as it waits for a CPU", "waited", waited)
 			return

@@ -256,7 +256,10 @@ func (p *program) stop() {
 
 // workers returns the PIDs of the workers that there are.
 func (p *program) workers() []int {
-	return slices.DeleteFunc(p.processes(), func(pid int) bool { return pid == p.cmd.Process.Pid })
+	return slices.DeleteFunc(p.processes(), func(pid int) bool {
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		return !bytes.Contains(env, []byte("\x00GOPHERPACK_IDENTITY=")) // the master, or what a handler has started
+	})
 }
 
 // processes returns the PIDs of every process of this run, zombies left out.

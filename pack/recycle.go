@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/proc"
 )
 
 // Recycle says when a worker is replaced by a new one, for programs that leak: each of the limits counts, none of them by default.
@@ -100,7 +102,7 @@ func (m *masterState) mostUsed() (most *workerLink, why string) {
 		standing++
 		u := usage{requests: l.pulse.vitals.Served, age: time.Since(p.Started)}
 		if r.Memory > 0 || r.MemoryHard > 0 {
-			u.memory = residentMemory(p.PID)
+			u.memory = proc.Resident(p.PID)
 		}
 		if r.MemoryHard > 0 && u.memory >= r.MemoryHard {
 			go p.Kill(fmt.Errorf("it uses %d MiB of memory, and may use %d", u.memory>>20, r.MemoryHard>>20)) // the group may be waiting for mu

@@ -1,0 +1,159 @@
+package proc_test
+
+import (
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/proc"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
+// start starts a shell script that ends with the test.
+func start(t *testing.T, script string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/bin/sh", "-c", script)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd
+}
+
+// eventually fails the test if something does not come to be.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not so within 10 s: ", what)
+		}
+	}
+}
+
+func TestState(t *testing.T) {
+	pid := start(t, "while :; do sleep 1; done").Process.Pid
+	if s := proc.State(pid); s != "" {
+		t.Errorf("%q of a process that goes on", s)
+	}
+	syscall.Kill(pid, syscall.SIGSTOP)
+	eventually(t, "it is stopped", func() bool { return proc.State(pid) == "stopped" })
+	syscall.Kill(pid, syscall.SIGCONT)
+	eventually(t, "it goes on", func() bool { return proc.State(pid) == "" })
+	if s := proc.State(1 << 30); s != "" {
+		t.Errorf("%q of no process", s)
+	}
+}
+
+func TestResident(t *testing.T) {
+	before := proc.Resident(os.Getpid())
+	block, err := unix.Mmap(-1, 0, 64<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(block)
+	if after := proc.Resident(os.Getpid()); after < before+32<<20 { // the runtime may give some back meanwhile
+		t.Errorf("%d bytes, and %d with %d more", before, after, len(block))
+	}
+	if n := proc.Resident(1 << 30); n != 0 {
+		t.Errorf("%d of no process", n)
+	}
+}
+
+// TestWaitedForCPU has two processes want the same CPU.
+func TestWaitedForCPU(t *testing.T) {
+	allowed, err := affinity.Allowed(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := make([]int, 2)
+	cpu, _ := allowed.First()
+	err = affinity.Do(affinity.Of(cpu), func() error {
+		for i := range pids {
+			pids[i] = start(t, "while :; do :; done").Process.Pid
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range pids {
+		eventually(t, "it has waited", func() bool { return proc.WaitedForCPU(pid) > 20*time.Millisecond })
+	}
+}
+
+// TestReap is a subreaper that inherits two orphans, one of which is spared.
+func TestReap(t *testing.T) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	if !proc.InheritsOrphans() {
+		t.Fatal("a subreaper does not inherit orphans")
+	}
+	mine := start(t, "exit 7") // which its cleanup waits for
+	out, err := exec.Command("/bin/sh", "-c", "(sleep 0.1; exit 3) >/dev/null & echo $!; (sleep 0.1; exit 4) >/dev/null & echo $!").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var orphans []int
+	for _, word := range strings.Fields(string(out)) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		orphans = append(orphans, pid)
+	}
+	spared := orphans[1]
+	status := map[int]int{}
+	var r proc.Reaper
+	eventually(t, "the orphan is reaped", func() bool {
+		for _, p := range r.Reap(func(pid int) bool { return pid == mine.Process.Pid || pid == spared }) {
+			status[p.PID] = unix.WaitStatus(p.Status).ExitStatus()
+		}
+		return len(status) > 0
+	})
+	if len(status) != 1 || status[orphans[0]] != 3 {
+		t.Errorf("reaped %v; want process %d with exit status 3", status, orphans[0])
+	}
+	if len(r.Reap(func(int) bool { return true })) > 0 {
+		t.Error("reaped what was to be spared")
+	}
+	clear(status)
+	eventually(t, "the other is reaped", func() bool {
+		for _, p := range r.Reap(func(pid int) bool { return pid == mine.Process.Pid }) {
+			status[p.PID] = unix.WaitStatus(p.Status).ExitStatus()
+		}
+		return len(status) > 0
+	})
+	if len(status) != 1 || status[spared] != 4 {
+		t.Errorf("reaped %v; want process %d with exit status 4", status, spared)
+	}
+}
+
+// TestReapIsPatient leaves what has just ended to whoever started it.
+func TestReapIsPatient(t *testing.T) {
+	cmd := start(t, "exit 5")
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	var r proc.Reaper
+	if all := r.Reap(func(int) bool { return false }); len(all) > 0 {
+		t.Errorf("reaped %v at the first look", all)
+	}
+	if err := cmd.Wait(); err == nil || err.Error() != "exit status 5" {
+		t.Errorf("%v; want exit status 5", err)
+	}
+}

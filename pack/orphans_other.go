@@ -1,5 +1,0 @@
-//go:build !linux
-
-package pack
-
-func (m *masterState) reapOrphans() (stop func()) { return func() {} }
