@@ -120,9 +120,12 @@ func descriptors(t *testing.T, pid int) int {
 
 // TestManyIdleConnections has two workers hold 9,000 connections each, and hand them over in a reload.
 func TestManyIdleConnections(t *testing.T) {
-	const each = 9000
+	each := 9000
+	if testing.Short() {
+		each = 1000
+	}
 	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max < each*12/10 {
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max < uint64(each*12/10) {
 		t.Skipf("needs %d open files, may have %d", each*12/10, limit.Max)
 	}
 	p := start(t, "http", nil, "-workers=2", "-files="+fmt.Sprint(each*12/10))
@@ -136,7 +139,7 @@ func TestManyIdleConnections(t *testing.T) {
 	release := []func(){first(), second()}
 	for _, pid := range workers {
 		conns := descriptors(t, pid)
-		if conns < each*9/10 { // the hash spreads them evenly but for some hundred
+		if conns < each*8/10 { // the hash spreads them evenly but for some hundred
 			t.Errorf("worker %d holds %d connections", pid, conns)
 		}
 		t.Logf("worker %d: %d connections, %.1f KiB each", pid, conns, float64(status(t, pid, "VmRSS")-before[pid])/float64(conns))

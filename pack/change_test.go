@@ -71,7 +71,7 @@ func TestChangesLoseNothing(t *testing.T) {
 			for _, u := range loads {
 				u.until(&u.sent, clients)
 			}
-			p.changes(loads["new connections"], mixed(tt.changes)...)
+			p.changes(loads["new connections"], mixed(often(tt.changes))...)
 			for name, u := range loads {
 				r := u.finish()
 				t.Logf("%s: %v", name, r)
@@ -82,7 +82,7 @@ func TestChangesLoseNothing(t *testing.T) {
 					t.Errorf("%s: %d clients opened %d connections", name, clients, r.Conns)
 				}
 			}
-			p.logged(2*tt.changes, "generation has drained")
+			p.logged(2*often(tt.changes), "generation has drained")
 			p.parents(p.cmd.Process.Pid)
 			p.stop()
 			if n := p.count("killing worker") + p.count("worker failed"); n != 0 {
@@ -90,6 +90,14 @@ func TestChangesLoseNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// often returns how many times to do what should be done n times: fewer with -short.
+func often(n int) int {
+	if testing.Short() {
+		return min(n, 3)
+	}
+	return n
 }
 
 // mixed returns n signals to reload and as many to upgrade, by turns.
@@ -131,7 +139,7 @@ func TestChangesHTTP2(t *testing.T) {
 			return nil
 		}
 	})
-	p.changes(u, mixed(15)...)
+	p.changes(u, mixed(often(15))...)
 	if err := clients(); err != nil {
 		t.Error(err)
 	}
@@ -164,7 +172,7 @@ func TestChangesTCP(t *testing.T) {
 			return echoOnce(p.address(), fmt.Sprintln("echo", n))
 		}
 	})
-	p.changes(u, mixed(15)...)
+	p.changes(u, mixed(often(15))...)
 	if err := clients(); err != nil {
 		t.Error(err)
 	}

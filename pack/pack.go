@@ -112,6 +112,8 @@ func (p *Pack) httpServer(srv *http.Server) *drain.HTTP {
 // In the master an error says why the pack could not start, or that it was forced to stop. In a worker Run
 // returns nil when the worker has drained, and also when it could not serve: it has told the master why, whose
 // log and Run say it once.
+//
+// While it runs, the process does not end when what reads its stdout or stderr is gone (SIGPIPE): those writes fail.
 func (p *Pack) Run(ctx context.Context) error {
 	if err := p.run(ctx); err != nil {
 		return fmt.Errorf("pack: %w", err)
@@ -123,6 +125,7 @@ func (p *Pack) run(ctx context.Context) error {
 	if !p.ran.CompareAndSwap(false, true) {
 		return errors.New("Run was called before")
 	}
+	defer outliveReaders()()
 	role := thisProcess()
 	err := p.checkAll(role)
 	switch {

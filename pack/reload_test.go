@@ -264,7 +264,7 @@ func TestStopRightAfterReload(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("keeping new connections out needs CAP_NET_ADMIN")
 	}
-	for range 10 {
+	for range often(10) {
 		p := start(t, "http", nil, "-workers=2")
 		u := apply(t, load(p, 16, 0))
 		u.until(&u.answered, 100)

@@ -12,3 +12,5 @@ var (
 )
 
 func ignoreSignalsOfMaster() chan<- os.Signal { return make(chan os.Signal) }
+
+func outliveReaders() (stop func()) { return func() {} }

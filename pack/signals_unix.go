@@ -38,3 +38,21 @@ func ignoreSignalsOfMaster() chan<- os.Signal {
 	signal.Notify(never, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
 	return never
 }
+
+// outliveReaders has writes to stdout and stderr fail when what reads them, such as a pipe to a logger, is gone, until stop is
+// called. By default that ends a Go program, with SIGPIPE, and a service must not end because its logger has.
+func outliveReaders() (stop func()) {
+	ignored := make(chan os.Signal, 1)
+	signal.Notify(ignored, syscall.SIGPIPE)
+	return func() { signal.Stop(ignored) }
+}
+
+// What a worker, or the next version of the master, writes before Run must not end it, either.
+func init() {
+	for _, name := range []string{identityEnv, successionEnv, rehearsalEnv} {
+		if _, ok := os.LookupEnv(name); ok {
+			outliveReaders()
+			return
+		}
+	}
+}

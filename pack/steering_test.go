@@ -146,7 +146,7 @@ func TestUpgradeMisroutesNothing(t *testing.T) {
 	}
 	defer affinity.Process(0, allowed)
 	u := apply(t, load(p, 4, 0))
-	p.changes(u, mixed(5)...)
+	p.changes(u, mixed(often(5))...)
 	r := u.finish()
 	away := 0
 	for body, n := range r.Bodies {
@@ -169,7 +169,7 @@ func TestSteeringLosesNothing(t *testing.T) {
 			kept := load(p, 8, 0)
 			kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
 			keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
-			p.changes(connecting, mixed(4)...)
+			p.changes(connecting, mixed(often(4))...)
 			for _, u := range []*underLoad{keeping, connecting} {
 				r := u.finish()
 				if t.Log(r); r.Failed() != 0 || u == keeping && r.Conns != kept.Clients {

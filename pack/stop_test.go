@@ -159,7 +159,13 @@ func TestIdleConnectionsAreToldToClose(t *testing.T) {
 	u.until(&u.answered, 20)
 	p.stop()
 	r := u.finish()
-	if refused := r.Failures["connect: connection refused"]; r.Requests < 20 || r.Failed() != refused {
+	lost := r.Failed() - r.Failures["connect: connection refused"]
+	for kind, n := range r.Failures {
+		if strings.HasPrefix(kind, "new connection, ") && os.Geteuid() != 0 {
+			lost -= n // keeping new connections out needs CAP_NET_ADMIN
+		}
+	}
+	if r.Requests < 20 || lost != 0 {
 		t.Errorf("%v; want nobody to lose a kept-alive connection unawares", r)
 	}
 }

@@ -44,7 +44,11 @@ func loop() error {
 
 // TestNoSignalIsLost ends, at many moments, programs that are becoming another.
 func TestNoSignalIsLost(t *testing.T) {
-	for i := range 200 {
+	tries := 200
+	if testing.Short() {
+		tries = 50
+	}
+	for i := range tries {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), asHelper+"="+strconv.Itoa(looping), "GORACE=atexit_sleep_ms=0")
 		out, err := cmd.StdoutPipe()

@@ -1,0 +1,92 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+)
+
+func init() { programs["talking"] = talkingProgram }
+
+// talkingProgram writes to stderr wherever it can.
+func talkingProgram() error {
+	fmt.Fprintln(os.Stderr, "a program")
+	c, address := configFlags()
+	flag.Parse()
+	say := func(context.Context) error {
+		fmt.Fprintln(os.Stderr, "a hook")
+		return nil
+	}
+	c.OnStart, c.OnWorkerStart = say, say
+	return serve(c, *address, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		fmt.Fprintln(os.Stderr, "a request")
+	})})
+}
+
+// TestReaderOfLogEnds has what reads the log of a pack end. Nothing that the pack writes from then on may end any of its processes:
+// it must serve, replace a worker, reload, upgrade and stop as always.
+func TestReaderOfLogEnds(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "talking", func(cmd *exec.Cmd) { cmd.Stdout, cmd.Stderr = w, w }, "-workers=2", "-address=tcp 127.0.0.1:0")
+	w.Close()
+	var address string
+	for lines := bufio.NewScanner(r); address == "" && lines.Scan(); {
+		if found := regexp.MustCompile(`"pack is up".*\["tcp (\S+)"\]`).FindStringSubmatch(lines.Text()); found != nil {
+			address = found[1]
+		}
+	}
+	r.Close()
+	if address == "" {
+		t.Fatal("the pack is not up")
+	}
+	u := apply(t, strictclient.Load{Network: "tcp", Address: address, Clients: 4, KeepAlive: true})
+	u.until(&u.answered, 100)
+	before := p.workers()
+	p.signal(syscall.SIGUSR1) // which writes much
+	p.signal(syscall.SIGHUP)
+	before = p.replaced(before, 2)
+	p.signal(syscall.SIGUSR2)
+	before = p.replaced(before, 2)
+	p.signal(syscall.SIGTTIN)
+	before = p.replaced(before, 3)
+	if result := u.finish(); result.Failed() != 0 {
+		t.Errorf("%v", result)
+	}
+	for _, pid := range before {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	p.replaced(before, 3)
+	p.stop()
+}
+
+// replaced waits until there are n workers, and none of those before.
+func (p *program) replaced(before []int, n int) (now []int) {
+	p.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		now = p.workers()
+		old := func(pid int) bool { return slices.Contains(before, pid) }
+		if len(now) == n && !slices.ContainsFunc(now, old) {
+			return now
+		}
+		if p.hasEnded() || time.Now().After(deadline) {
+			p.t.Fatalf("the workers are %v, and were %v; the master's status: %v", now, before, p.err)
+		}
+	}
+}
