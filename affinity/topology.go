@@ -25,13 +25,26 @@ type CPU struct {
 // cache of its own, on node 0.
 type Topology []CPU
 
-// ReadTopology reads the topology of this machine from /sys/devices/system. On an operating system other than
-// Linux the error matches [errors.ErrUnsupported].
+// ReadTopology reads the topology of this machine from /sys/devices/system. Where that is not mounted, as in some
+// sandboxes, all that is known is the CPUs that this process may use. On an operating system other than Linux the
+// error matches [errors.ErrUnsupported].
 func ReadTopology() (Topology, error) {
 	if !haveSysfs {
 		return nil, fmt.Errorf("affinity: read topology: %w", errors.ErrUnsupported)
 	}
-	return ReadTopologyFS(os.DirFS("/sys/devices/system"))
+	sys := os.DirFS("/sys/devices/system")
+	if _, err := fs.Stat(sys, "cpu/online"); !errors.Is(err, fs.ErrNotExist) {
+		return ReadTopologyFS(sys)
+	}
+	cpus, err := Allowed(0)
+	if err != nil {
+		return nil, err
+	}
+	var t Topology
+	for id := range cpus.All() {
+		t = append(t, CPU{ID: id, Core: Of(id), Package: Of(id), Cache: Of(id)})
+	}
+	return t, nil
 }
 
 // ReadTopologyFS reads a topology from a copy of /sys/devices/system, such as a file tree taken from another

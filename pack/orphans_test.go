@@ -22,7 +22,7 @@ func TestProcess1(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", func(c *exec.Cmd) {
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
-		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `mount -t proc proc /proc && exec "$0" "$@"`}, c.Args...)
+		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `mount --make-rprivate / && mount -t proc proc /proc && exec "$0" "$@"`}, c.Args...)
 	}, "-workers=2")
 	if pid := p.logged(1, "pack is up")["pid"]; pid != 1.0 {
 		t.Fatalf("the master is process %v", pid)

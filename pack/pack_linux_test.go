@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/gopherpack/gopherpack/affinity"
@@ -65,6 +66,25 @@ func answers(t *testing.T, r *strictclient.Result) (pids map[int]int, said []str
 		said = append(said, body)
 	}
 	return pids, said
+}
+
+// TestWithoutSys has a pack run where /sys is not mounted, as in some sandboxes. The CPUs are known all the same.
+func TestWithoutSys(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("hiding /sys needs CAP_SYS_ADMIN")
+	}
+	t.Parallel()
+	p := start(t, "http", func(c *exec.Cmd) {
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `mount --make-rprivate / && mount -t tmpfs none /sys && exec "$0" "$@"`}, c.Args...)
+	})
+	if up := p.logged(1, "pack is up"); up["cpus"] == nil {
+		t.Errorf("the workers are not pinned: %v", up)
+	}
+	if r := load(p, 4, 5).Run(t.Context()); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.stop()
 }
 
 func TestEveryThreadIsPinned(t *testing.T) {

@@ -159,7 +159,7 @@ func (s *subject) do(name string, a act, random *rand.Rand) (*strictclient.Resul
 	for _, keepAlive := range []bool{true, false} {
 		l := strictclient.Load{
 			Network: "tcp", Address: s.address, Clients: clients, KeepAlive: keepAlive,
-			Pause: 2 * time.Millisecond, Timeout: longestDelay + 10*time.Second, // the only worker may be waited for
+			Pause: 2 * time.Millisecond, Timeout: longestWait,
 		}
 		go func() { results <- l.Run(load) }()
 	}
@@ -196,8 +196,14 @@ func (s *subject) do(name string, a act, random *rand.Rand) (*strictclient.Resul
 	return r, s.check()
 }
 
-// longestDelay is how long a worker that has failed often may be waited for.
-const longestDelay = 35 * time.Second
+const (
+	// longestWait is how long a request may take: the only worker may have to be found hung, write its stacks, and be replaced,
+	// which may fail first.
+	longestWait = 15 * time.Second
+
+	// longestDelay is how long a worker that has failed often may be waited for, if others serve.
+	longestDelay = 35 * time.Second
+)
 
 // settle waits until there are as many workers as there are to be, which answer.
 func (s *subject) settle() error {

@@ -2,7 +2,9 @@
 package executable
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,7 +30,11 @@ func Path() (string, error) {
 			return path, nil
 		}
 	}
-	return os.Executable()
+	path, err := os.Executable()
+	if errors.Is(err, fs.ErrNotExist) && hasRunning {
+		err = fmt.Errorf("%w (is /proc mounted?)", err)
+	}
+	return path, err
 }
 
 func isRunning(path string) bool {
