@@ -153,8 +153,11 @@ func TestManyIdleConnections(t *testing.T) {
 	p.logged(1, "generation has drained")
 	t.Logf("%d connections were handed over in %v", 2*each, time.Since(begun))
 	total := 0
-	for _, pid := range p.workers() {
-		total += descriptors(t, pid)
+	for deadline := time.Now().Add(10 * time.Second); total < 2*each && time.Now().Before(deadline); { // some may be on their way yet
+		total = 0
+		for _, pid := range p.workers() {
+			total += descriptors(t, pid)
+		}
 	}
 	if total < 2*each {
 		t.Errorf("the new workers have %d descriptors", total)
