@@ -79,14 +79,14 @@ func TestHungIsReplaced(t *testing.T) {
 func TestNotHung(t *testing.T) {
 	t.Run("all late", func(t *testing.T) { // as on a machine that is starved
 		t.Parallel()
-		p := start(t, "http", nil, "-workers=3", hangTimeout)
+		p := start(t, "http", nil, "-workers=3", "-hangtimeout=1s")
 		p.addresses()
 		workers := p.workers()
 		for _, pid := range workers {
 			freeze(t, pid)
 		}
 		p.logged(1, "all workers are late: the machine is starved, or was suspended")
-		time.Sleep(time.Second) // more than the timeout since they were stopped
+		time.Sleep(time.Second) // more than the timeout since they were stopped, and less than three times that
 		for _, pid := range workers {
 			syscall.Kill(pid, syscall.SIGCONT)
 		}
