@@ -13,8 +13,8 @@ import (
 // end. A worker beats by a goroutine of its own, so a handler that computes or waits for long does not make it hang.
 //
 // A machine that was suspended is no reason, nor one that is so busy that the master is late itself. Where all workers are
-// late at once, or a worker's threads have waited for a CPU most of the time (Linux), it takes three times as long. A
-// worker that is traced, as by a debugger, is left alone.
+// late at once, or a worker's threads have waited for a CPU most of the time (Linux), it takes three times as long, and when the
+// first of them goes on, the others get half of HangTimeout to follow. A worker that is traced, as by a debugger, is left alone.
 type HangPolicy int
 
 const (
@@ -33,8 +33,8 @@ const stackTime = 3 * time.Second
 // pulse is what the master knows of whether a worker works. The times are of a clock that goes while the master itself does.
 type pulse struct {
 	beats  bool          // it has ever
-	beaten time.Duration // when it did last
-	probed time.Duration // when its probe did not fail
+	beaten time.Duration // when it did last, or its silence was forgiven
+	probed time.Duration // when its probe did not fail, or that was forgiven
 	late   bool          // others serve its queue
 	told   bool          // the log has told that it hangs, and something is done about it
 	spared bool          // the log has told that it is traced
@@ -53,9 +53,11 @@ const (
 	hangs          // it has been silent for all of it
 )
 
-// judge returns how workers are, of which it is known for how long each has been silent, and its probe has failed. All of
-// several that are late together tell of the machine.
-func judge(silent, failing []time.Duration, timeout time.Duration) (verdicts []verdict, allLate bool) {
+// together is what all of several workers are at the same time, which tells of the machine, or of what they depend on.
+type together struct{ late, ill bool }
+
+// judge returns how workers are, of which it is known for how long each has been silent, and its probe has failed.
+func judge(silent, failing []time.Duration, timeout time.Duration) (verdicts []verdict, all together) {
 	late, ill := 0, 0
 	for i := range silent {
 		if silent[i] > timeout/2 {
@@ -66,9 +68,9 @@ func judge(silent, failing []time.Duration, timeout time.Duration) (verdicts []v
 		}
 	}
 	several := len(silent) > 1
-	allLate = several && late == len(silent)
+	all = together{late: several && late == len(silent), ill: several && ill == len(silent)}
 	limit := timeout
-	if allLate {
+	if all.late {
 		limit = 3 * timeout
 	}
 	for i := range silent {
@@ -76,14 +78,14 @@ func judge(silent, failing []time.Duration, timeout time.Duration) (verdicts []v
 		switch {
 		case silent[i] > limit:
 			v = hangs
-		case silent[i] > timeout/2 && several && !allLate:
+		case silent[i] > timeout/2 && several && !all.late:
 			v = isLate
-		case failing[i] > timeout && !(several && ill == len(silent)):
+		case failing[i] > timeout && !all.ill:
 			v = unwell
 		}
 		verdicts = append(verdicts, v)
 	}
-	return verdicts, allLate
+	return verdicts, all
 }
 
 // beat notes a sign of life of a worker.
@@ -97,11 +99,12 @@ func (m *masterState) beat(l *workerLink, v *vitals) {
 	if v != nil {
 		l.pulse.vitals = *v
 	}
-	if l.pulse.vitals.Probe == "" {
+	well := l.pulse.vitals.Probe == ""
+	if well {
 		l.pulse.probed = m.watched
 	}
-	if l.pulse.late || l.pulse.told || l.pulse.spared {
-		l.pulse.late, l.pulse.told, l.pulse.spared = false, false, false
+	if l.pulse.late || l.pulse.spared || l.pulse.told && well {
+		l.pulse.late, l.pulse.spared, l.pulse.told = false, false, l.pulse.told && !well
 		m.log.Info("worker goes on", "worker", l.process.ID, "pid", l.process.PID)
 		m.serving()
 	}
@@ -139,13 +142,26 @@ func (m *masterState) lookAtWorkers(passed time.Duration) {
 		}
 	}
 	complete = complete && len(watched) >= m.current.plan.workers()
-	verdicts, allLate := judge(silent, failing, m.config.HangTimeout)
-	if allLate && !m.allLate {
+	verdicts, all := judge(silent, failing, m.config.HangTimeout)
+	before := m.together
+	m.together = all
+	if all.late && !before.late {
 		m.log.Warn("all workers are late: the machine is starved, or was suspended", "workers", len(watched))
 	}
-	m.allLate = allLate
+	if before.late && !all.late || before.ill && !all.ill {
+		m.forgive(watched) // the others have not had the time yet that the first had
+		return
+	}
 	for i, l := range watched {
 		m.heedVerdict(l, verdicts[i], silent[i], failing[i], complete)
+	}
+}
+
+// forgive gives workers that are late, or whose probe fails, half of the timeout from now. It is called with mu locked.
+func (m *masterState) forgive(watched []*workerLink) {
+	since := m.watched - m.config.HangTimeout/2
+	for _, l := range watched {
+		l.pulse.beaten, l.pulse.probed = max(l.pulse.beaten, since), max(l.pulse.probed, since)
 	}
 }
 
@@ -181,6 +197,7 @@ func (m *masterState) heedVerdict(l *workerLink, v verdict, silent, failing time
 			log.Warn("worker hangs, but is traced, as by a debugger: leaving it alone", "error", why)
 		}
 		l.pulse.spared = true
+		m.forgive([]*workerLink{l}) // it also needs time when the debugger has gone
 		return
 	}
 	l.pulse.told = true

@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"bytes"
 	"log/slog"
 	"os"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/procgroup"
 )
 
 // uniform is a machine with n cores, and threads hardware threads in each, whose numbers are far apart.
@@ -192,6 +194,61 @@ func FuzzLegacy(f *testing.F) {
 		s := &succession{legacy: l, files: map[int]*os.File{}}
 		s.takeGenerations()
 	})
+}
+
+// TestForgiven has all workers of a starved machine late, and all probes fail. When the first recovers, the others must get
+// the time to follow, and one that does not is found all the same.
+func TestForgiven(t *testing.T) {
+	const timeout = 10 * time.Second
+	for _, failure := range []string{"", "no database"} {
+		var log bytes.Buffer
+		m := &masterState{links: map[*procgroup.Process]*workerLink{}}
+		m.config.HangTimeout, m.config.Hang = timeout, ReportHung
+		m.log = slog.New(slog.NewTextHandler(&log, nil))
+		var workers []*workerLink
+		for id := range 3 {
+			p := &procgroup.Process{ID: id, PID: 1 << 30}
+			l := &workerLink{process: p, state: linkState{Ready: true}}
+			m.links[p] = l
+			workers = append(workers, l)
+			m.beat(l, &vitals{})
+		}
+		// pass has time pass, in which some workers beat, and some of these say that their probe fails.
+		pass := func(d time.Duration, beat, ill []*workerLink) {
+			for range d / time.Second {
+				for _, l := range beat {
+					v := &vitals{}
+					if slices.Contains(ill, l) {
+						v.Probe = failure
+					}
+					m.beat(l, v)
+				}
+				m.lookAtWorkers(time.Second)
+			}
+		}
+		if failure == "" {
+			pass(2*timeout, nil, nil)
+			pass(4*time.Second, workers[:1], nil)
+			pass(time.Second, workers, nil)
+		} else {
+			pass(2*timeout, workers, workers)
+			pass(4*time.Second, workers, workers[1:])
+			pass(time.Second, workers, nil)
+		}
+		if strings.Contains(log.String(), "hangs") {
+			t.Errorf("workers that came late were taken for hung: %s", log.String())
+		}
+		if failure == "" {
+			pass(2*timeout, nil, nil)
+			pass(timeout, workers[:2], nil)
+		} else {
+			pass(2*timeout, workers, workers)
+			pass(timeout, workers, workers[2:])
+		}
+		if n := strings.Count(log.String(), "hangs"); n != 1 || !strings.Contains(log.String(), "worker=2") {
+			t.Errorf("the worker that never came was not found: %s", log.String())
+		}
+	}
 }
 
 func TestJudge(t *testing.T) {

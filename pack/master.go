@@ -45,7 +45,7 @@ type masterState struct {
 	steeredAmong int                 // workers
 	hung         map[int]bool        // workers that the steering has found to hang
 	watched      time.Duration       // for how long workers have been watched
-	allLate      bool                // all workers were late at the last look
+	together     together            // what all workers were at the last look
 	adopting     bool                // some links to workers are not there yet
 	covers       map[int]*workerLink // who serves the sockets of workers that are not there, or hang
 	stopping     bool
