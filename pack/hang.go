@@ -37,9 +37,9 @@ type pulse struct {
 	probed time.Duration // when its probe did not fail, or that was forgiven
 	late   bool          // others serve its queue
 	told   bool          // the log has told that it hangs, and something is done about it
-	spared bool          // the log has told that it is traced
-	waited time.Duration // how long its threads had waited for a CPU when it was late first
-	lateAt time.Duration // when that was
+	spared bool          // the log has told why it is left alone
+	lateAt time.Duration // when it was found to be late; 0 if it is not
+	times  proc.Times    // what it had of a CPU then
 	vitals vitals
 }
 
@@ -95,7 +95,7 @@ func (m *masterState) beat(l *workerLink, v *vitals) {
 	if !l.pulse.beats {
 		l.pulse.beats, l.pulse.probed = true, m.watched
 	}
-	l.pulse.beaten = m.watched
+	l.pulse.beaten, l.pulse.lateAt = m.watched, 0
 	if v != nil {
 		l.pulse.vitals = *v
 	}
@@ -169,8 +169,11 @@ func (m *masterState) forgive(watched []*workerLink) {
 func (m *masterState) heedVerdict(l *workerLink, v verdict, silent, failing time.Duration, complete bool) {
 	p := l.process
 	log := m.log.With("worker", p.ID, "pid", p.PID)
+	if silent > m.config.HangTimeout/2 && l.pulse.lateAt == 0 {
+		l.pulse.lateAt, l.pulse.times = m.watched, proc.ReadTimes(p.PID)
+	}
 	if v == isLate && !l.pulse.late {
-		l.pulse.late, l.pulse.lateAt, l.pulse.waited = true, m.watched, proc.WaitedForCPU(p.PID)
+		l.pulse.late = true
 		log.Warn("worker is late, others serve its queue", "silent", silent.Round(time.Millisecond))
 		m.serving()
 	}
@@ -186,19 +189,13 @@ func (m *masterState) heedVerdict(l *workerLink, v verdict, silent, failing time
 		}
 	} else {
 		state = proc.State(p.PID)
-		waited := proc.WaitedForCPU(p.PID) - l.pulse.waited
-		if l.pulse.late && waited > (m.watched-l.pulse.lateAt)/2 && silent < 3*m.config.HangTimeout {
-			log.Debug("worker is late, as it waits for a CPU", "waited", waited)
+		if but := m.butWhy(l, state, silent); but != "" {
+			if !l.pulse.spared {
+				log.Warn("worker hangs, but "+but+": leaving it alone", "error", why)
+			}
+			l.pulse.spared = true
 			return
 		}
-	}
-	if state == "traced" && m.config.Hang == KillHung {
-		if !l.pulse.spared {
-			log.Warn("worker hangs, but is traced, as by a debugger: leaving it alone", "error", why)
-		}
-		l.pulse.spared = true
-		m.forgive([]*workerLink{l}) // it also needs time when the debugger has gone
-		return
 	}
 	l.pulse.told = true
 	switch {
@@ -211,6 +208,18 @@ func (m *masterState) heedVerdict(l *workerLink, v verdict, silent, failing time
 		log.Error("worker hangs, killing it", "error", why, "state", state)
 		go m.killHung(l, why)
 	}
+}
+
+// butWhy returns why a silent worker is left alone for now, "" if it is not. It is called with mu locked.
+func (m *masterState) butWhy(l *workerLink, state string, silent time.Duration) string {
+	switch {
+	case state == "traced" && m.config.Hang == KillHung:
+		m.forgive([]*workerLink{l}) // it also needs time when the debugger has gone
+		return "is traced, as by a debugger"
+	case silent < 3*m.config.HangTimeout && proc.ReadTimes(l.process.PID).StarvedSince(l.pulse.times, m.watched-l.pulse.lateAt):
+		return "waits for a CPU"
+	}
+	return ""
 }
 
 // killHung has a worker write its stack, which a Go program does at a signal that ends it, and kills it.

@@ -79,7 +79,7 @@ func TestHungIsReplaced(t *testing.T) {
 func TestNotHung(t *testing.T) {
 	t.Run("all late", func(t *testing.T) { // as on a machine that is starved
 		t.Parallel()
-		p := start(t, "http", nil, "-workers=3", "-hangtimeout=1s")
+		p := start(t, "http", nil, "-workers=3", hangTimeout)
 		p.addresses()
 		workers := p.workers()
 		for _, pid := range workers {

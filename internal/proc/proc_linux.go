@@ -9,8 +9,10 @@ import (
 )
 
 // readStat reads proc_pid_stat(5).
-func readStat(pid int) (state string, parent int) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func readStat(pid int) (state string, parent int) { return readStatOf(fmt.Sprintf("/proc/%d", pid)) }
+
+func readStatOf(dir string) (state string, parent int) {
+	text, err := os.ReadFile(dir + "/stat")
 	if err != nil {
 		return "", 0
 	}
@@ -19,16 +21,19 @@ func readStat(pid int) (state string, parent int) {
 	return state, parent
 }
 
-// waitedForCPU adds up the second number of each /proc/PID/task/TID/schedstat, in nanoseconds
+// readTimes adds up the first two numbers of each /proc/PID/task/TID/schedstat, in nanoseconds
 // (Documentation/scheduler/sched-stats).
-func waitedForCPU(pid int) (all time.Duration) {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	for _, name := range files {
+func readTimes(pid int) (all Times) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	for _, dir := range tasks {
 		var ran, waited int64
-		if text, err := os.ReadFile(name); err == nil {
+		if text, err := os.ReadFile(dir + "/schedstat"); err == nil {
 			fmt.Sscan(string(text), &ran, &waited)
 		}
-		all += time.Duration(waited)
+		all.Ran += time.Duration(ran)
+		all.Waited += time.Duration(waited)
+		state, _ := readStatOf(dir)
+		all.Runnable = all.Runnable || state == "R"
 	}
 	return all
 }

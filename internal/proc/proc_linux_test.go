@@ -71,25 +71,53 @@ func TestResident(t *testing.T) {
 	}
 }
 
-// TestWaitedForCPU has two processes want the same CPU.
-func TestWaitedForCPU(t *testing.T) {
+// TestTimes has two processes want the same CPU, one that sleeps, and one that is not let run at all.
+func TestTimes(t *testing.T) {
 	allowed, err := affinity.Allowed(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pids := make([]int, 2)
 	cpu, _ := allowed.First()
+	rivals := make([]int, 2)
 	err = affinity.Do(affinity.Of(cpu), func() error {
-		for i := range pids {
-			pids[i] = start(t, "while :; do :; done").Process.Pid
+		for i := range rivals {
+			rivals[i] = start(t, "while :; do :; done").Process.Pid
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pid := range pids {
-		eventually(t, "it has waited", func() bool { return proc.WaitedForCPU(pid) > 20*time.Millisecond })
+	for _, pid := range rivals {
+		eventually(t, "it has run and waited", func() bool {
+			times := proc.ReadTimes(pid)
+			return times.Runnable && times.Ran > 20*time.Millisecond && times.Waited > 20*time.Millisecond
+		})
+	}
+	sleeps := start(t, "sleep 100; :").Process.Pid
+	eventually(t, "it sleeps", func() bool { return !proc.ReadTimes(sleeps).Runnable })
+	if times := proc.ReadTimes(1 << 30); times != (proc.Times{}) {
+		t.Errorf("%v of no process", times)
+	}
+}
+
+func TestStarvedSince(t *testing.T) {
+	const s = time.Second
+	before := proc.Times{Ran: 5 * s, Waited: 3 * s}
+	for _, test := range []struct {
+		now  proc.Times
+		want bool
+	}{
+		{before, false}, // it sleeps
+		{proc.Times{Ran: 6 * s, Waited: 3 * s, Runnable: true}, false}, // it computes
+		{proc.Times{Ran: 5*s + s/4, Waited: 4 * s}, true},              // it came to run after a long while
+		{proc.Times{Ran: 5 * s, Waited: 3 * s, Runnable: true}, true},  // it waits still
+		{proc.Times{Ran: 5*s + s/4, Waited: 3*s + s/4}, false},         // it does little
+		{proc.Times{Ran: 8 * s, Waited: 3*s + s/4, Runnable: true}, false},
+	} {
+		if got := test.now.StarvedSince(before, s); got != test.want {
+			t.Errorf("%+v: %v", test.now, got)
+		}
 	}
 }
 

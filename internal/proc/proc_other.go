@@ -2,10 +2,8 @@
 
 package proc
 
-import "time"
-
 func readStat(int) (state string, parent int) { return "", 0 }
-func waitedForCPU(int) time.Duration          { return 0 }
+func readTimes(int) Times                     { return Times{} }
 func resident(int) uint64                     { return 0 }
 
 func inheritsOrphans() bool          { return false }
