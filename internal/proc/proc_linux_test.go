@@ -71,7 +71,7 @@ func TestResident(t *testing.T) {
 	}
 }
 
-// TestTimes has two processes want the same CPU, one that sleeps, and one that is not let run at all.
+// TestTimes has two processes want the same CPU, and one that sleeps.
 func TestTimes(t *testing.T) {
 	allowed, err := affinity.Allowed(0)
 	if err != nil {
