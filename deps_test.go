@@ -21,7 +21,8 @@ func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 		"procgroup":  {sys[0], module + "/affinity", module + "/internal/fdmsg"},
 		"upgrade":    {sys[0], module + "/internal/executable", module + "/internal/fdmsg", module + "/internal/inplace"},
 		"ebpf/steer": {sys[0], "golang.org/x/net/bpf", "github.com/cilium/ebpf", module + "/affinity", module + "/reuseport", module + "/internal/board"},
-		"pack": append([]string{sys[0], "golang.org/x/net/bpf", module + "/internal/board", module + "/internal/cgroup", module + "/internal/fdmsg",
+		"pack": append([]string{sys[0], "golang.org/x/net/bpf", module + "/internal/board", module + "/internal/cgroup",
+			module + "/internal/drain", module + "/internal/fdmsg", module + "/internal/proc",
 			module + "/internal/executable", module + "/internal/inplace",
 			"github.com/KimMachineGun/automemlimit/memlimit", "github.com/pbnjay/memory"}, concerns...),
 	} {
