@@ -136,7 +136,7 @@ func TestReap(t *testing.T) {
 		t.Fatal(err)
 	}
 	var orphans []int
-	for _, word := range strings.Fields(string(out)) {
+	for word := range strings.FieldsSeq(string(out)) {
 		pid, err := strconv.Atoi(word)
 		if err != nil {
 			t.Fatal(err)
