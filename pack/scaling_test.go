@@ -3,13 +3,30 @@
 package pack_test
 
 import (
+	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/strictclient"
 	"github.com/gopherpack/gopherpack/pack"
 )
+
+// failedFor returns how many requests failed, not counting one or two new connections that the kernel may reset when it takes
+// sockets out of a group: it takes CAP_NET_ADMIN to avoid that (README, Limits).
+func failedFor(r *strictclient.Result) int {
+	n, unlucky := r.Failed(), 0
+	for kind, times := range r.Failures {
+		if strings.HasPrefix(kind, "connect: ") || strings.HasPrefix(kind, "new connection, ") {
+			unlucky += times
+		}
+	}
+	if os.Geteuid() != 0 && unlucky <= 2 {
+		n -= unlucky
+	}
+	return n
+}
 
 // TestScaling has more workers and fewer, by signals, under load, by hash and steered, all at once and one by one.
 func TestScaling(t *testing.T) {
@@ -52,7 +69,7 @@ func TestScaling(t *testing.T) {
 			p.hasWorkers(3)
 			for _, u := range []*underLoad{keeping, connecting} {
 				r := u.finish()
-				if t.Log(r); r.Failed() != 0 || u == keeping && r.Conns != kept.Clients {
+				if t.Log(r); failedFor(r) != 0 || u == keeping && r.Conns != kept.Clients {
 					t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
 				}
 			}
