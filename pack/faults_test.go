@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"runtime"
 	"os/signal"
 	"slices"
 	"strings"
@@ -78,6 +79,8 @@ func deny(name string) error {
 		program[3].K = unix.CLONE_THREAD
 	}
 	filter := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	runtime.LockOSThread() // of which no_new_privs is an attribute, without which a filter needs privileges
+	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
