@@ -318,6 +318,8 @@ func talk(conn *grpc.ClientConn, messages *atomic.Int64) error {
 	if err != nil {
 		return err
 	}
+	pace := time.NewTicker(10 * time.Millisecond)
+	defer pace.Stop()
 	for range 50 {
 		if err := stream.Send(listServices()); err != nil {
 			return err
@@ -326,7 +328,7 @@ func talk(conn *grpc.ClientConn, messages *atomic.Int64) error {
 			return err
 		}
 		messages.Add(1)
-		time.Sleep(10 * time.Millisecond) // the client's own pace
+		<-pace.C
 	}
 	if err := stream.CloseSend(); err != nil {
 		return err

@@ -93,6 +93,7 @@ type Steering struct {
 	watcher func(worker int, hung bool)
 	stop    chan struct{} // closed by Close
 	watched sync.WaitGroup
+	byHand  bool // tests look themselves
 }
 
 // worker is what is known of a worker.
@@ -158,6 +159,9 @@ func (s *Steering) Start(workers []affinity.Set) error {
 		return nil
 	}
 	s.mode, s.reason, s.groups = EBPF, nil, map[string]*group{}
+	if s.byHand {
+		return nil
+	}
 	stop := make(chan struct{})
 	s.stop = stop
 	s.watched.Go(func() { s.watch(stop) })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +27,8 @@ type pool struct {
 	listeners []net.Listener
 	reporters []*Reporter
 	slots     []int
-	got       chan int // who accepted
+	got       chan int              // who accepted
+	stopped   map[int]chan struct{} // closed when a worker accepts no more
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -73,7 +75,7 @@ func onePerCPU(t *testing.T, n int) (workers []affinity.Set) {
 // serve starts n workers that listen on an address, all of them up. If s is nil, nobody steers.
 func serve(t *testing.T, s *Steering, address string, n int) *pool {
 	t.Helper()
-	p := &pool{t: t, s: s, got: make(chan int, 10000)}
+	p := &pool{t: t, s: s, got: make(chan int, 10000), stopped: map[int]chan struct{}{}}
 	var err error
 	if p.listeners, err = reuseport.ListenGroup(t.Context(), "tcp", address, n); err != nil {
 		t.Fatal(err)
@@ -113,8 +115,10 @@ func conns(listeners []net.Listener) (all []syscall.Conn) {
 
 // accept has a worker accept what comes.
 func (p *pool) accept(id int) {
-	l, r := p.listeners[id], p.reporters[id]
+	l, r, stopped := p.listeners[id], p.reporters[id], make(chan struct{})
+	p.stopped[id] = stopped
 	go func() {
+		defer close(stopped)
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -348,61 +352,94 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// byHand has a test look at the workers, at times of its own.
+func byHand(s *Steering) { s.byHand = true }
+
 // TestHung has a worker stop to accept, and one stop to beat. Both are passed over, until they work again.
 func TestHung(t *testing.T) {
-	const workers = 3
+	const workers, step = 3, 100 * time.Millisecond
 	local := cpus(t)[0]
 	t.Run("leaves its queue", func(t *testing.T) {
-		s := started(t, workers, HungAfter(200*time.Millisecond))
+		s := started(t, workers, HungAfter(2*step), byHand)
 		p := serve(t, s, "127.0.0.1:0", workers)
 		p.stall(local)
-		p.dial(local, 1) // lies in its queue
-		p.becomes(local, Hung)
+		p.dial(local, 1)
+		p.awaitQueue(local)
+		now := time.Now()
+		s.look(now)
+		p.is(local, Up)
+		s.look(now.Add(3 * step))
+		p.is(local, Hung)
 		if got := p.connect(local, 50); got[local] != 0 {
 			t.Errorf("%v", got)
 		}
 		p.accept(local)
-		p.becomes(local, Up)
+		<-p.got
+		s.look(now.Add(4 * step))
+		p.is(local, Up)
 	})
 	t.Run("does not beat", func(t *testing.T) {
-		s := started(t, workers, HungAfter(400*time.Millisecond))
+		s := started(t, workers, HungAfter(4*step), byHand)
 		p := serve(t, s, "127.0.0.1:0", workers)
-		var silent sync.Map
-		ctx, cancel := context.WithCancel(t.Context())
-		var beating sync.WaitGroup
-		for id, r := range p.reporters {
-			beating.Go(func() {
-				for ctx.Err() == nil {
-					if _, ok := silent.Load(id); !ok {
+		now := time.Now()
+		// pass has time pass, in which all beat but some.
+		pass := func(steps int, silent ...int) {
+			for range steps {
+				for id, r := range p.reporters {
+					if !slices.Contains(silent, id) {
 						r.Beat()
 					}
-					time.Sleep(5 * time.Millisecond)
 				}
-			})
+				now = now.Add(step)
+				s.look(now)
+			}
 		}
-		defer beating.Wait()
-		defer cancel()
-		for s.Reporter(p.slots[local]).slot.Read().Beat == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		silent.Store(local, true)
-		p.becomes(local, Hung)
+		pass(1)
+		pass(4, local)
+		p.is(local, Up)
+		pass(1, local)
+		p.is(local, Hung)
 		if got := p.connect(local, 50); got[local] != 0 {
 			t.Errorf("%v", got)
 		}
-		silent.Delete(local)
-		p.becomes(local, Up)
-		for id := range workers { // all of them: a slow machine
-			silent.Store(id, true)
-		}
-		time.Sleep(time.Second)
-		stats, _ := s.Stats()
-		for id, w := range stats.Workers {
-			if w.State != Up {
-				t.Errorf("worker %d is %v, as nobody beats", id, w.State)
-			}
+		pass(1)
+		p.is(local, Up)
+		pass(20, 0, 1, 2) // all of them: a slow machine
+		for id := range workers {
+			p.is(id, Up)
 		}
 	})
+}
+
+// TestWatch has a Steering find by itself that a worker hangs, and that it goes on.
+func TestWatch(t *testing.T) {
+	local := cpus(t)[0]
+	s := started(t, 3, HungAfter(200*time.Millisecond))
+	type finding struct {
+		worker int
+		hung   bool
+	}
+	found := make(chan finding, 10)
+	s.Watch(func(worker int, hung bool) { found <- finding{worker, hung} })
+	p := serve(t, s, "127.0.0.1:0", 3)
+	expect := func(want finding) {
+		t.Helper()
+		select {
+		case got := <-found:
+			if got != want {
+				t.Errorf("%+v; want %+v", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not found within 10 s: %+v", want)
+		}
+	}
+	p.stall(local)
+	p.dial(local, 1)
+	expect(finding{local, true})
+	p.is(local, Hung)
+	p.accept(local)
+	expect(finding{local, false})
+	p.is(local, Up)
 }
 
 // TestFullQueue has a worker that beats, and does not accept, behind a short queue: the kernel, which chooses before it looks
@@ -471,24 +508,39 @@ func TestShares(t *testing.T) {
 // stall makes a worker's Accept return, and nobody call it again, as if it hung.
 func (p *pool) stall(id int) {
 	p.listeners[id].(*net.TCPListener).SetDeadline(time.Unix(1, 0))
-	time.Sleep(50 * time.Millisecond)
+	<-p.stopped[id]
 	p.listeners[id].(*net.TCPListener).SetDeadline(time.Time{})
 }
 
-// becomes waits until a worker is in a state.
-func (p *pool) becomes(id int, want State) {
+// awaitQueue waits until a connection is in a worker's queue.
+func (p *pool) awaitQueue(id int) {
 	p.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		stats, err := p.s.Stats()
-		if err != nil {
-			p.t.Fatal(err)
+	err := withDescriptor(p.listeners[id].(syscall.Conn), func(fd int) error {
+		for {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
+			switch {
+			case errors.Is(err, unix.EINTR):
+			case err == nil && n == 0:
+				return os.ErrDeadlineExceeded
+			default:
+				return err
+			}
 		}
-		if stats.Workers[id].State == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			p.t.Fatalf("worker %d is not %v:\n%v", id, want, stats)
-		}
+	})
+	if err != nil {
+		p.t.Fatalf("nothing came into the queue of worker %d: %v", id, err)
+	}
+}
+
+// is fails the test unless a worker is in a state.
+func (p *pool) is(id int, want State) {
+	p.t.Helper()
+	stats, err := p.s.Stats()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if got := stats.Workers[id].State; got != want {
+		p.t.Fatalf("worker %d is %v, not %v:\n%v", id, got, want, stats)
 	}
 }
 
@@ -650,8 +702,9 @@ func TestInherits(t *testing.T) {
 	p := serve(t, s, "127.0.0.1:0", 2)
 	local := cpus(t)[0]
 	ctx, cancel := context.WithCancel(t.Context())
-	var clients sync.WaitGroup
-	clients.Go(func() {
+	connected, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
 		undo, err := affinity.Pin(affinity.Of(local))
 		if err != nil {
 			t.Error(err)
@@ -665,8 +718,12 @@ func TestInherits(t *testing.T) {
 				return
 			}
 			c.Close()
+			select {
+			case connected <- struct{}{}:
+			default: // nobody waits for it now
+			}
 		}
-	})
+	}()
 	for range 10 {
 		f, err := s.Bequeath("test")
 		if err != nil {
@@ -688,10 +745,16 @@ func TestInherits(t *testing.T) {
 		if err := s.Attach("test", conns(p.listeners), f); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(20 * time.Millisecond)
+		for range 30 {
+			select {
+			case <-connected:
+			case <-gone:
+				t.FailNow()
+			}
+		}
 	}
 	cancel()
-	clients.Wait()
+	<-gone
 	n := 0
 	for len(p.got) > 0 {
 		if id := <-p.got; id != local {
