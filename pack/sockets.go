@@ -235,8 +235,8 @@ func (s *sockets) shrink(n int) {
 		for len(set.listeners) > n {
 			last := len(set.listeners) - 1 // closing any other would renumber the kernel's group
 			if tcp, ok := set.listeners[last].(*net.TCPListener); ok {
-				// The kernel takes a socket out of its group before it takes it out of its tables, and between the
-				// two chooses it all the same (seen with IPv4 on 6.18). A SYN that is ignored then is sent again.
+				// In the instant of the close the kernel may choose it all the same (seen with IPv4 on 6.18, see
+				// BenchmarkLeave in reuseport). A SYN that is ignored then is sent again.
 				reuseport.Quiesce(tcp) // without the right to it, that one connection is reset
 			}
 			set.listeners[last].Close()

@@ -103,7 +103,7 @@ func IncomingCPU(conn syscall.Conn) (int, error) {
 // the close it is refused.
 //
 // It is also the way to close one listener of a group of which others stay, to which the kernel was told to send nothing
-// (see [Limit]): for an instant of the close it may choose that one all the same (seen with IPv4 on 6.18), and a
+// (see [Limit]): in the instant of the close it may choose that one all the same (seen with IPv4 on 6.18), and a
 // connection that comes just then would be reset.
 //
 // A socket filter does it (SO_ATTACH_FILTER, socket(7)), on the socket itself, so every process that shares the
