@@ -32,15 +32,14 @@ func ReadTopology() (Topology, error) {
 	if !haveSysfs {
 		return nil, fmt.Errorf("affinity: read topology: %w", errors.ErrUnsupported)
 	}
-	sys := os.DirFS("/sys/devices/system")
-	if _, err := fs.Stat(sys, "cpu/online"); !errors.Is(err, fs.ErrNotExist) {
-		return ReadTopologyFS(sys)
+	t, err := ReadTopologyFS(os.DirFS("/sys/devices/system"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return t, err
 	}
 	cpus, err := Allowed(0)
 	if err != nil {
 		return nil, err
 	}
-	var t Topology
 	for id := range cpus.All() {
 		t = append(t, CPU{ID: id, Core: Of(id), Package: Of(id), Cache: Of(id)})
 	}

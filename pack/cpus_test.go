@@ -34,7 +34,7 @@ func TestCPUsChange(t *testing.T) {
 		p.hasWorkers(cpus.Len())
 		p.hasSockets(cpus.Len())
 	}
-	if r := connecting.finish(); failedFor(r) != 0 {
+	if r := connecting.finish(); failedScaling(r) != 0 {
 		t.Error(r)
 	}
 	p.stop()

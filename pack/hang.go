@@ -12,9 +12,9 @@ import (
 // HangPolicy is what is done about a worker that hangs: one that was ready, has not beaten for HangTimeout, and was not asked to
 // end. A worker beats by a goroutine of its own, so a handler that computes or waits for long does not make it hang.
 //
-// A machine that was suspended is no reason, nor one that is so busy that the master is late itself. Where all workers are
-// late at once, or a worker's threads have waited for a CPU most of the time (Linux), it takes three times as long, and when the
-// first of them goes on, the others get half of HangTimeout to follow. A worker that is traced, as by a debugger, is left alone.
+// A machine that was suspended is no reason, nor one that is so busy that the master is late itself. A worker whose threads wait
+// for a CPU most of the time (Linux) gets three times as long, and so do all workers when they are late at once; when the first of
+// these goes on, the others get half of HangTimeout to follow. A worker that is traced, as by a debugger, is left alone.
 type HangPolicy int
 
 const (
@@ -148,8 +148,12 @@ func (m *masterState) lookAtWorkers(passed time.Duration) {
 	if all.late && !before.late {
 		m.log.Warn("all workers are late: the machine is starved, or was suspended", "workers", len(watched))
 	}
-	if before.late && !all.late || before.ill && !all.ill {
-		m.forgive(watched) // the others have not had the time yet that the first had
+	switch { // where the first has recovered, the others have not had the time yet that it had
+	case before.late && !all.late:
+		m.forgiveSilence(watched...)
+		return
+	case before.ill && !all.ill:
+		m.forgiveProbes(watched...)
 		return
 	}
 	for i, l := range watched {
@@ -157,11 +161,19 @@ func (m *masterState) lookAtWorkers(passed time.Duration) {
 	}
 }
 
-// forgive gives workers that are late, or whose probe fails, half of the timeout from now. It is called with mu locked.
-func (m *masterState) forgive(watched []*workerLink) {
-	since := m.watched - m.config.HangTimeout/2
-	for _, l := range watched {
-		l.pulse.beaten, l.pulse.probed = max(l.pulse.beaten, since), max(l.pulse.probed, since)
+// forgiveSilence gives workers that are late half of the timeout from now, also to tell of their probe. It is called with mu
+// locked.
+func (m *masterState) forgiveSilence(late ...*workerLink) {
+	for _, l := range late {
+		l.pulse.beaten = max(l.pulse.beaten, m.watched-m.config.HangTimeout/2)
+	}
+	m.forgiveProbes(late...)
+}
+
+// forgiveProbes gives workers whose probe fails half of the timeout from now. It is called with mu locked.
+func (m *masterState) forgiveProbes(ill ...*workerLink) {
+	for _, l := range ill {
+		l.pulse.probed = max(l.pulse.probed, m.watched-m.config.HangTimeout/2)
 	}
 }
 
@@ -194,6 +206,9 @@ func (m *masterState) heedVerdict(l *workerLink, v verdict, silent, failing time
 				log.Warn("worker hangs, but "+but+": leaving it alone", "error", why)
 			}
 			l.pulse.spared = true
+			if state == "traced" {
+				m.forgiveSilence(l) // it also needs time when the debugger has gone
+			}
 			return
 		}
 	}
@@ -214,7 +229,6 @@ func (m *masterState) heedVerdict(l *workerLink, v verdict, silent, failing time
 func (m *masterState) butWhy(l *workerLink, state string, silent time.Duration) string {
 	switch {
 	case state == "traced" && m.config.Hang == KillHung:
-		m.forgive([]*workerLink{l}) // it also needs time when the debugger has gone
 		return "is traced, as by a debugger"
 	case silent < 3*m.config.HangTimeout && proc.ReadTimes(l.process.PID).StarvedSince(l.pulse.times, m.watched-l.pulse.lateAt):
 		return "waits for a CPU"

@@ -563,7 +563,7 @@ func workersChangeWithUpgrade(t *testing.T, rolling string) {
 	p.answersVersion("8")
 	for _, u := range []*underLoad{keeping, connecting} {
 		r := u.finish()
-		if t.Log(r); failedFor(r) != 0 || u == keeping && r.Conns != kept.Clients {
+		if t.Log(r); failedScaling(r) != 0 || u == keeping && r.Conns != kept.Clients {
 			t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
 		}
 	}

@@ -160,9 +160,14 @@ func (u *Upgrader) start(ctx context.Context, image *executable.Image) (*control
 		ours.close()
 		return nil, err
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	ready := make(chan error, 1)
+	exited, ready := make(chan error, 1), make(chan error, 1)
+	go func() {
+		status := cmd.Wait()
+		// What it said before counts: one that was ready has taken over, even if it was told to stop at once. The socket
+		// has ended with it, unless something that it started has a copy.
+		ours.conn.SetReadDeadline(time.Now().Add(time.Second))
+		exited <- status
+	}()
 	go func() { ready <- u.attend(ours) }()
 	select {
 	case err = <-ready:
@@ -175,16 +180,6 @@ func (u *Upgrader) start(ctx context.Context, image *executable.Image) (*control
 			err = ended(status)
 		case <-time.After(time.Second):
 		}
-	case status := <-exited:
-		// What it said before counts: one that was ready has taken over, even if it was told to stop at once.
-		select {
-		case err = <-ready:
-			if err == nil {
-				return ours, nil
-			}
-		case <-time.After(time.Second):
-		}
-		err = ended(status)
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
