@@ -9,8 +9,8 @@ import (
 	"github.com/gopherpack/gopherpack/internal/proc"
 )
 
-// HangPolicy is what is done about a worker that hangs: one that was ready, has not beaten for HangTimeout, and was not asked to
-// end. A worker beats by a goroutine of its own, so a handler that computes or waits for long does not make it hang.
+// HangPolicy is what is done about a worker that hangs: one that was ready, has not beaten for HangTimeout since, and was not asked
+// to end. A worker beats by a goroutine of its own, so a handler that computes or waits for long does not make it hang.
 //
 // A machine that was suspended is no reason, nor one that is so busy that the master is late itself. A worker whose threads wait
 // for a CPU most of the time (Linux) gets three times as long, and so do all workers when they are late at once; when the first of
@@ -32,8 +32,7 @@ const stackTime = 3 * time.Second
 
 // pulse is what the master knows of whether a worker works. The times are of a clock that goes while the master itself does.
 type pulse struct {
-	beats  bool          // it has ever
-	beaten time.Duration // when it did last, or its silence was forgiven
+	beaten time.Duration // when the last sign of life came, or its silence was forgiven
 	probed time.Duration // when its probe did not fail, or that was forgiven
 	late   bool          // others serve its queue
 	told   bool          // the log has told that it hangs, and something is done about it
@@ -88,13 +87,13 @@ func judge(silent, failing []time.Duration, timeout time.Duration) (verdicts []v
 	return verdicts, all
 }
 
+// begin has a worker watched from now on, whether it comes to its first beat or not. It is called with mu locked.
+func (m *masterState) begin(l *workerLink) { l.pulse.beaten, l.pulse.probed = m.watched, m.watched }
+
 // beat notes a sign of life of a worker.
 func (m *masterState) beat(l *workerLink, v *vitals) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !l.pulse.beats {
-		l.pulse.beats, l.pulse.probed = true, m.watched
-	}
 	l.pulse.beaten, l.pulse.lateAt = m.watched, 0
 	if v != nil {
 		l.pulse.vitals = *v
@@ -135,7 +134,7 @@ func (m *masterState) lookAtWorkers(passed time.Duration) {
 	var silent, failing []time.Duration
 	complete := m.current != nil && m.current.isUp()
 	for _, l := range m.links {
-		if l.stands() && l.pulse.beats {
+		if l.stands() {
 			watched = append(watched, l)
 			silent = append(silent, m.watched-l.pulse.beaten)
 			failing = append(failing, m.watched-l.pulse.probed)

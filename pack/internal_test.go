@@ -196,22 +196,50 @@ func FuzzLegacy(f *testing.F) {
 	})
 }
 
+// watching returns a master that tells its log of workers that hang, and no more.
+func watching(timeout time.Duration) (m *masterState, log *bytes.Buffer) {
+	log = new(bytes.Buffer)
+	m = &masterState{links: map[*procgroup.Process]*workerLink{}, log: slog.New(slog.NewTextHandler(log, nil))}
+	m.config.HangTimeout, m.config.Hang = timeout, ReportHung
+	return m, log
+}
+
+// TestHangsAtOnce has workers hang that have not come to beat even once: as soon as they are ready, and while the master is
+// replaced.
+func TestHangsAtOnce(t *testing.T) {
+	const timeout = 10 * time.Second
+	for _, adopted := range []bool{false, true} {
+		m, log := watching(timeout)
+		m.lookAtWorkers(time.Hour)
+		l := &workerLink{process: &procgroup.Process{PID: 1 << 30}, state: linkState{Ready: adopted}}
+		m.addLink(l)
+		if !adopted {
+			m.lookAtWorkers(time.Hour) // it may take long to get ready
+			m.ready(l)
+		}
+		m.lookAtWorkers(timeout)
+		if strings.Contains(log.String(), "hangs") {
+			t.Errorf("adopted %v: it was not given the time: %s", adopted, log.String())
+		}
+		m.lookAtWorkers(time.Second)
+		if !strings.Contains(log.String(), "worker hangs") {
+			t.Errorf("adopted %v: it was not found: %q", adopted, log.String())
+		}
+	}
+}
+
 // TestForgiven has all workers of a starved machine late, and all probes fail. When the first recovers, the others must get
 // the time to follow, and one that does not is found all the same.
 func TestForgiven(t *testing.T) {
 	const timeout = 10 * time.Second
 	for _, failure := range []string{"", "no database"} {
-		var log bytes.Buffer
-		m := &masterState{links: map[*procgroup.Process]*workerLink{}}
-		m.config.HangTimeout, m.config.Hang = timeout, ReportHung
-		m.log = slog.New(slog.NewTextHandler(&log, nil))
+		m, log := watching(timeout)
 		var workers []*workerLink
 		for id := range 3 {
-			p := &procgroup.Process{ID: id, PID: 1 << 30}
-			l := &workerLink{process: p, state: linkState{Ready: true}}
-			m.links[p] = l
+			l := &workerLink{process: &procgroup.Process{ID: id, PID: 1 << 30}}
+			m.addLink(l)
+			m.ready(l)
 			workers = append(workers, l)
-			m.beat(l, &vitals{})
 		}
 		// pass has time pass, in which some workers beat, and some of these say that their probe fails.
 		pass := func(d time.Duration, beat, ill []*workerLink) {

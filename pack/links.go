@@ -96,7 +96,16 @@ func (m *masterState) addLink(l *workerLink) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.links[l.process] = l
+	m.begin(l) // a predecessor of this master may have known it to be ready already
 	m.joinSteering(l)
+	m.serving()
+}
+
+func (m *masterState) ready(l *workerLink) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l.state.Ready = true
+	m.begin(l)
 	m.serving()
 }
 
@@ -119,10 +128,7 @@ func (m *masterState) heed(l *workerLink, msg message, files []*os.File) {
 	case msgBeat:
 		m.beat(l, msg.Vitals)
 	case msgReady:
-		m.mu.Lock()
-		l.state.Ready = true
-		m.serving()
-		m.mu.Unlock()
+		m.ready(l)
 		p.Ready()
 	case msgFailed:
 		p.Fail(&workerError{msg.Error})
