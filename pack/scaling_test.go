@@ -3,7 +3,9 @@
 package pack_test
 
 import (
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,27 +37,33 @@ func failedScaling(r *strictclient.Result) int {
 	return r.Failed()
 }
 
-// TestScaling has more workers and fewer, by signals, under load, by hash and steered, all at once and one by one.
+// TestScaling has more workers and fewer, by signals, under load, by hash and steered, all at once and one by one, from two and
+// from one.
 func TestScaling(t *testing.T) {
-	for name, args := range map[string][]string{
-		"all at once": {"versioned"},
-		"rolling":     {"versioned", "-rolling"},
-		"steered":     {"steered", "-epsilon=0.25"},
+	for _, tt := range []struct {
+		name    string
+		args    []string
+		workers int
+	}{
+		{"all at once", []string{"versioned"}, 2},
+		{"rolling", []string{"versioned", "-rolling"}, 1},
+		{"steered", []string{"steered", "-epsilon=0.25"}, 1},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, args[0], nil, append(args[1:], "-workers=2", "-generations=20")...)
+			p := start(t, tt.args[0], nil, append(tt.args[1:], fmt.Sprintf("-workers=%d", tt.workers), "-generations=20")...)
 			p.addresses()
 			kept := load(p, 8, 0)
 			kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
 			keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
-			n := 2
-			for i, by := range []int{1, 1, -1, 1, -1, -1, -1} {
+			n, done := tt.workers, 0
+			for _, by := range append(slices.Repeat([]int{1}, 4-n), -1, 1, -1, -1, -1) {
 				signal := map[int]syscall.Signal{1: syscall.SIGTTIN, -1: syscall.SIGTTOU}[by]
 				n += by
 				connecting.until(&connecting.answered, connecting.answered.Load()+100)
 				p.signal(signal)
-				if r := p.logged(i+1, "number of workers changed"); r["workers"] != float64(n) {
+				done++
+				if r := p.logged(done, "number of workers changed"); r["workers"] != float64(n) {
 					t.Errorf("%v; want %d workers", r, n)
 				}
 				p.hasWorkers(n)
@@ -66,9 +74,9 @@ func TestScaling(t *testing.T) {
 				t.Errorf("%v", failed)
 			}
 			p.signal(syscall.SIGTTIN)
-			p.logged(8, "number of workers changed")
+			p.logged(done+1, "number of workers changed")
 			p.signal(syscall.SIGTTIN)
-			p.logged(9, "number of workers changed")
+			p.logged(done+2, "number of workers changed")
 			p.signal(syscall.SIGUSR2)
 			if r := p.logged(1, "upgraded"); r["workers"] != 3.0 {
 				t.Errorf("%v; want 3 workers still", r)
@@ -79,6 +87,9 @@ func TestScaling(t *testing.T) {
 				if t.Log(r); failedScaling(r) != 0 || u == keeping && r.Conns != kept.Clients {
 					t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
 				}
+			}
+			if n := p.count("connections are not steered"); n != 0 {
+				t.Errorf("they were not steered %d times", n)
 			}
 			p.stop()
 		})

@@ -4,4 +4,4 @@ package reuseport
 
 import "errors"
 
-func setReusePort(int) error { return errors.ErrUnsupported }
+func setReusePort(int, int) error { return errors.ErrUnsupported }

@@ -430,10 +430,59 @@ func TestUnprivileged(t *testing.T) {
 	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/test", exe, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(dir+"/test", "-test.run=^(TestAttachCPU|TestDetach|TestEveryMember|TestExclusive)", "-test.v")
+	cmd := exec.Command(dir+"/test", "-test.run=^(TestAttachCPU|TestDetach|TestEveryMember|TestExclusive|TestGroupOfOne)", "-test.v")
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("as uid 65534: %v\n%s", err, out)
+	}
+}
+
+// TestGroupOfOne opens groups of one member, which must be groups: they can be given programs, and others can join.
+func TestGroupOfOne(t *testing.T) {
+	for _, exclusive := range []bool{false, true} {
+		for network, host := range map[string]string{"tcp": "", "tcp4": "127.0.0.1", "tcp6": "[::1]", "udp": "", "udp4": "127.0.0.1", "udp6": "[::1]"} {
+			c := &reuseport.Config{Exclusive: exclusive}
+			conn, address, join := alone(t, c, network, host+":0")
+			if err := reuseport.Detach(conn); !errors.Is(err, syscall.ENOENT) {
+				t.Errorf("%s, exclusive %v: it has a program of ours: %v", network, exclusive, err)
+			}
+			if err := reuseport.Limit(conn, 1); err != nil {
+				t.Errorf("%s, exclusive %v: %v", network, exclusive, err)
+			}
+			if err := join(address); err != nil {
+				t.Errorf("%s, exclusive %v: join: %v", network, exclusive, err)
+			}
+			if err := reuseport.Detach(conn); err != nil {
+				t.Errorf("%s, exclusive %v: %v", network, exclusive, err)
+			}
+		}
+	}
+}
+
+// alone opens a group of one, and returns how to join it.
+func alone(t *testing.T, c *reuseport.Config, network, free string) (conn syscall.Conn, address string, join func(address string) error) {
+	t.Helper()
+	if network[:3] == "tcp" {
+		l := openGroup(t, c, network, free, 1)[0]
+		return l.(syscall.Conn), l.Addr().String(), func(address string) error {
+			l, err := reuseport.Listen(t.Context(), network, address)
+			if err == nil {
+				l.Close()
+			}
+			return err
+		}
+	}
+	group, err := c.ListenPacketGroup(t.Context(), network, free, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { group[0].Close() })
+	return group[0].(syscall.Conn), group[0].LocalAddr().String(), func(address string) error {
+		p, err := reuseport.ListenPacket(t.Context(), network, address)
+		if err == nil {
+			p.Close()
+		}
+		return err
 	}
 }

@@ -18,13 +18,15 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+
+	"golang.org/x/net/bpf"
 )
 
 // Control sets SO_REUSEPORT on a socket before it is bound. It fits [net.ListenConfig.Control] and
 // [net.Dialer.Control]. Where the operating system has no such option the error matches
 // [errors.ErrUnsupported].
 func Control(network, address string, c syscall.RawConn) error {
-	return onSocket(c, setReusePort)
+	return onSocket(c, share)
 }
 
 // Listen opens one TCP listener with SO_REUSEPORT. network is tcp, tcp4 or tcp6, address as for [net.Listen].
@@ -84,7 +86,8 @@ func (c *Config) ListenPacketGroup(ctx context.Context, network, address string,
 //
 // The first socket of an exclusive group is bound without SO_REUSEPORT, which fails if anything else is bound
 // there, and gets the option afterwards: the kernel looks at it anew whenever another socket wants to join
-// (inet_csk_bind_conflict, reuseport_add_sock). So nobody can slip in between a test and the bind.
+// (inet_csk_bind_conflict, reuseport_add_sock). So nobody can slip in between a test and the bind. That it has a group,
+// which the kernel makes for it at the bind or when another joins, is seen to before: see found.
 func group[S interface{ Close() error }](exclusive bool, network, address string, n int,
 	open func(address string, shared bool) (S, error), addr func(S) net.Addr,
 ) (sockets []S, err error) {
@@ -110,7 +113,7 @@ func group[S interface{ Close() error }](exclusive bool, network, address string
 		}
 		sockets = append(sockets, s)
 		if first && exclusive {
-			if err := onConn(s, setReusePort); err != nil {
+			if err := onConn(s, openToOthers); err != nil {
 				return sockets, fmt.Errorf("reuseport: share %s %s: %w", network, address, err)
 			}
 		}
@@ -153,10 +156,12 @@ func (c *Config) listenPacket(ctx context.Context, network, address string, shar
 
 func (c *Config) listenConfig(shared bool) *net.ListenConfig {
 	lc := &net.ListenConfig{Control: func(network, address string, rc syscall.RawConn) error {
-		if shared {
-			if err := Control(network, address, rc); err != nil {
-				return err
-			}
+		prepare := share
+		if !shared {
+			prepare = found
+		}
+		if err := onSocket(rc, prepare); err != nil {
+			return err
 		}
 		if c.Control != nil {
 			return c.Control(network, address, rc)
@@ -168,6 +173,31 @@ func (c *Config) listenConfig(shared bool) *net.ListenConfig {
 	lc.SetMultipathTCP(false)
 	return lc
 }
+
+func share(fd int) error { return setReusePort(fd, 1) }
+
+// found makes the kernel's group of a socket that is not bound yet, without letting others join. Else a socket that
+// is alone, and is given SO_REUSEPORT after the bind only, would have none, and could get no program. (A program is what makes
+// the kernel do it now: reuseport_attach_prog.) Where that is refused, there is a group when the second member comes.
+func found(fd int) error {
+	if err := setReusePort(fd, 1); err != nil {
+		return err
+	}
+	attach(fd, anyMember)
+	return setReusePort(fd, 0)
+}
+
+// openToOthers lets others join a socket that is bound.
+func openToOthers(fd int) error {
+	if err := setReusePort(fd, 1); err != nil {
+		return err
+	}
+	detach(fd) // if it cannot (Linux 5.3), the program does what the kernel does without one
+	return nil
+}
+
+// anyMember leaves the choice to the kernel's hash, as any number does that no member has.
+var anyMember = []bpf.RawInstruction{{Op: 0x06, K: ^uint32(0)}} // BPF_RET|BPF_K
 
 // onConn calls f with the descriptor of a net.Listener, net.Conn or net.PacketConn.
 func onConn(conn any, f func(fd int) error) error {
