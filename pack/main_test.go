@@ -255,11 +255,23 @@ func (p *program) stop() {
 }
 
 // workers returns the PIDs of the workers that there are.
-func (p *program) workers() []int {
-	return slices.DeleteFunc(p.processes(), func(pid int) bool {
+func (p *program) workers() []int { return slices.Sorted(maps.Keys(p.identities())) }
+
+// identity is which worker a process is.
+type identity struct{ id, generation int }
+
+// identities returns which workers there are, by their PIDs. Others, the master and what handlers have started, have none.
+func (p *program) identities() map[int]identity {
+	all := map[int]identity{}
+	for _, pid := range p.processes() {
 		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		return !bytes.Contains(env, []byte("\x00GOPHERPACK_IDENTITY=")) // the master, or what a handler has started
-	})
+		var is identity
+		if _, after, ok := bytes.Cut(env, []byte("\x00GOPHERPACK_IDENTITY=")); ok {
+			fmt.Sscanf(string(after), "id=%d generation=%d", &is.id, &is.generation)
+			all[pid] = is
+		}
+	}
+	return all
 }
 
 // processes returns the PIDs of every process of this run, zombies left out.

@@ -263,12 +263,21 @@ func deployBad(t *testing.T, path, how string) {
 	}
 }
 
-// hasWorkers waits until there are n workers, which answer.
+// hasWorkers waits until there are n workers, of one generation, and no others: while one is missing, a worker of the generation
+// before may go on.
 func (p *program) hasWorkers(n int) {
 	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); len(p.workers()) != n; time.Sleep(5 * time.Millisecond) {
+	complete := func() bool {
+		ids, generations := map[int]bool{}, map[int]bool{}
+		all := p.identities()
+		for _, is := range all {
+			ids[is.id], generations[is.generation] = true, true
+		}
+		return len(all) == n && len(ids) == n && len(generations) == 1
+	}
+	for deadline := time.Now().Add(20 * time.Second); !complete(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			p.t.Fatalf("%d workers; want %d", len(p.workers()), n)
+			p.t.Fatalf("there are workers %v; want %d of one generation", p.identities(), n)
 		}
 	}
 }
