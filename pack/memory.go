@@ -3,6 +3,7 @@ package pack
 import (
 	"log/slog"
 	"math"
+	"os"
 	"runtime/debug"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -18,8 +19,11 @@ const (
 
 // memoryLimit returns how much memory the Go runtimes of this program's processes shall use together: what GOMEMLIMIT says if
 // it is set, else nine tenths of what the control group allows, since not all memory is the runtime's. It returns
-// false if there is no limit.
+// false if there is no limit, or none is wanted.
 func memoryLimit() (bytes uint64, limited bool) {
+	if os.Getenv("GOMEMLIMIT") == "off" {
+		return 0, false
+	}
 	if own := debug.SetMemoryLimit(-1); own != math.MaxInt64 {
 		return uint64(own), true
 	}

@@ -5,6 +5,7 @@ package pack_test
 import (
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,15 +18,19 @@ import (
 func TestMemoryIsDivided(t *testing.T) {
 	limits := map[string]func(*exec.Cmd){
 		"environment": func(c *exec.Cmd) { c.Env = append(c.Env, "GOMEMLIMIT=432MiB") },
-		"none":        func(c *exec.Cmd) { c.Env = append(c.Env, "GOMEMLIMIT=off") },
+		"off":         func(c *exec.Cmd) { c.Env = append(c.Env, "GOMEMLIMIT=off") },
 	}
-	want := map[string]string{"environment": "200", "none": fmt.Sprint(int64(1<<63-1) >> 20)}
+	want := map[string]string{"environment": "200", "off": fmt.Sprint(int64(math.MaxInt64) >> 20)}
 	if group := memoryGroup(t, 480<<20); group != "" {
-		limits["control group"] = func(c *exec.Cmd) {
+		inGroup := func(c *exec.Cmd) {
 			join := "echo $$ >" + group + "/cgroup.procs && exec \"$0\" \"$@\""
 			c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", join}, c.Args...)
 		}
-		want["control group"] = "200" // of nine tenths
+		limits["control group"], want["control group"] = inGroup, "200" // of nine tenths
+		limits["control group, off"], want["control group, off"] = func(c *exec.Cmd) {
+			inGroup(c)
+			limits["off"](c)
+		}, want["off"]
 	} else if os.Getuid() == 0 {
 		t.Log("no memory control group can be made here")
 	}
