@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,10 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/gopherpack/gopherpack/internal/hangtest"
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 )
 
@@ -61,15 +58,8 @@ func init() {
 		if r.URL.RawQuery == "long" {
 			pause = time.Hour
 		}
-		runtime.LockOSThread()
-		var urg unix.Sigset_t // the runtime would interrupt the call with it
-		urg.Val[0] = 1 << (syscall.SIGURG - 1)
-		if err := unix.PthreadSigmask(unix.SIG_BLOCK, &urg, nil); err != nil {
-			panic(err)
-		}
 		for r.Context().Err() == nil {
-			ts := syscall.NsecToTimespec(int64(pause))
-			syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+			hangtest.Sleep(pause)
 		}
 	}
 }

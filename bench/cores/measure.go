@@ -110,8 +110,12 @@ func (c *comparison) startServer(exe, name string, cpus affinity.Set) (*server, 
 			return nil, errors.Join(fmt.Errorf("nobody listens on %s", c.address), s.end())
 		}
 	}
-	time.Sleep(200 * time.Millisecond) // the last worker, too
-	return s, nil
+	select { // it may not be the one that listens
+	case err := <-s.ended:
+		return nil, fmt.Errorf("%w: %w", errNotServing, err)
+	case <-time.After(200 * time.Millisecond): // for the last worker
+		return s, nil
+	}
 }
 
 // end ends the server.

@@ -7,15 +7,11 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"runtime"
 	"strings"
-	"syscall"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/gopherpack/gopherpack/ebpf/steer"
+	"github.com/gopherpack/gopherpack/internal/hangtest"
 	"github.com/gopherpack/gopherpack/pack"
 )
 
@@ -47,23 +43,13 @@ func serve() error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {})
-	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { hang() })
+	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { hangtest.Sleep(time.Hour) })
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { go panic("chaos asked for it") })
 	mux.HandleFunc("/leak", func(http.ResponseWriter, *http.Request) { leak(8 << 20) })
 	mux.HandleFunc("/descriptors", func(http.ResponseWriter, *http.Request) { exhaust() })
 	p := pack.New(c)
 	p.Handle("tcp", "127.0.0.1:0", &http.Server{Handler: mux})
 	return p.Run(context.Background())
-}
-
-// hang keeps the only thread that runs goroutines in a system call of which the runtime does not know.
-func hang() {
-	runtime.LockOSThread()
-	var urg unix.Sigset_t // the runtime would interrupt the call with it
-	urg.Val[0] = 1 << (syscall.SIGURG - 1)
-	unix.PthreadSigmask(unix.SIG_BLOCK, &urg, nil)
-	ts := syscall.NsecToTimespec(int64(time.Hour))
-	syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
 
 var leaked [][]byte
