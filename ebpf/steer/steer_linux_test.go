@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -33,6 +34,8 @@ type pool struct {
 	mu    sync.Mutex
 	conns []net.Conn
 	hold  bool // connections are kept open
+
+	serverFirst bool // who has accepted closes first, so that no FIN with a cookie in it comes when a connection is over
 
 	accepted func(id int, c net.Conn) // if set, is called with mu locked
 }
@@ -176,6 +179,9 @@ func (p *pool) dial(cpu, n int) {
 			c, err := net.Dial("tcp", p.address())
 			if err != nil {
 				p.t.Fatal(err)
+			}
+			if p.serverFirst {
+				io.Copy(io.Discard, c)
 			}
 			p.mu.Lock()
 			if p.hold {
