@@ -49,9 +49,10 @@ func runLoad(c loadConfig) error {
 	var clients sync.WaitGroup
 	for range c.clients {
 		clients.Go(func() {
-			own, sent, counted, err := newHistogram(), 0, int64(0), error(nil)
+			own, sent, counted := newHistogram(), 0, 0
 			client := newClient(c)
 			defer client.close()
+			var err error
 			for now := time.Now(); err == nil && now.Before(end); {
 				err = client.request()
 				answered := time.Now()
@@ -66,7 +67,7 @@ func runLoad(c loadConfig) error {
 			defer mu.Unlock()
 			took.Merge(own)
 			result.Sent += sent
-			result.Counted += int(counted)
+			result.Counted += counted
 			if err != nil {
 				failed = err
 			}
