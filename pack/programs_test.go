@@ -95,7 +95,7 @@ func handler() http.Handler {
 		time.Sleep(2 * time.Second)
 		io.WriteString(w, "slow")
 	})
-	mux.HandleFunc("/hang", func(w http.ResponseWriter, r *http.Request) { select {} })
+	mux.HandleFunc("/hang", func(w http.ResponseWriter, r *http.Request) { time.Sleep(time.Hour) })
 	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "hello\n")
 		w.(http.Flusher).Flush()
@@ -120,7 +120,7 @@ func handler() http.Handler {
 		io.WriteString(c, "hello\n")
 		<-pack.Draining(r.Context())
 		if r.URL.RawQuery == "deaf" {
-			select {}
+			time.Sleep(time.Hour)
 		}
 		time.Sleep(100 * time.Millisecond) // a good-bye takes a moment
 		io.WriteString(c, "bye\n")
@@ -339,7 +339,7 @@ func brokenProgram() error {
 				os.Exit(4)
 			}
 		case "hang":
-			select {}
+			time.Sleep(time.Hour)
 		}
 	}
 	switch *how {

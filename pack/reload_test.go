@@ -247,7 +247,7 @@ func sickProgram() error {
 		case "panic":
 			panic("the new version is broken")
 		case "hang":
-			select {}
+			time.Sleep(time.Hour)
 		case "exit in worker 1":
 			if id == 1 {
 				os.Exit(4)

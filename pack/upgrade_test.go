@@ -96,7 +96,7 @@ func versionedProgram() error {
 	case is("exits"):
 		os.Exit(3)
 	case is("hangs"):
-		select {}
+		time.Sleep(time.Hour)
 	case is("no pack"):
 		return nil
 	case is("killed in rehearsal") && rehearsing:
@@ -110,7 +110,7 @@ func versionedProgram() error {
 			os.Exit(6)
 		}
 	case is("hangs in workers") && working, is("sleeps in workers") && working:
-		select {}
+		time.Sleep(time.Hour)
 	case is("crashes after ready") && working:
 		c.OnWorkerStart = func(context.Context) error {
 			if id, _ := pack.WorkerID(); id == 1 { // the last to start

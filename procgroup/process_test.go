@@ -28,7 +28,7 @@ const asHelper = "PROCGROUP_TEST_HELPER"
 var helpers = map[string]func(){
 	"child":      func() { hold(inherit()) },
 	"exit3":      func() { os.Exit(3) },
-	"silent":     func() { inherit(); select {} },
+	"silent":     func() { inherit(); time.Sleep(time.Hour) },
 	"stubborn":   func() { signal.Ignore(syscall.SIGTERM); hold(inherit()) },
 	"family":     family,
 	"grandchild": grandchild,
@@ -200,7 +200,7 @@ func counter() {
 	}()
 	for i := 1; ; i++ {
 		if _, err := fmt.Fprintln(c, i); err != nil {
-			select {}
+			time.Sleep(time.Hour)
 		}
 	}
 }

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 		os.Stdout.WriteString("ready\n")
 		<-ctx.Done()
 		os.Stdout.WriteString(context.Cause(ctx).Error() + "\n")
-		select {}
+		time.Sleep(time.Hour)
 	}
 	leaktest.Main(m)
 }

@@ -52,7 +52,7 @@ func server(dir string) error {
 		os.Exit(3)
 	}
 	if is("hangs") {
-		select {}
+		time.Sleep(time.Hour)
 	}
 	u, err := upgrade.New(&upgrade.Config{
 		InPlace: is("in place"), Path: dir + "/current/server", ReadyTimeout: 2 * time.Second, MaxDraining: 2,
@@ -121,7 +121,7 @@ func server(dir string) error {
 		}
 	})
 	if is("never ready") && n > 0 {
-		select {}
+		time.Sleep(time.Hour)
 	}
 	if err := u.Ready(); err != nil {
 		return err
