@@ -21,11 +21,11 @@ const (
 // it is set, else nine tenths of what the control group allows, since not all memory is the runtime's. It returns
 // false if there is no limit, or none is wanted.
 func memoryLimit() (bytes uint64, limited bool) {
-	if os.Getenv("GOMEMLIMIT") == "off" {
-		return 0, false
-	}
 	if own := debug.SetMemoryLimit(-1); own != math.MaxInt64 {
 		return uint64(own), true
+	}
+	if os.Getenv("GOMEMLIMIT") == "off" {
+		return 0, false
 	}
 	allowed, err := memlimit.FromCgroup()
 	if err != nil || allowed >= math.MaxInt64/2 { // version 1 of control groups has a huge number for none
