@@ -40,9 +40,11 @@ func main() {
 	flag.Parse()
 
 	var err error
-	switch {
+	switch run := servers[*serve]; {
+	case run != nil:
+		err = run(c.address)
 	case *serve != "":
-		err = servers[*serve](c.address)
+		err = fmt.Errorf("-serve %q: want one of %q", *serve, order)
 	case *load > 0:
 		err = runLoad(loadConfig{c.address, c.path, *load, *keepAlive, c.duration})
 	default:
@@ -63,8 +65,17 @@ type comparison struct {
 	shared   bool
 }
 
+// paths are what is asked for.
+var paths = []string{"/hello", "/json"}
+
 // run prints the table.
 func (c *comparison) run(sizes string) error {
+	switch {
+	case c.path != "" && !slices.Contains(paths, c.path):
+		return fmt.Errorf("-path %q: want one of %q", c.path, paths)
+	case c.rounds < 1 || c.clients < 1 || c.duration <= 0:
+		return fmt.Errorf("-rounds %d, -clients %d, -for %v: each must be more than 0", c.rounds, c.clients, c.duration)
+	}
 	cpus, err := usable()
 	if err != nil {
 		return err
@@ -83,7 +94,7 @@ func (c *comparison) run(sizes string) error {
 		if c.shared {
 			theirs = cpus[:n]
 		}
-		for _, path := range []string{"/hello", "/json"} {
+		for _, path := range paths {
 			if c.path != "" && c.path != path {
 				continue
 			}

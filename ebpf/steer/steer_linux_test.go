@@ -35,7 +35,7 @@ type pool struct {
 	conns []net.Conn
 	hold  bool // connections are kept open
 
-	serverFirst bool // who has accepted closes first, so that no FIN with a cookie in it comes when a connection is over
+	greets bool // clients send a byte, and close when the other side has
 
 	accepted func(id int, c net.Conn) // if set, is called with mu locked
 }
@@ -180,7 +180,8 @@ func (p *pool) dial(cpu, n int) {
 			if err != nil {
 				p.t.Fatal(err)
 			}
-			if p.serverFirst {
+			if p.greets {
+				c.Write([]byte{0})
 				io.Copy(io.Discard, c)
 			}
 			p.mu.Lock()
