@@ -22,6 +22,10 @@ const (
 
 const headerLen = 4
 
+// ErrLost is the error of Read for a message whose descriptors did not all arrive, since this process has none left (ulimit -n)
+// or there were more than MaxFiles. The message is whole, and the connection is of use: only the descriptors are gone.
+var ErrLost = errors.New("descriptors that came with a message were lost (is the limit of open files reached?)")
+
 // Write sends a message with copies of the descriptors of files, which stay open and the caller's. It must not
 // be called twice at once. After an error other than one about the arguments the connection is of no use.
 func Write(c *net.UnixConn, body []byte, files ...syscall.Conn) error {
@@ -59,71 +63,95 @@ func withDescriptors(fds []int, files []syscall.Conn, f func(fds []int) error) e
 }
 
 // Read receives a message. The files, close-on-exec, are the caller's to close. At the end of the connection
-// the error is io.EOF; within a message it is io.ErrUnexpectedEOF.
+// the error is io.EOF; within a message it is io.ErrUnexpectedEOF. With the error [ErrLost] there is a body, and no files.
 //
 // If a read deadline passes before a message has begun, the error matches os.ErrDeadlineExceeded and nothing was read. If
 // one has begun, Read reads on to its end and moves the deadline for that, but not by more than 5 s.
 func Read(c *net.UnixConn) (body []byte, files []*os.File, err error) {
+	r := reading{conn: c}
 	defer func() {
+		if err == nil && r.lost {
+			err = ErrLost
+		} else if err != nil {
+			body = nil
+		}
 		if err != nil {
-			for _, f := range files {
+			for _, f := range r.files {
 				f.Close()
 			}
-			body, files = nil, nil
+			files = nil
 		}
 	}()
 	header := make([]byte, headerLen)
-	if files, err = readFull(c, header, files, false); err != nil {
-		return nil, files, err
+	if err = r.full(header, false); err != nil {
+		return nil, nil, err
 	}
 	n := binary.BigEndian.Uint32(header)
 	if n > MaxBody {
-		return nil, files, fmt.Errorf("message of %d bytes: at most %d", n, MaxBody)
+		return nil, nil, fmt.Errorf("message of %d bytes: at most %d", n, MaxBody)
 	}
 	body = make([]byte, n)
-	files, err = readFull(c, body, files, true)
+	err = r.full(body, true)
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	return body, files, err
+	return body, r.files, err
+}
+
+// reading is a message that is being received.
+type reading struct {
+	conn  *net.UnixConn
+	files []*os.File
+	lost  bool // some files did not arrive
 }
 
 // patience is how long the rest of a message may take when a deadline has passed.
 const patience = 5 * time.Second
 
-// readFull fills buf and adds the descriptors that come along to files. begun says that the message has begun before.
-func readFull(c *net.UnixConn, buf []byte, files []*os.File, begun bool) ([]*os.File, error) {
+// full fills buf and takes the descriptors that come along. begun says that the message has begun before.
+func (r *reading) full(buf []byte, begun bool) error {
 	late := false
 	for got := 0; got < len(buf); {
 		oob := make([]byte, oobSpace)
-		n, oobn, flags, _, err := c.ReadMsgUnix(buf[got:], oob)
+		n, oobn, flags, _, err := r.conn.ReadMsgUnix(buf[got:], oob)
 		if oobn > 0 {
 			fds, perr := parseRights(oob[:oobn])
 			for _, fd := range fds {
-				files = append(files, os.NewFile(uintptr(fd), "received"))
+				f := os.NewFile(uintptr(fd), "received")
+				if len(r.files) == MaxFiles { // whoever sends more, byte by byte, fills nobody's table
+					r.lost = true
+					f.Close()
+					continue
+				}
+				r.files = append(r.files, f)
 			}
 			if perr != nil {
-				return files, perr
+				return perr
 			}
 		}
+		r.lost = r.lost || truncated(flags)
 		switch {
-		case err == nil && truncated(flags), len(files) > MaxFiles:
-			return files, fmt.Errorf("more than %d descriptors with one message, or none left for them", MaxFiles)
 		case err == nil && n == 0, errors.Is(err, io.EOF):
 			if got > 0 {
-				return files, io.ErrUnexpectedEOF
+				return io.ErrUnexpectedEOF
 			}
-			return files, io.EOF
+			return io.EOF
 		case errors.Is(err, os.ErrDeadlineExceeded) && (begun || got > 0) && !late:
 			late = true
-			if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
-				return files, err
+			if err := r.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+				return err
 			}
 			continue
 		case err != nil:
-			return files, err
+			return err
 		}
 		got += n
 	}
-	return files, nil
+	return nil
+}
+
+// Ended reports whether an error of Read says that the other end is gone. Others say that something is wrong with this one, or
+// with what was sent.
+func Ended(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
