@@ -142,6 +142,16 @@ func (p *Process) Kill(why error) {
 	})
 }
 
+// Restart asks the process to end, and has a new one started in its place when it has. It does not wait for that, and does
+// nothing if the process has ended: unlike Group.Restart it never means the one that follows.
+func (p *Process) Restart() {
+	p.group.do(func(o *owner) {
+		if o.members[p.ID].process == p {
+			o.restart(p.ID)
+		}
+	})
+}
+
 // Released reports whether the group is about to let go of the process; see Group.Release.
 func (p *Process) Released() bool { return p.released.Load() }
 

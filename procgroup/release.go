@@ -22,16 +22,20 @@ type State struct {
 
 // MemberState is what a Group knows of a member.
 type MemberState struct {
-	Phase    string    `json:"phase"`
-	PID      int       `json:"pid,omitempty"` // 0 if it has no process
-	Attempts int       `json:"attempts,omitempty"`
-	Failures int       `json:"failures,omitempty"`
-	Again    bool      `json:"again,omitempty"`
-	Killed   bool      `json:"killed,omitempty"`
-	Reason   string    `json:"reason,omitempty"`
-	Started  time.Time `json:"started,omitzero"`
-	Readied  time.Time `json:"readied,omitzero"`
-	Deadline time.Time `json:"deadline,omitzero"`
+	Phase    string `json:"phase"`
+	PID      int    `json:"pid,omitempty"` // 0 if it has no process
+	Attempts int    `json:"attempts,omitempty"`
+	Failures int    `json:"failures,omitempty"`
+	Again    bool   `json:"again,omitempty"`
+	Killed   bool   `json:"killed,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+
+	// Times are counted from when the state was taken, in nanoseconds, so that a clock that is set meanwhile changes none.
+	Age      time.Duration  `json:"age,omitempty"`      // since the process was started
+	ReadyFor *time.Duration `json:"readyFor,omitempty"` // since it was ready; nil if it never was
+	Left     *time.Duration `json:"left,omitempty"`     // until the phase has lasted too long; nil if it may last
+
+	started time.Time // the same as Age, in the process in which it was taken
 
 	Lifeline *os.File `json:"-"` // the parent's end; nil if it has no process
 }
@@ -69,11 +73,15 @@ func (o *owner) letGo() bool {
 	if slices.ContainsFunc(o.members, func(m member) bool { return m.process != nil && !m.detached }) {
 		return false
 	}
+	now := time.Now()
 	s := &State{Stopping: o.stopping, Proven: o.proven}
 	for _, m := range o.members {
 		ms := MemberState{
 			Phase: phaseNames[m.phase], Attempts: m.attempts, Failures: m.failures, Again: m.again, Killed: m.killed,
-			Started: m.started, Readied: m.readied, Deadline: m.deadline,
+			ReadyFor: until(now, m.readied, -1), Left: until(now, m.deadline, 1),
+		}
+		if !m.started.IsZero() {
+			ms.Age, ms.started = now.Sub(m.started), m.started
 		}
 		if m.reason != nil {
 			ms.Reason = m.reason.Error()
@@ -88,14 +96,36 @@ func (o *owner) letGo() bool {
 	return true
 }
 
+// until returns the time from now to t, with a sign; nil if t is zero.
+func until(now, t time.Time, sign time.Duration) *time.Duration {
+	if t.IsZero() {
+		return nil
+	}
+	d := sign * t.Sub(now)
+	return &d
+}
+
+// at returns the time that is d from now, with a sign; zero if d is nil.
+func at(now time.Time, d *time.Duration, sign time.Duration) time.Time {
+	if d == nil {
+		return time.Time{}
+	}
+	return now.Add(sign * *d)
+}
+
 // takeOver begins with the processes of another group.
 func (o *owner) takeOver(s *State) {
+	now := time.Now()
 	o.stopping, o.proven = s.Stopping, s.Proven
 	for id, ms := range s.Members {
 		m := &o.members[id]
+		if ms.started.IsZero() {
+			ms.started = now.Add(-ms.Age)
+		}
 		*m = member{
 			phase: phase(max(0, slices.Index(phaseNames, ms.Phase))), attempts: ms.Attempts, failures: ms.Failures,
-			again: ms.Again, killed: ms.Killed, started: ms.Started, readied: ms.Readied, deadline: ms.Deadline,
+			again: ms.Again, killed: ms.Killed, started: ms.started,
+			readied: at(now, ms.ReadyFor, -1), deadline: at(now, ms.Left, 1),
 		}
 		if ms.Reason != "" {
 			m.reason = errors.New(ms.Reason)
@@ -103,7 +133,7 @@ func (o *owner) takeOver(s *State) {
 		if ms.PID == 0 {
 			continue
 		}
-		p := &Process{ID: id, Attempt: ms.Attempts, PID: ms.PID, Started: ms.Started, group: o.Group}
+		p := &Process{ID: id, Attempt: ms.Attempts, PID: ms.PID, Started: m.started, group: o.Group}
 		m.process = p
 		h, err := o.adopt(p, ms.Lifeline)
 		if err != nil {
