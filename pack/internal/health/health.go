@@ -1,0 +1,329 @@
+// Package health judges which workers do not work, by when they gave a sign of life, what their probe says, and whether anybody
+// takes from their queues. It is pure: it is told what happens, and how much time has passed.
+//
+// What tells of the machine, or of what all depend on, is nobody's fault: where all of several workers are late, or all of
+// their probes fail, they get more time, and when the first has recovered the others get the time to follow.
+package health
+
+import (
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/proc"
+	"github.com/gopherpack/gopherpack/pack/internal/roster"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+)
+
+// Verdict is how a worker is.
+type Verdict int
+
+const (
+	Works  Verdict = iota
+	Late           // others are to serve its queue
+	Unwell         // its probe has failed for the timeout
+	Hung           // it has given no sign of life for the timeout
+)
+
+// AllAtOnce is what all of several workers are at the same time.
+type AllAtOnce struct{ Late, Ill bool }
+
+// Judge returns how workers are, of which it is known for how long each has been silent, and its probe has failed.
+func Judge(silent, failing []time.Duration, timeout time.Duration) (verdicts []Verdict, all AllAtOnce) {
+	late, ill := 0, 0
+	for i := range silent {
+		if silent[i] > timeout/2 {
+			late++
+		}
+		if failing[i] > timeout/2 {
+			ill++
+		}
+	}
+	several := len(silent) > 1
+	all = AllAtOnce{Late: several && late == len(silent), Ill: several && ill == len(silent)}
+	limit := timeout
+	if all.Late {
+		limit = 3 * timeout
+	}
+	for i := range silent {
+		v := Works
+		switch {
+		case silent[i] > limit:
+			v = Hung
+		case silent[i] > timeout/2 && several && !all.Late:
+			v = Late
+		case failing[i] > timeout && !all.Ill:
+			v = Unwell
+		}
+		verdicts = append(verdicts, v)
+	}
+	return verdicts, all
+}
+
+const (
+	// Look is how often queues are looked at.
+	Look = 200 * time.Millisecond
+
+	// stalled is for how long nobody may take from a queue, with something in it all the time, until others serve it: long
+	// enough for a worker that is asked for a sign of life to give one on a busy machine.
+	stalled = 3 * Look
+
+	// retry is after how long a worker that works, but takes nothing from its queue, is left to try again.
+	retry = 5 * time.Second
+)
+
+// Pulse is what is known of a worker. Times are of a clock that goes while the master itself runs.
+type Pulse struct {
+	beaten time.Duration // when the last sign of life came, or its silence was forgiven
+	probed time.Duration // when its probe did not fail, or that was forgiven
+	vitals wire.Vitals
+
+	queued   bool          // something was in its queue at the last look
+	since    time.Duration // when that began, or it last took something
+	accepted uint64        // by then
+	late     bool          // others serve its queue, as it is silent
+	stalled  bool          // others serve its queue, as nobody took from it
+	lateAt   time.Duration // when it was found to be late, or stalled
+	told     bool          // something is done about it
+	spared   bool          // it was told why it is left alone
+
+	silentAt time.Duration // when it was found to be silent, 0 if it is not
+	times    proc.Times    // what it had of a CPU then
+	timed    bool          // times is known
+}
+
+// Vitals returns what the worker last said of itself.
+func (p *Pulse) Vitals() wire.Vitals { return p.vitals }
+
+// Late reports whether others are to serve its queue.
+func (p *Pulse) Late() bool { return p.late || p.stalled }
+
+// Stalled reports whether that is since nobody took from its queue.
+func (p *Pulse) Stalled() bool { return p.stalled }
+
+// Monitor watches workers. Its owner calls it from one goroutine.
+type Monitor struct {
+	Timeout time.Duration // Config.HangTimeout
+
+	clock   time.Duration
+	workers map[roster.Ref]*Pulse
+	all     AllAtOnce
+}
+
+// Begin has a worker watched from now on, whether it comes to a first beat or not.
+func (m *Monitor) Begin(r roster.Ref) {
+	if m.workers == nil {
+		m.workers = map[roster.Ref]*Pulse{}
+	}
+	m.workers[r] = &Pulse{beaten: m.clock, probed: m.clock}
+}
+
+// End forgets a worker.
+func (m *Monitor) End(r roster.Ref) { delete(m.workers, r) }
+
+// Pulse returns what is known of a worker; nil if it is not watched.
+func (m *Monitor) Pulse(r roster.Ref) *Pulse { return m.workers[r] }
+
+// Beat notes a sign of life, and reports whether the worker goes on after it did not.
+func (m *Monitor) Beat(r roster.Ref, v wire.Vitals) (goesOn bool) {
+	p := m.workers[r]
+	if p == nil {
+		return false
+	}
+	p.beaten, p.silentAt, p.timed = m.clock, 0, false
+	p.vitals = v
+	if p.queued && v.Accepted != p.accepted {
+		p.since, p.accepted = m.clock, v.Accepted
+	}
+	well := v.Probe == ""
+	if well {
+		p.probed = m.clock
+	}
+	if p.stalled && (!p.queued || p.since > p.lateAt || m.clock-p.lateAt >= retry) {
+		p.stalled, p.queued, goesOn = false, false, true
+	}
+	if p.late || p.spared || p.told && well {
+		p.late, p.spared, p.told = false, false, p.told && !well
+		goesOn = true
+	}
+	return goesOn
+}
+
+// Kind is what is found of a worker.
+type Kind int
+
+const (
+	Ask       Kind = iota // it is to give a sign of life
+	IsStalled             // others are to serve its queue: nobody takes from it
+	IsLate                // others are to serve its queue: it gives no sign of life
+	IsUnwell              // its probe has failed for too long
+	IsHung                // it has given no sign of life for too long; see Monitor.Examine
+	AllLate               // all workers are late
+)
+
+// Finding is something to act on.
+type Finding struct {
+	Kind  Kind
+	Ref   roster.Ref
+	Since time.Duration // for how long that has been so
+}
+
+// Queues notes for which of the watched workers connections wait, in their own queues or in those that they serve for others,
+// and returns what follows. It is called every Look, but need not be while there are none.
+func (m *Monitor) Queues(watched []roster.Ref, waiting map[roster.Ref]bool) (found []Finding) {
+	var suspects []Finding
+	healthy := false
+	for _, r := range watched {
+		p := m.workers[r]
+		switch {
+		case p == nil:
+		case !waiting[r]:
+			p.queued = false
+			healthy = healthy || !p.Late()
+		case !p.queued:
+			p.queued, p.since, p.accepted = true, m.clock, p.vitals.Accepted
+			healthy = healthy || !p.Late()
+		case m.clock-p.since >= stalled && !p.Late():
+			suspects = append(suspects, Finding{IsStalled, r, m.clock - p.since})
+			found = append(found, Finding{Ask, r, m.clock - p.since})
+		default:
+			healthy = healthy || !p.Late()
+			if m.clock-p.since >= Look {
+				found = append(found, Finding{Ask, r, m.clock - p.since})
+			}
+		}
+	}
+	if !healthy {
+		return found // nobody could serve their queues
+	}
+	for _, s := range suspects {
+		p := m.workers[s.Ref]
+		p.stalled, p.lateAt = true, m.clock
+	}
+	return append(found, suspects...)
+}
+
+// Pass has time pass, in which the master ran.
+func (m *Monitor) Pass(d time.Duration) { m.clock += d }
+
+// Look returns what is to be done about the watched workers.
+func (m *Monitor) Look(watched []roster.Ref) (found []Finding) {
+	var pulses []*Pulse
+	var refs []roster.Ref
+	var silent, failing []time.Duration
+	for _, r := range watched {
+		if p := m.workers[r]; p != nil {
+			pulses, refs = append(pulses, p), append(refs, r)
+			silent, failing = append(silent, m.clock-p.beaten), append(failing, m.clock-p.probed)
+		}
+	}
+	verdicts, all := Judge(silent, failing, m.Timeout)
+	before := m.all
+	m.all = all
+	if all.Late && !before.Late {
+		found = append(found, Finding{Kind: AllLate})
+	}
+	switch { // where the first has recovered, the others have not had the time yet that it had
+	case before.Late && !all.Late:
+		m.forgiveSilence(pulses...)
+		return found
+	case before.Ill && !all.Ill:
+		m.forgiveProbes(pulses...)
+		return found
+	}
+	healthy := 0
+	for _, p := range pulses {
+		if !p.Late() {
+			healthy++
+		}
+	}
+	for i, p := range pulses {
+		if silent[i] > m.Timeout/2 && p.silentAt == 0 {
+			p.silentAt = m.clock
+		}
+		v := verdicts[i]
+		if v == Late && !p.late && (p.stalled || healthy > 1) {
+			if !p.stalled {
+				healthy--
+			}
+			p.late, p.lateAt = true, m.clock
+			found = append(found, Finding{IsLate, refs[i], silent[i]})
+		}
+		switch {
+		case p.told:
+		case v == Unwell:
+			found = append(found, Finding{IsUnwell, refs[i], failing[i]})
+		case v == Hung:
+			found = append(found, Finding{IsHung, refs[i], silent[i]})
+		}
+	}
+	return found
+}
+
+// forgiveSilence gives workers that are late half of the timeout from now, also to tell of their probe.
+func (m *Monitor) forgiveSilence(late ...*Pulse) {
+	for _, p := range late {
+		p.beaten = max(p.beaten, m.clock-m.Timeout/2)
+	}
+	m.forgiveProbes(late...)
+}
+
+// forgiveProbes gives workers whose probe fails half of the timeout from now.
+func (m *Monitor) forgiveProbes(ill ...*Pulse) {
+	for _, p := range ill {
+		p.probed = max(p.probed, m.clock-m.Timeout/2)
+	}
+}
+
+// Silent returns the workers that have just become silent, of which Times is to be told what they have had of a CPU.
+func (m *Monitor) Silent() (refs []roster.Ref) {
+	for r, p := range m.workers {
+		if p.silentAt != 0 && !p.timed {
+			p.timed = true
+			refs = append(refs, r)
+		}
+	}
+	return refs
+}
+
+// Times tells what a silent worker has had of a CPU until now.
+func (m *Monitor) Times(r roster.Ref, t proc.Times) {
+	if p := m.workers[r]; p != nil && p.silentAt != 0 {
+		p.times, p.silentAt = t, m.clock
+	}
+}
+
+// Exemption returns why a worker that is hung is left alone for now, "" if it is not, and whether it was not told before. state
+// and now are what the kernel tells of its process. kill says that it is to be killed otherwise.
+func (m *Monitor) Exemption(r roster.Ref, state string, now proc.Times, kill bool) (why string, first bool) {
+	p := m.workers[r]
+	if p == nil {
+		return "is gone", false
+	}
+	silent := m.clock - p.beaten
+	switch {
+	case state == "traced" && kill:
+		why = "is traced, as by a debugger"
+		m.forgiveSilence(p) // it also needs time when the debugger has gone
+	case silent < 3*m.Timeout && p.timed && now.StarvedSince(p.times, m.clock-p.silentAt):
+		why = "waits for a CPU"
+	default:
+		return "", false
+	}
+	first = !p.spared
+	p.spared = true
+	return why, first
+}
+
+// Silence returns for how long a worker has given no sign of life.
+func (m *Monitor) Silence(r roster.Ref) time.Duration {
+	if p := m.workers[r]; p != nil {
+		return m.clock - p.beaten
+	}
+	return 0
+}
+
+// Told notes that something is done about a worker.
+func (m *Monitor) Told(r roster.Ref) {
+	if p := m.workers[r]; p != nil {
+		p.told = true
+	}
+}

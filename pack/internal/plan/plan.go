@@ -1,0 +1,162 @@
+// Package plan says how many workers there are, and what each gets of the machine: CPUs, and memory.
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+
+	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/internal/cgroup"
+)
+
+// MaxWorkers is a sanity check; the kernel's own limit for sockets on one address is 65535.
+const MaxWorkers = 4096
+
+// Plan says how many workers there are and what each gets.
+type Plan struct {
+	Shares   []affinity.Set `json:"shares"`             // the CPUs of each worker
+	Unpinned string         `json:"unpinned,omitempty"` // why they are not pinned; "" if they are
+}
+
+// Workers returns how many there are.
+func (p Plan) Workers() int { return len(p.Shares) }
+
+// CPUs returns the CPUs that a worker is pinned to: none if it is not.
+func (p Plan) CPUs(worker int) affinity.Set {
+	if p.Unpinned != "" {
+		return affinity.Set{}
+	}
+	return p.Shares[worker]
+}
+
+// Pinned returns the CPUs that each worker is pinned to.
+func (p Plan) Pinned() []affinity.Set {
+	workers := make([]affinity.Set, p.Workers())
+	for id := range workers {
+		workers[id] = p.CPUs(id)
+	}
+	return workers
+}
+
+// All returns the CPUs of all workers.
+func (p Plan) All() affinity.Set {
+	var s affinity.Set
+	for _, share := range p.Shares {
+		s = s.Union(share)
+	}
+	return s
+}
+
+// Equal reports whether two plans give the same to the same workers.
+func (p Plan) Equal(other Plan) bool {
+	return slices.Equal(p.Shares, other.Shares) && p.Unpinned == other.Unpinned
+}
+
+// Request is what is wanted of a plan, as in pack.Config.
+type Request struct {
+	Workers   int // 0: as many as there are shares
+	CPUs      affinity.Set
+	Placement affinity.Policy
+}
+
+// Machine is what a plan depends on.
+type Machine struct {
+	Allowed  affinity.Set // the CPUs that this process may use
+	Topology affinity.Topology
+	Quota    float64 // of processor time, in CPUs; 0 if there is none
+	MaxProcs int     // GOMAXPROCS in the environment; 0 if it is not set
+}
+
+// ThisMachine reads what the plan depends on. Where the system cannot tell, err matches errors.ErrUnsupported.
+func ThisMachine() (Machine, error) {
+	var m Machine
+	var err error
+	m.MaxProcs, _ = strconv.Atoi(os.Getenv("GOMAXPROCS")) // the runtime ignores what is no number, too
+	if m.Allowed, err = affinity.Allowed(0); err != nil {
+		return m, err
+	}
+	if m.Topology, err = affinity.ReadTopology(); err != nil {
+		return m, err
+	}
+	quota, limited, err := cgroup.Quota()
+	if err != nil {
+		return m, err
+	}
+	if limited {
+		m.Quota = quota
+	}
+	return m, nil
+}
+
+// On decides how many workers there are on a machine and what each gets.
+func (r Request) On(m Machine) (Plan, error) {
+	cpus := m.Allowed
+	if r.CPUs.Len() > 0 {
+		if forbidden := r.CPUs.Minus(m.Allowed); forbidden.Len() > 0 {
+			return Plan{}, fmt.Errorf("CPUs %q: this process may not use %q, only %q", r.CPUs, forbidden, m.Allowed)
+		}
+		cpus = r.CPUs
+	}
+	shares, err := m.Topology.Spread(cpus, 0, r.Placement)
+	if err != nil {
+		return Plan{}, err
+	}
+	n := r.Workers
+	unpinned := ""
+	if n == 0 {
+		n = len(shares)
+		if m.Quota > 0 && m.Quota < float64(cpus.Len()) {
+			n = min(n, workersFor(m.Quota, cpus.Len(), len(shares)))
+			if r.CPUs.Len() == 0 {
+				unpinned = fmt.Sprintf("the processor quota is %.4g of %d CPUs", m.Quota, cpus.Len())
+			}
+		}
+		if m.MaxProcs > 0 {
+			n = min(n, workersFor(float64(m.MaxProcs), cpus.Len(), len(shares)))
+		}
+	}
+	if shares, err = m.Topology.Spread(cpus, n, r.Placement); err != nil {
+		return Plan{}, err
+	}
+	return Plan{Shares: shares, Unpinned: unpinned}, nil
+}
+
+// workersFor returns how many workers, of those that cpus CPUs have, it takes to use a number of CPUs.
+func workersFor(use float64, cpus, shares int) int {
+	return max(1, int(math.Ceil(use*float64(shares)/float64(cpus))))
+}
+
+// Check reports whether there can be so many workers.
+func Check(workers int) error {
+	if workers < 1 || workers > MaxWorkers {
+		return fmt.Errorf("%d workers: there must be 1 to %d", workers, MaxWorkers)
+	}
+	return nil
+}
+
+// Here plans for this machine, also where it does not tell about its CPUs. workers, if not 0, counts instead of the request's.
+func (r Request) Here(workers int) (Plan, error) {
+	if workers != 0 {
+		if err := Check(workers); err != nil {
+			return Plan{}, err
+		}
+		r.Workers = workers
+	}
+	m, err := ThisMachine()
+	if errors.Is(err, errors.ErrUnsupported) {
+		n := r.Workers
+		if n == 0 {
+			n = runtime.GOMAXPROCS(0)
+		}
+		return Plan{Shares: make([]affinity.Set, n), Unpinned: runtime.GOOS + " cannot pin processes"}, nil
+	}
+	if err != nil {
+		return Plan{}, err
+	}
+	return r.On(m)
+}
