@@ -22,7 +22,8 @@ func TestUnsupported(t *testing.T) {
 	_, cpu := reuseport.IncomingCPU(l.(syscall.Conn))
 	attach := reuseport.AttachCPU(l.(syscall.Conn), map[int]int{0: 0})
 	limit := reuseport.Limit(l.(syscall.Conn), 1)
-	for _, err := range []error{err, perr, cpu, attach, limit, reuseport.Detach(l.(syscall.Conn))} {
+	quiesce, resume := reuseport.Quiesce(l.(syscall.Conn)), reuseport.Resume(l.(syscall.Conn))
+	for _, err := range []error{err, perr, cpu, attach, limit, quiesce, resume, reuseport.Detach(l.(syscall.Conn))} {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%v; want errors.ErrUnsupported", err)
 		}

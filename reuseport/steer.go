@@ -100,7 +100,7 @@ func IncomingCPU(conn syscall.Conn) (int, error) {
 // Quiesce makes the kernel ignore further attempts to connect to a TCP listener, while handshakes that are under
 // way finish and the accept queue stays as it is. Whoever then accepts until the queue is empty can close the
 // listener without resetting a connection. A client that is ignored tries again after about a second; after
-// the close it is refused.
+// the close it is refused. [Resume] undoes it.
 //
 // It is also the way to close one listener of a group of which others stay, to which the kernel was told to send nothing
 // (see [Limit]): in the instant of the close it may choose that one all the same (seen with IPv4 on 6.18), and a
@@ -122,6 +122,16 @@ func Quiesce(listener syscall.Conn) error {
 	}
 	if err != nil {
 		return fmt.Errorf("reuseport: quiesce: %w", err)
+	}
+	return nil
+}
+
+// Resume undoes [Quiesce], whichever process did that: connections are let in again (SO_DETACH_FILTER, socket(7)). Without a
+// filter on the socket the error is ENOENT. It takes no privilege, but where a process has locked the filter
+// (SO_LOCK_FILTER), which nobody can undo, the error matches [os.ErrPermission].
+func Resume(listener syscall.Conn) error {
+	if err := onConn(listener, resume); err != nil {
+		return fmt.Errorf("reuseport: resume: %w", err)
 	}
 	return nil
 }

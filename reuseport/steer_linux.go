@@ -17,6 +17,10 @@ func quiesce(fd int, program []bpf.RawInstruction) error {
 	return setProgram(fd, unix.SO_ATTACH_FILTER, "SO_ATTACH_FILTER", program)
 }
 
+func resume(fd int) error {
+	return os.NewSyscallError("setsockopt SO_DETACH_FILTER", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))
+}
+
 func setProgram(fd, option int, name string, program []bpf.RawInstruction) error {
 	filter := make([]unix.SockFilter, len(program))
 	for i, ins := range program {

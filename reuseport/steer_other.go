@@ -15,3 +15,4 @@ func attach(int, []bpf.RawInstruction) error  { return errors.ErrUnsupported }
 func detach(int) error                        { return errors.ErrUnsupported }
 func incomingCPU(int) (int, error)            { return -1, errors.ErrUnsupported }
 func quiesce(int, []bpf.RawInstruction) error { return errors.ErrUnsupported }
+func resume(int) error                        { return errors.ErrUnsupported }
