@@ -1,0 +1,167 @@
+package sockets
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// refuses is what poll(2) says of a socket that was shut down.
+const refuses = unix.POLLRDHUP
+
+// openDirectory opens a directory for life; "" is the current one.
+func openDirectory(path string) (*os.File, error) {
+	if path == "" {
+		path = "."
+	}
+	f, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// maxPath is how long the address of a Unix socket may be, with the zero byte at its end.
+const maxPath = len(unix.RawSockaddrUnix{}.Path)
+
+// bindAddress returns what to bind the socket to. The kernel follows no link there. It shows the address to whoever asks, so
+// it is the path that the user wrote, unless that is too long.
+func (f *file) bindAddress() (address string, err error) {
+	if len(f.path) < maxPath {
+		return f.path, nil
+	}
+	err = f.at(func(dir int) error {
+		address = fmt.Sprintf("/proc/self/fd/%d/%s", dir, f.name)
+		_, err := os.Stat(fmt.Sprintf("/proc/self/fd/%d", dir))
+		return err
+	})
+	if err != nil || len(address) >= maxPath {
+		return "", fmt.Errorf("the path is too long, at most %d bytes: %w", maxPath-1, syscall.ENAMETOOLONG)
+	}
+	return address, nil
+}
+
+// made is the mode that the file has in the moment of the bind, from which it is told from all others that somebody may put in
+// its place: of these, no one else can make one that is ours. Nobody can connect yet, but for its owner.
+const made = unix.S_ISUID | unix.S_ISGID | unix.S_ISVTX | unix.S_IWUSR
+
+// mark sets the mode with which the file of a socket will be made, and reports whether it can.
+func mark(fd int, _ fs.FileMode) bool { return unix.Fchmod(fd, made) == nil }
+
+// make gives the file, which has just been bound, its permissions and its owner.
+func (f *file) make(files Files, marked bool) error {
+	return f.at(func(dir int) error {
+		fd, err := unix.Openat(dir, f.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: f.path, Err: err}
+		}
+		defer unix.Close(fd)
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return &os.PathError{Op: "stat", Path: f.path, Err: err}
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != os.Geteuid() || marked && st.Mode&made != made {
+			return errSwapped
+		}
+		f.id = identify(&st)
+		// In this order nobody may connect for a moment who must not, and to give the file away is the only right that it takes.
+		uid, gid := -1, -1
+		if files.Owner != nil {
+			uid, gid = files.Owner.UID, files.Owner.GID
+		}
+		if err := own(fd, -1, gid); err != nil {
+			return err
+		}
+		if err := chmod(fd, files.Mode); err != nil {
+			return err
+		}
+		return own(fd, uid, -1)
+	})
+}
+
+func own(fd, uid, gid int) error {
+	if uid == -1 && gid == -1 {
+		return nil
+	}
+	return os.NewSyscallError("fchownat", unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH))
+}
+
+// chmod sets the permissions of a file that was opened by O_PATH, which fchmod(2) refuses.
+func chmod(fd int, mode fs.FileMode) error {
+	err := unix.Fchmodat(fd, "", uint32(mode.Perm()), unix.AT_EMPTY_PATH) // Linux 6.6
+	if err != nil {
+		err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(mode.Perm()))
+	}
+	return os.NewSyscallError("fchmodat", err)
+}
+
+func identify(st *unix.Stat_t) FileID { return FileID{uint64(st.Dev), st.Ino} }
+
+// stat returns which file has a name in the directory now.
+func (f *file) stat(name string) (id FileID, mode fs.FileMode, err error) {
+	err = f.at(func(dir int) error {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &os.PathError{Op: "stat", Path: f.path, Err: err}
+		}
+		if id = identify(&st); st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			mode = fs.ModeSocket
+		}
+		return nil
+	})
+	return id, mode, err
+}
+
+// connect tries to connect to the socket that has a name in the directory. The error is ECONNREFUSED if no process listens.
+func (f *file) connect(name string, id FileID) error {
+	return f.at(func(dir int) error {
+		fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd) // until then nobody else's file has its number
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || identify(&st) != id {
+			return errors.Join(errSwapped, err)
+		}
+		s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(s)
+		err = unix.Connect(s, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", fd)})
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EPROTOTYPE) { // the queue is full, or it is no stream
+			err = nil
+		}
+		return err
+	})
+}
+
+func (f *file) unlink(name string) error {
+	return f.at(func(dir int) error { return os.NewSyscallError("unlinkat", unix.Unlinkat(dir, name, 0)) })
+}
+
+// rename gives the file another name, in place of whatever has that if replace is set.
+func (f *file) rename(from, to string, replace bool) error {
+	return f.at(func(dir int) error {
+		flags := uint(unix.RENAME_NOREPLACE)
+		if replace {
+			flags = 0
+		}
+		return os.NewSyscallError("renameat2", unix.Renameat2(dir, from, dir, to, flags))
+	})
+}
+
+// shutdown has a listening Unix socket refuse new connections.
+func shutdown(c syscall.Conn) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := rc.Control(func(fd uintptr) { err = os.NewSyscallError("shutdown", unix.Shutdown(int(fd), unix.SHUT_RD)) })
+	return errors.Join(cerr, err)
+}

@@ -1,0 +1,70 @@
+//go:build !unix
+
+package sockets
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// Here everything is done by path.
+
+func openDirectory(string) (*os.File, error) { return nil, nil }
+
+func (f *file) bindAddress() (string, error) { return f.path, nil }
+
+func mark(int, fs.FileMode) bool { return false }
+
+func (f *file) make(files Files, _ bool) (err error) {
+	if f.id, _, err = f.stat(f.name); err != nil {
+		return err
+	}
+	if files.Owner != nil {
+		return errors.ErrUnsupported
+	}
+	return os.Chmod(f.path, files.Mode)
+}
+
+// at returns the path of a name in the directory.
+func (f *file) at(name string) string { return filepath.Join(filepath.Dir(f.path), name) }
+
+// stat makes do with the time of the last change.
+func (f *file) stat(name string) (FileID, fs.FileMode, error) {
+	info, err := os.Lstat(f.at(name))
+	if err != nil {
+		return FileID{}, 0, err
+	}
+	return FileID{Inode: uint64(info.ModTime().UnixNano())}, info.Mode(), nil
+}
+
+func (f *file) connect(name string, _ FileID) error {
+	c, err := net.DialTimeout("unix", f.at(name), time.Second)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+func (f *file) unlink(name string) error { return os.Remove(f.at(name)) }
+
+func (f *file) rename(from, to string, replace bool) error {
+	if _, err := os.Lstat(f.at(to)); err == nil && !replace {
+		return fs.ErrExist
+	}
+	return os.Rename(f.at(from), f.at(to))
+}
+
+func shutdown(syscall.Conn) error { return nil }
+
+// duplicate cannot: nobody hands descriptors over here.
+func duplicate(f *os.File) (*os.File, error) {
+	if f == nil {
+		return nil, nil
+	}
+	return nil, errors.ErrUnsupported
+}

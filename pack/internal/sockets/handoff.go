@@ -1,0 +1,190 @@
+package sockets
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"slices"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+)
+
+// State is the sockets of an endpoint as they go to the program that takes this one's place. Descriptors are indices into the
+// files that come along.
+type State struct {
+	Endpoint  wire.Endpoint `json:"endpoint"`
+	Shared    bool          `json:"shared,omitempty"`
+	Path      string        `json:"path,omitempty"`      // of a Unix socket in the file system
+	Directory int           `json:"directory,omitempty"` // where Path is, plus 1; 0 if it is not known
+	Inode     FileID        `json:"inode,omitzero"`      // at Path
+	Quiesced  bool          `json:"quiesced,omitempty"`  // the file has another name, so that nobody connects
+	Listeners []int         `json:"listeners"`
+	Steering  int           `json:"steering,omitempty"` // what the steering needs, plus 1; 0 if it needs nothing
+}
+
+// FileID identifies a file.
+type FileID struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+// Export describes the sockets, and appends copies of their descriptors to files, which the caller closes. steering returns
+// what the steering of an endpoint needs, a file that is the caller's too, or nil. If it fails, what it appended is closed.
+func (k *Keeper) Export(files []*os.File, steering func(wire.Endpoint) (*os.File, error)) (
+	states []State, all []*os.File, err error,
+) {
+	given := len(files)
+	all = slices.Clip(files)
+	defer func() {
+		if err != nil {
+			for _, f := range all[given:] {
+				f.Close()
+			}
+			states, all = nil, files
+		}
+	}()
+	states, all, err = k.export(all)
+	if err != nil || steering == nil {
+		return states, all, err
+	}
+	for i := range states { // without the lock: what it does is not ours
+		f, err := steering(states[i].Endpoint)
+		if err != nil {
+			return states, all, fmt.Errorf("steering of %s: %w", states[i].Endpoint, err)
+		}
+		if f != nil {
+			all = append(all, f)
+			states[i].Steering = len(all)
+		}
+	}
+	return states, all, nil
+}
+
+func (k *Keeper) export(files []*os.File) (states []State, all []*os.File, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, e := range k.endpoints() {
+		s := k.open[e]
+		if s.final {
+			return states, files, fmt.Errorf("%s: the socket refuses connections for good", e)
+		}
+		state := State{Endpoint: e, Shared: s.shared}
+		for _, l := range s.listeners {
+			f, err := l.(interface{ File() (*os.File, error) }).File()
+			if err != nil {
+				return states, files, fmt.Errorf("socket of %s: %w", e, err)
+			}
+			state.Listeners = append(state.Listeners, len(files))
+			files = append(files, f)
+		}
+		if f := s.file; f != nil {
+			state.Path, state.Inode, state.Quiesced = f.path, f.id, f.hidden
+			dir, err := duplicate(f.dir)
+			if err != nil {
+				return states, files, fmt.Errorf("directory of %s: %w", e, err)
+			}
+			if dir != nil {
+				files = append(files, dir)
+				state.Directory = len(files)
+			}
+		}
+		states = append(states, state)
+	}
+	return states, files, nil
+}
+
+// Import takes over the sockets that a predecessor exported, all or none. It takes copies: the files stay the caller's, which
+// closes those that it returns for the steering, too.
+func (k *Keeper) Import(states []State, files []*os.File) (steering map[wire.Endpoint]*os.File, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	taken := map[wire.Endpoint]*set{}
+	steering = map[wire.Endpoint]*os.File{}
+	defer func() {
+		if err != nil { // they go on elsewhere
+			for _, s := range taken {
+				s.release()
+			}
+			for _, f := range steering {
+				f.Close()
+			}
+			steering = nil
+		}
+	}()
+	if k.closed || len(k.open) > 0 {
+		return steering, fmt.Errorf("sockets cannot be taken over by a keeper that has some, or is closed")
+	}
+	for _, state := range states {
+		if taken[state.Endpoint] != nil {
+			return steering, fmt.Errorf("take over %s: it is there twice", state.Endpoint)
+		}
+		s := &set{shared: state.Shared}
+		taken[state.Endpoint] = s
+		if err := s.take(state, files); err != nil {
+			return steering, fmt.Errorf("take over %s: %w", state.Endpoint, err)
+		}
+		f, err := pick(files, state.Steering)
+		if err == nil {
+			f, err = duplicate(f)
+		}
+		if err != nil {
+			return steering, fmt.Errorf("take over the steering of %s: %w", state.Endpoint, err)
+		}
+		if f != nil {
+			steering[state.Endpoint] = f
+		}
+	}
+	k.open = taken
+	k.polled.changed()
+	return steering, nil
+}
+
+// take makes copies of what a state refers to.
+func (s *set) take(state State, files []*os.File) error {
+	if n := len(state.Listeners); n == 0 || s.shared && n > 1 {
+		return fmt.Errorf("it has %d sockets, shared %v", n, s.shared)
+	}
+	for _, i := range state.Listeners {
+		f, err := pick(files, i+1)
+		if err != nil {
+			return err
+		}
+		l, err := net.FileListener(f)
+		if err != nil {
+			return err
+		}
+		s.listeners = append(s.listeners, l)
+		switch l := l.(type) {
+		case *net.UnixListener:
+			l.SetUnlinkOnClose(false)
+			if state.Endpoint.Network == "unix" && s.shared {
+				continue
+			}
+		case *net.TCPListener:
+			if state.Endpoint.Network != "unix" {
+				continue
+			}
+		}
+		return fmt.Errorf("descriptor %d is a socket of another kind: %s", i, l.Addr().Network())
+	}
+	if state.Path == "" {
+		return nil
+	}
+	dir, err := pick(files, state.Directory)
+	if err != nil {
+		return err
+	}
+	s.file, err = adopt(state.Path, dir, state.Inode, state.Quiesced)
+	return err
+}
+
+// pick returns the file of a number that is one more than its index; nil for 0.
+func pick(files []*os.File, number int) (*os.File, error) {
+	switch {
+	case number == 0:
+		return nil, nil
+	case number < 0 || number > len(files) || files[number-1] == nil:
+		return nil, fmt.Errorf("there is no descriptor %d", number-1)
+	}
+	return files[number-1], nil
+}

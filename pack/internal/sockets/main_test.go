@@ -1,0 +1,9 @@
+package sockets
+
+import (
+	"testing"
+
+	"github.com/gopherpack/gopherpack/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }

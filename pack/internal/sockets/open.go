@@ -1,0 +1,187 @@
+package sockets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"syscall"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+// opening is an endpoint of which the sockets are being opened.
+type opening struct {
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when it has ended
+
+	// Set before done is closed.
+	err      error
+	canceled bool // by its own caller, which says nothing to others
+}
+
+// Open opens the sockets of an endpoint, one for each of so many workers, unless they are open. It may wait for a name to be
+// resolved. If several callers ask for one endpoint, one opens it and the others get the result.
+//
+// A Unix socket whose process is gone is replaced. A path that is relative means the current directory, now and later.
+func (k *Keeper) Open(ctx context.Context, e wire.Endpoint, workers int) (Info, error) {
+	for {
+		o, info, err := k.begin(ctx, e)
+		switch {
+		case err != nil || info.Sockets > 0:
+			return info, err
+		case o.ctx != nil:
+			return k.finish(o, e, workers)
+		}
+		select {
+		case <-o.done:
+			if o.err != nil && !o.canceled {
+				return Info{}, o.err
+			}
+		case <-ctx.Done():
+			return Info{}, fmt.Errorf("listen %s: %w", e, context.Cause(ctx))
+		}
+	}
+}
+
+// attempt is a call of Open: ctx is set if it is the one that opens the sockets.
+type attempt struct {
+	*opening
+	ctx context.Context
+}
+
+// begin returns what is open, or who opens it.
+func (k *Keeper) begin(ctx context.Context, e wire.Endpoint) (attempt, Info, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return attempt{}, Info{}, stopping(e)
+	}
+	if s := k.open[e]; s != nil {
+		return attempt{}, s.info(e), nil
+	}
+	if o := k.opening[e]; o != nil {
+		return attempt{opening: o}, Info{}, nil
+	}
+	o := &opening{done: make(chan struct{})}
+	ctx, o.cancel = context.WithCancelCause(ctx)
+	k.opening[e] = o
+	return attempt{o, ctx}, Info{}, nil
+}
+
+// finish opens the sockets, without the lock, and tells who waits for them.
+func (k *Keeper) finish(a attempt, e wire.Endpoint, workers int) (info Info, err error) {
+	s, err := k.openSet(a.ctx, e, workers)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.closed:
+		if err == nil {
+			s.close()
+		}
+		err = stopping(e)
+	case err != nil:
+		err = k.explain(err)
+		a.canceled = a.ctx.Err() != nil
+	default:
+		k.open[e] = s
+		info = s.info(e)
+		k.polled.changed()
+	}
+	a.cancel(nil)
+	delete(k.opening, e)
+	a.err = err
+	close(a.done)
+	return info, err
+}
+
+func (k *Keeper) openSet(ctx context.Context, e wire.Endpoint, workers int) (*set, error) {
+	switch e.Network {
+	case "tcp", "tcp4", "tcp6":
+		return openTCP(ctx, e, workers)
+	case "unix":
+		return openUnix(ctx, e.Address, k.files)
+	}
+	return nil, fmt.Errorf("listen %s: want the network to be tcp, tcp4, tcp6 or unix: %w",
+		e, net.UnknownNetworkError(e.Network))
+}
+
+func openTCP(ctx context.Context, e wire.Endpoint, workers int) (*set, error) {
+	shared := false
+	config := reuseport.Config{Exclusive: true}
+	listeners, err := config.ListenGroup(ctx, e.Network, e.Address, workers)
+	if errors.Is(err, errors.ErrUnsupported) {
+		var one net.Listener
+		if one, err = new(net.ListenConfig).Listen(ctx, e.Network, e.Address); err == nil {
+			listeners, shared = []net.Listener{one}, true
+		}
+	}
+	if err != nil {
+		// What is wrong is told by the *net.OpError; that it happened in package reuseport is not.
+		if op, ok := errors.AsType[*net.OpError](err); ok {
+			return nil, op
+		}
+		return nil, err
+	}
+	return &set{listeners: listeners, shared: shared}, nil
+}
+
+// explain adds what to do to the errors that users meet most. It is called with mu locked.
+func (k *Keeper) explain(err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		if own := k.occupant(err); own != "" {
+			hint = "this pack listens on " + own + " already"
+		} else {
+			hint = "is another instance running?"
+			if runtime.GOOS == "linux" {
+				hint += " ss -lntxp shows who listens"
+			}
+		}
+	case errors.Is(err, syscall.EACCES):
+		hint = "the directory must be writable for this user"
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Net != "unix" {
+			hint = "low ports need root"
+			if runtime.GOOS == "linux" {
+				hint = "ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
+			}
+		}
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		hint = "no interface of this machine has that address"
+	}
+	if hint == "" {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, hint)
+}
+
+// occupant returns the endpoint of ours that takes an address which another was to have; "" if there is none. It is called with
+// mu locked.
+func (k *Keeper) occupant(err error) string {
+	var wanted *net.TCPAddr
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		wanted, _ = op.Addr.(*net.TCPAddr)
+	}
+	taken, _ := errors.AsType[*takenError](err)
+	for _, e := range k.endpoints() {
+		s := k.open[e]
+		if a, ok := s.listeners[0].Addr().(*net.TCPAddr); ok && wanted != nil && overlap(a, wanted) {
+			return e.Network + " " + s.address()
+		}
+		if taken != nil && s.file != nil && s.file.id == taken.id {
+			return e.Network + " " + s.address()
+		}
+	}
+	return ""
+}
+
+// overlap reports whether a connection to one address may be one to the other.
+func overlap(a, b *net.TCPAddr) bool {
+	covers := func(a, b *net.TCPAddr) bool {
+		return a.IP.IsUnspecified() && (a.IP.To4() == nil || b.IP.To4() != nil) || len(a.IP) == 0
+	}
+	return a.Port == b.Port && (a.IP.Equal(b.IP) || covers(a, b) || covers(b, a))
+}

@@ -1,0 +1,9 @@
+//go:build !unix
+
+package sockets
+
+type pollSet struct{}
+
+func (*pollSet) changed() {}
+
+func (*pollSet) queued(*Keeper) []Ref { return nil }

@@ -1,0 +1,131 @@
+package sockets
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+// Quiesce keeps new connections out of worker i's own sockets, so that those that are queued can be served before the sockets
+// are closed. A socket that workers share stays open to all, as others serve it. The error says why connections may still come:
+// see [reuseport.Quiesce].
+func (k *Keeper) Quiesce(i int) error {
+	return k.each(i, func(s *set, l net.Listener) error {
+		if s.shared {
+			return nil
+		}
+		return reuseport.Quiesce(l.(syscall.Conn))
+	})
+}
+
+// QuiesceFinal is Quiesce in a stop, when nobody goes on. It keeps new connections out of shared sockets, too, for good: the
+// files of Unix sockets are removed, and on Linux the sockets refuse connections, and their Accept returns EINVAL once
+// nothing is queued.
+func (k *Keeper) QuiesceFinal(i int) error {
+	return k.each(i, func(s *set, l net.Listener) error {
+		if s.shared {
+			return s.refuse()
+		}
+		return reuseport.Quiesce(l.(syscall.Conn))
+	})
+}
+
+// Resume undoes [Keeper.Quiesce], and what a worker has done to the same end.
+func (k *Keeper) Resume(i int) error {
+	return k.each(i, func(s *set, l net.Listener) error {
+		if s.shared {
+			return nil
+		}
+		return s.resume(l)
+	})
+}
+
+// each calls f with worker i's socket of each endpoint.
+func (k *Keeper) each(i int, f func(*set, net.Listener) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var errs []error
+	for _, e := range k.endpoints() {
+		s := k.open[e]
+		if i < 0 || !s.shared && i >= len(s.listeners) {
+			continue
+		}
+		if err := f(s, s.listeners[i%len(s.listeners)]); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", e, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// QuiesceEndpoint keeps new connections out of all sockets of an endpoint. The file of a Unix socket is moved to another name,
+// where [Keeper.ResumeEndpoint] finds it.
+func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
+	return k.all(e, func(s *set, l net.Listener) error {
+		switch {
+		case s.file != nil:
+			return s.file.hide()
+		case e.Network == "unix": // only for good
+			return nil
+		}
+		return reuseport.Quiesce(l.(syscall.Conn))
+	})
+}
+
+// ResumeEndpoint undoes [Keeper.QuiesceEndpoint].
+func (k *Keeper) ResumeEndpoint(e wire.Endpoint) error { return k.all(e, (*set).resume) }
+
+// all calls f with each socket of an endpoint, if it is open.
+func (k *Keeper) all(e wire.Endpoint, f func(*set, net.Listener) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.open[e]
+	if s == nil {
+		return nil
+	}
+	var errs []error
+	for _, l := range s.listeners {
+		errs = append(errs, f(s, l))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%s: %w", e, err)
+	}
+	return nil
+}
+
+// resume lets new connections in again.
+func (s *set) resume(l net.Listener) error {
+	switch {
+	case s.final:
+		return errors.New("the socket refuses connections for good")
+	case s.file != nil:
+		return s.file.show()
+	}
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil
+	}
+	// A worker may have kept them out by itself, so what was done here does not tell.
+	if err := reuseport.Resume(tcp); !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
+}
+
+// refuse has a shared socket refuse new connections for good, while those that are queued can be accepted.
+func (s *set) refuse() error {
+	if s.final {
+		return nil
+	}
+	s.final = true
+	if s.file != nil {
+		s.file.remove()
+	}
+	if l, ok := s.listeners[0].(*net.TCPListener); ok {
+		return reuseport.Quiesce(l)
+	}
+	return shutdown(s.listeners[0].(syscall.Conn))
+}

@@ -1,0 +1,100 @@
+package sockets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+// Grow opens sockets for more workers, if n is more, for all endpoints or none. Nothing comes to them before [Keeper.Direct] is
+// called, so until then [Keeper.Shrink] can close them again without a loss. steered are the endpoints for which a program
+// chooses that knows the sockets, and so none of the new ones.
+func (k *Keeper) Grow(ctx context.Context, n int, steered map[wire.Endpoint]bool) (err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	before := map[wire.Endpoint]int{}
+	defer func() {
+		if err != nil {
+			k.undoGrow(before, steered)
+		}
+		k.polled.changed()
+	}()
+	for _, e := range k.endpoints() {
+		s := k.open[e]
+		if s.shared || n <= len(s.listeners) {
+			continue
+		}
+		first := s.listeners[0].(*net.TCPListener)
+		if !steered[e] {
+			if err := reuseport.Limit(first, len(s.listeners)); err != nil {
+				return fmt.Errorf("more sockets for %s: %w", e, err)
+			}
+		}
+		before[e] = len(s.listeners)
+		for len(s.listeners) < n {
+			l, err := reuseport.Listen(ctx, e.Network, first.Addr().String())
+			if err != nil {
+				return fmt.Errorf("more sockets for %s: %w", e, err)
+			}
+			s.listeners = append(s.listeners, l)
+		}
+	}
+	return nil
+}
+
+// undoGrow makes the numbers of sockets what they were.
+func (k *Keeper) undoGrow(before map[wire.Endpoint]int, steered map[wire.Endpoint]bool) {
+	for e, n := range before {
+		s := k.open[e]
+		s.closeLast(n)
+		if !steered[e] {
+			reuseport.Detach(s.listeners[0].(syscall.Conn)) // if it cannot (Linux 5.3), it chooses among all that are left
+		}
+	}
+}
+
+// Direct has the kernel choose among the sockets of the first n workers only, but for the endpoints that are steered otherwise.
+func (k *Keeper) Direct(n int, steered map[wire.Endpoint]bool) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var errs []error
+	for _, e := range k.endpoints() {
+		s := k.open[e]
+		if s.shared || steered[e] {
+			continue
+		}
+		if err := s.direct(n); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", e, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *set) direct(n int) error {
+	first := s.listeners[0].(syscall.Conn)
+	if n < len(s.listeners) {
+		return reuseport.Limit(first, n)
+	}
+	if err := reuseport.Detach(first); !errors.Is(err, syscall.ENOENT) { // there may have been none
+		return err
+	}
+	return nil
+}
+
+// Shrink closes the sockets that n workers have no use for. Nothing may come to them any more, and the kernel goes on choosing
+// among the others only, since a worker may still have a copy.
+func (k *Keeper) Shrink(n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, s := range k.open {
+		if !s.shared {
+			s.closeLast(max(n, 1))
+		}
+	}
+	k.polled.changed()
+}

@@ -1,0 +1,200 @@
+// Package sockets keeps the listening sockets of a pack: it opens them in the master, which never accepts from them, and from
+// where each worker gets its own.
+package sockets
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+// Files says how the files of Unix sockets are made.
+type Files struct {
+	Mode  fs.FileMode // the permissions, whatever the umask
+	Owner *Owner      // nil: whoever makes them
+}
+
+// Owner is whose a file is.
+type Owner struct{ UID, GID int }
+
+// Keeper holds the listening sockets of a pack. All methods are safe for concurrent use, and none but Open waits for anything
+// but a system call.
+type Keeper struct {
+	files Files
+
+	mu      sync.Mutex
+	open    map[wire.Endpoint]*set
+	opening map[wire.Endpoint]*opening
+	closed  bool
+	polled  pollSet
+}
+
+// set is the sockets of one endpoint.
+type set struct {
+	listeners []net.Listener // one per worker, or one for all if it is shared
+	shared    bool
+	file      *file // of a Unix socket in the file system; nil for others
+	final     bool  // new connections are refused, and that cannot be undone
+}
+
+// New returns a keeper without sockets.
+func New(f Files) *Keeper {
+	return &Keeper{files: f, open: map[wire.Endpoint]*set{}, opening: map[wire.Endpoint]*opening{}}
+}
+
+// Info describes the sockets of an endpoint.
+type Info struct {
+	Endpoint wire.Endpoint
+	Sockets  int    // one per worker, or 1
+	Shared   bool   // one socket for all workers: always so with Unix sockets, and where the system spreads no connections
+	Address  string // what is listened on, with the port that the kernel chose
+}
+
+func (s *set) info(e wire.Endpoint) Info {
+	return Info{Endpoint: e, Sockets: len(s.listeners), Shared: s.shared, Address: s.address()}
+}
+
+// address returns where the sockets listen. The file of a Unix socket is named as the user did, not as it was bound.
+func (s *set) address() string {
+	if s.file != nil {
+		return s.file.path
+	}
+	return s.listeners[0].Addr().String()
+}
+
+// Infos returns what is open, sorted.
+func (k *Keeper) Infos() []Info {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var all []Info
+	for _, e := range k.endpoints() {
+		all = append(all, k.open[e].info(e))
+	}
+	return all
+}
+
+// endpoints returns the endpoints that are open, sorted. It is called with mu locked.
+func (k *Keeper) endpoints() []wire.Endpoint {
+	return slices.SortedFunc(maps.Keys(k.open), func(a, b wire.Endpoint) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Index, b.Index))
+	})
+}
+
+// Conn returns worker i's socket of an endpoint, to be sent to a worker: its own, or the one that all share. Workers beyond the
+// number of sockets share those that there are.
+//
+// If new connections are kept out of the socket, by [Keeper.Quiesce] or by a worker, that is undone first, so that no worker
+// waits at a socket to which nothing comes.
+func (k *Keeper) Conn(e wire.Endpoint, i int) (syscall.Conn, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s, err := k.find(e)
+	if err != nil {
+		return nil, err
+	}
+	if i < 0 {
+		return nil, fmt.Errorf("%s: there is no worker %d", e, i)
+	}
+	l := s.listeners[i%len(s.listeners)]
+	if err := s.resume(l); err != nil {
+		return nil, fmt.Errorf("%s: let new connections in again: %w", e, err)
+	}
+	return l.(syscall.Conn), nil
+}
+
+// find returns the sockets of an endpoint. It is called with mu locked.
+func (k *Keeper) find(e wire.Endpoint) (*set, error) {
+	switch s := k.open[e]; {
+	case k.closed:
+		return nil, stopping(e)
+	case s == nil:
+		return nil, fmt.Errorf("%s: there are no sockets", e)
+	default:
+		return s, nil
+	}
+}
+
+func stopping(e wire.Endpoint) error { return fmt.Errorf("listen %s: the pack is stopping", e) }
+
+// Listeners returns the sockets of the first n workers, to be steered; nil if there are fewer, or workers share one.
+func (k *Keeper) Listeners(e wire.Endpoint, n int) []syscall.Conn {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.open[e]
+	if s == nil || s.shared || n > len(s.listeners) {
+		return nil
+	}
+	var all []syscall.Conn
+	for _, l := range s.listeners[:max(n, 0)] {
+		all = append(all, l.(syscall.Conn))
+	}
+	return all
+}
+
+// Keep closes the sockets of all endpoints but those used.
+func (k *Keeper) Keep(used map[wire.Endpoint]bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for e, s := range k.open {
+		if !used[e] {
+			s.close()
+			delete(k.open, e)
+		}
+	}
+	k.polled.changed()
+}
+
+// Close closes all sockets for good, and has calls of Open fail. The files of Unix sockets are removed, unless others have taken
+// their places. Processes that have copies of sockets can serve what is queued on them.
+func (k *Keeper) Close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, s := range k.open {
+		s.close()
+	}
+	for _, o := range k.opening {
+		o.cancel(errors.New("the pack is stopping"))
+	}
+	clear(k.open)
+	k.closed = true
+	k.polled.changed()
+}
+
+// close closes the sockets for good.
+func (s *set) close() {
+	if s.shared {
+		s.refuse()
+	}
+	s.release()
+}
+
+// release closes this process's copies of the sockets, which may go on in another.
+func (s *set) release() {
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	if s.file != nil {
+		s.file.release()
+	}
+}
+
+// closeLast closes the sockets beyond the first n, to which the kernel was told to send nothing.
+func (s *set) closeLast(n int) {
+	for len(s.listeners) > n {
+		last := len(s.listeners) - 1 // closing any other would renumber the kernel's group
+		// In the instant of the close the kernel may choose it all the same (seen with IPv4 on 6.18, see
+		// BenchmarkLeave in reuseport). A SYN that is ignored then is sent again.
+		reuseport.Quiesce(s.listeners[last].(syscall.Conn)) // without the right to it, that one connection is reset
+		s.listeners[last].Close()
+		s.listeners = s.listeners[:last]
+	}
+}
