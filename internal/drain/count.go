@@ -1,8 +1,11 @@
 package drain
 
 import (
+	"context"
 	"net"
 	"sync"
+	"syscall"
+	"time"
 )
 
 // count is how many connections of a server are open.
@@ -32,10 +35,37 @@ func (c *count) open() int {
 	return c.n
 }
 
+// wait waits until no connection is open, or ctx ends.
+func (c *count) wait(ctx context.Context) error {
+	poll := time.NewTicker(drainPoll)
+	defer poll.Stop()
+	for c.open() > 0 {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
 // counting is a listener that counts its open connections.
 type counting struct {
 	net.Listener
 	conns *count
+}
+
+// counted returns a listener that counts its open connections, and has SyscallConn if l has it.
+func counted(l net.Listener, conns *count) net.Listener {
+	if sc, ok := l.(syscall.Conn); ok {
+		return countingSocket{counting{l, conns}, sc}
+	}
+	return counting{l, conns}
+}
+
+type countingSocket struct {
+	counting
+	syscall.Conn
 }
 
 func (l counting) Accept() (net.Conn, error) {

@@ -74,7 +74,7 @@ func Begun(ctx context.Context) <-chan struct{} {
 // Serve serves, over TLS if the server has a TLSConfig. It can be called with several listeners.
 func (h *HTTP) Serve(l net.Listener) error {
 	if _, ok := l.(movableListener); !ok { // which counts by itself
-		l = counting{l, &h.open}
+		l = counted(l, &h.open)
 	}
 	if h.isSecure() {
 		if err := checkCertificate(h.TLSConfig); err != nil {
@@ -237,8 +237,11 @@ func (h *HTTP) BeginDrain(delay time.Duration, handOver bool) {
 
 func (h *HTTP) handsOver() bool { return h.moving.Load() && !h.staying.Load() }
 
-// Stay ends handing over, and returns when nothing is on its way any more, or ctx has ended.
-func (h *HTTP) Stay(ctx context.Context) {
+// Stay is EndHandover, until package pack uses that name.
+func (h *HTTP) Stay(ctx context.Context) { h.EndHandover(ctx) }
+
+// EndHandover ends handing over, and returns when nothing is on its way any more, or ctx has ended.
+func (h *HTTP) EndHandover(ctx context.Context) {
 	h.staying.Store(true)
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()
@@ -294,14 +297,7 @@ func (h *HTTP) Shutdown(ctx context.Context) error {
 	if err := h.Server.Shutdown(ctx); err != nil {
 		return err
 	}
-	for h.Open() > 0 { // hijacked ones, of which net/http knows no more
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
+	return h.open.wait(ctx) // for hijacked ones, of which net/http knows no more
 }
 
 // drainPoll is how often a drain looks at the connections. Looking at each change would take a time that is

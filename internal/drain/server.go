@@ -66,12 +66,32 @@ func Foreign(s serverOfOthers) Server {
 type foreign struct {
 	serverOfOthers
 	conns count
+	delay time.Duration // before its Shutdown
 }
 
-func (f *foreign) Serve(l net.Listener) error     { return f.serverOfOthers.Serve(counting{l, &f.conns}) }
-func (f *foreign) Prepare(w Worker)               { f.conns.load = w.Load }
-func (f *foreign) BeginDrain(time.Duration, bool) {}
-func (f *foreign) Open() int                      { return f.conns.open() }
+func (f *foreign) Serve(l net.Listener) error { return f.serverOfOthers.Serve(counted(l, &f.conns)) }
+func (f *foreign) Prepare(w Worker)           { f.conns.load = w.Load }
+func (f *foreign) Open() int                  { return f.conns.open() }
+
+// BeginDrain leaves connections alone for the delay: nobody knows which of them are idle, and Shutdown may close those. A server
+// that tells its clients to go elsewhere, as gRPC does, needs none.
+func (f *foreign) BeginDrain(delay time.Duration, _ bool) {
+	if _, tells := f.serverOfOthers.(interface{ GracefulStop() }); !tells {
+		f.delay = delay
+	}
+}
+
+// Shutdown is the server's own, after connections were given the time to end by themselves. Not every Shutdown waits for the
+// connections, and so this does.
+func (f *foreign) Shutdown(ctx context.Context) error {
+	alone, cancel := context.WithTimeout(ctx, f.delay)
+	defer cancel()
+	f.conns.wait(alone)
+	if err := f.serverOfOthers.Shutdown(ctx); err != nil {
+		return err
+	}
+	return f.conns.wait(ctx)
+}
 
 // checkCertificate finds the most common mistake before a client does.
 func checkCertificate(c *tls.Config) error {

@@ -1,0 +1,176 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+// queueEmpty is how long a queue must stay empty to count as empty: a handshake may be under way. queueLimit is
+// how long that may take where new connections cannot be kept out.
+const (
+	queueEmpty = 20 * time.Millisecond
+	queueLimit = time.Second
+)
+
+// drainOptions is how a service is drained.
+type drainOptions struct {
+	// quiesce is set if nobody takes over the sockets, so that what is queued on them must be served before
+	// they are closed. It keeps new connections out, or says why it cannot.
+	quiesce func() error
+	// takenOver is set if other workers go on serving what this one did, and handOver if they take its idle
+	// connections.
+	takenOver, handOver bool
+	// unserved are endpoints that others do not go on serving all the same. New connections are kept out, if that can
+	// be.
+	unserved []wire.Endpoint
+	// failed is why the worker drains that was not told to; nil if it was.
+	failed error
+	// closed, if set, is called when the sockets are closed.
+	closed func()
+}
+
+// drain stops accepting and finishes what is there until ctx ends, then cuts the rest and returns how many
+// connections that were.
+func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
+	if s.OnShutdown != nil {
+		s.OnShutdown(ctx)
+	}
+	for _, e := range o.unserved {
+		s.boundTo(e).Store(true)
+	}
+	for server := range s.servers() {
+		server.BeginDrain(s.drainDelay(o.takenOver), o.handOver)
+	}
+	s.closeListeners(ctx, o)
+	var total atomic.Int64
+	total.Add(int64(s.disposeOfLeft(o)))
+	if o.closed != nil {
+		o.closed()
+	}
+	var stopping sync.WaitGroup
+	for server, e := range s.servers() {
+		stopping.Go(func() {
+			if err := server.Shutdown(ctx); err != nil {
+				left := server.Open()
+				total.Add(int64(left))
+				s.log.Warn("a server did not finish in its drain", "endpoint", e.String(), "error", err, "connections", left)
+				server.Close()
+			}
+		})
+	}
+	stopping.Wait()
+	return int(total.Load())
+}
+
+// closeListeners closes the listeners, after what is queued on them was accepted if nobody takes over, and waits until
+// every Serve has returned.
+func (s *service) closeListeners(ctx context.Context, o drainOptions) {
+	limit := s.ShutdownTimeout / 2 // a server that does not accept now must not take all of it
+	all := s.all()
+	var last []*listener // to be emptied before they are closed
+	if o.quiesce == nil {
+		limit = min(limit, queueLimit)
+		for _, l := range all {
+			if slices.Contains(o.unserved, l.endpoint) {
+				last = append(last, l)
+			}
+		}
+	} else {
+		last = all
+		if err := o.quiesce(); err != nil {
+			s.log.Debug("new connections cannot be kept out", "error", err)
+			limit = min(limit, queueLimit)
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for _, l := range all {
+		if slices.Contains(last, l) {
+			l.finish(queueEmpty)
+		} else {
+			l.stop(o.failed)
+		}
+	}
+	waitForListeners(limited, last)
+	for _, l := range all {
+		l.stop(o.failed)
+	}
+	s.waitForServe(ctx)
+}
+
+// waitForListeners waits until listeners are closed.
+func waitForListeners(ctx context.Context, listeners []*listener) {
+	for _, l := range listeners {
+		select {
+		case <-l.closing:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// waitForServe waits until every Serve has returned: until then a connection may be on its way from accept to
+// where its server knows of it. Some servers' Serve does not return before Shutdown, so it does not wait for ever.
+func (s *service) waitForServe(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { s.serving.Wait(); close(done) }()
+	limit := time.NewTimer(s.ShutdownTimeout / 4)
+	defer limit.Stop()
+	select {
+	case <-done:
+	case <-limit.C:
+		s.log.Debug("a server goes on accepting although its listener is closed")
+	case <-ctx.Done():
+	}
+}
+
+// disposeOfLeft deals with connections that came from elsewhere, and that no server accepted. Those that cannot be
+// handed over are cut; it returns how many.
+func (s *service) disposeOfLeft(o drainOptions) (cut int) {
+	for _, l := range s.all() {
+		for _, c := range l.left() {
+			sc, ok := c.(syscall.Conn)
+			if !ok || !o.handOver || !l.movable || s.boundTo(l.endpoint).Load() || s.handover(l.endpoint, sc) != nil {
+				cut++
+			}
+			go c.Close() // which may take a while, if the peer does not read (SO_LINGER)
+		}
+	}
+	return cut
+}
+
+// quiesceOwn keeps new connections out of the sockets that this worker serves, as the master does where there is one.
+func (s *service) quiesceOwn() error {
+	var errs []error
+	for _, l := range s.all() {
+		for _, socket := range l.sockets() {
+			if tcp, ok := socket.(*net.TCPListener); ok {
+				errs = append(errs, reuseport.Quiesce(tcp))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// handoverLimit is how long connections may take that are on their way to another worker.
+const handoverLimit = time.Second
+
+// endHandover ends the handing over of connections, and returns when none is on its way any more.
+func (s *service) endHandover(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, handoverLimit)
+	defer cancel()
+	for server := range s.servers() {
+		if h, ok := server.(*drain.HTTP); ok {
+			h.EndHandover(ctx)
+		}
+	}
+}

@@ -1,0 +1,29 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/gopherpack/gopherpack/rlimit"
+)
+
+// RaiseFiles gives this process the limit of open files that it must have, or, for 0, as much as it may.
+func RaiseFiles(files uint64) error {
+	const plenty = 1 << 30 // what unlimited is cut down to; systems refuse more in various ways
+	now, err := rlimit.Get(rlimit.NOFILE)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if files == 0 {
+		// As much as there is, and no reason to fail: on some systems the hard limit cannot be reached.
+		rlimit.Raise(rlimit.NOFILE, min(now.Hard, plenty))
+		return nil
+	}
+	if _, err = rlimit.Raise(rlimit.NOFILE, files); err != nil {
+		return fmt.Errorf("%w (raise it with ulimit -Hn or LimitNOFILE=, or lower Config.Files)", err)
+	}
+	return nil
+}

@@ -1,0 +1,35 @@
+package worker
+
+import (
+	"context"
+	"net"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+	"github.com/gopherpack/gopherpack/sigctl"
+)
+
+// RunInline serves in this process, without a master, until one of StopSignals arrives or ctx ends, and drains; a
+// second signal ends the process. listen opens the socket of an endpoint, up is called once when all servers accept,
+// and quiesce keeps new connections out of the sockets before what is queued on them is served. It returns how many
+// connections were cut at ShutdownTimeout, and why it could not serve. OnReopen is the caller's to call.
+func RunInline(ctx context.Context, c Config, listen func(context.Context, wire.Endpoint) (net.Listener, error),
+	quiesce func() error, up func()) (cut int, err error) {
+	if len(c.StopSignals) > 0 {
+		var release func()
+		ctx, release = sigctl.Context(ctx, c.StopSignals...)
+		defer release()
+	}
+	defer catch(c.OtherSignals, nil)()
+	s := &service{Config: &c, log: c.Log, listen: listen}
+	err = s.start(ctx)
+	if err == nil && ctx.Err() == nil {
+		up()
+		select {
+		case err = <-s.broken:
+		case <-ctx.Done():
+		}
+	}
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.drainTimeout())
+	defer cancel()
+	return s.drain(deadline, drainOptions{quiesce: quiesce}), err
+}

@@ -1,0 +1,89 @@
+package worker
+
+import (
+	"context"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/board"
+)
+
+// reporter counts what a worker has to do, and tells the steering of it, if there is any. Its methods are safe for
+// concurrent use.
+type reporter struct {
+	served atomic.Uint64 // requests, of servers that tell of them, and connections of others
+
+	mu    sync.Mutex
+	slot  *board.Slot // nil if nobody does
+	conns int         // open connections
+	total uint64      // connections that were accepted from sockets
+}
+
+// now returns how many connections are open, and were accepted.
+func (r *reporter) now() (conns int, accepted uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.conns, r.total
+}
+
+// reportIn tells in a slot of the scoreboard that f is, from now on. It beats until ctx ends, to show that this worker
+// works.
+func (r *reporter) reportIn(ctx context.Context, f *os.File, slot int) error {
+	b, err := board.Map(f, slot+1)
+	if err != nil {
+		return err
+	}
+	s, err := b.Slot(slot)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	first := r.slot == nil
+	r.slot = s
+	s.Open(r.conns)
+	s.Beat()
+	r.mu.Unlock()
+	if first {
+		go r.beat(ctx)
+	}
+	return nil
+}
+
+func (r *reporter) beat(ctx context.Context) {
+	tick := time.NewTicker(board.Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.mu.Lock()
+			r.slot.Beat()
+			r.mu.Unlock()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// accepted notes that a connection was accepted: from the worker's own socket, which the scoreboard is about, or from
+// another's.
+func (r *reporter) accepted(own bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.total++
+	if own {
+		r.slot.Accept()
+	}
+}
+
+// Served notes that so many more requests were.
+func (r *reporter) Served(more uint64) { r.served.Add(more) }
+
+// Open notes that so many more connections are open.
+func (r *reporter) Open(more int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conns += more
+	r.slot.Open(more)
+}

@@ -1,0 +1,146 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+)
+
+// service is the serving half of a pack: a worker's, or that of a pack in line.
+type service struct {
+	*Config
+	log      *slog.Logger
+	listen   func(context.Context, wire.Endpoint) (net.Listener, error) // opens, or asks for, a socket
+	handover func(wire.Endpoint, syscall.Conn) error                    // hands an idle connection over; nil if that cannot be
+
+	tickets  ticketKeeper
+	reporter reporter
+	bound    sync.Map // of an *atomic.Bool for each endpoint: set when nobody else will serve its connections
+	serving  sync.WaitGroup
+	broken   chan error // a server returned unasked
+
+	mu        sync.Mutex
+	listeners []*listener // in the order of the handles, as far as it came
+}
+
+// start calls the hook and starts all servers. It returns when each of them accepts, or with why one does not.
+func (s *service) start(ctx context.Context) error {
+	if err := RaiseFiles(s.Files); err != nil {
+		return err
+	}
+	if s.OnStart != nil {
+		if err := s.OnStart(ctx); err != nil {
+			return fmt.Errorf("OnWorkerStart: %w", err)
+		}
+	}
+	handles := s.Handles()
+	if len(handles) == 0 {
+		return errors.New("there is nothing to serve: call Handle before Run")
+	}
+	s.broken = make(chan error, len(handles))
+	for _, h := range handles {
+		if h.Server == nil {
+			return fmt.Errorf("the server for %s is nil", h.Endpoint)
+		}
+		h.Server.Prepare(drain.Worker{Log: s.log, Load: &s.reporter, Tickets: s.tickets.share})
+	}
+	for _, h := range handles {
+		socket, err := s.listen(ctx, h.Endpoint)
+		if err != nil {
+			return err
+		}
+		s.serve(h, socket)
+	}
+	for _, l := range s.all() {
+		select {
+		case <-l.accepting:
+		case err := <-s.broken:
+			return err
+		case <-ctx.Done():
+			return nil // it is to stop before it was ready
+		}
+	}
+	return nil
+}
+
+// serve starts the server of one endpoint.
+func (s *service) serve(h Handle, own net.Listener) {
+	l := newListener(own, h.Endpoint, s.log, s.reporter.accepted)
+	l.server = h.Server
+	serveOn := l.exposed()
+	if w, ok := h.Server.(*drain.HTTP); ok && s.handover != nil && w.CanMove() {
+		l.movable = true
+		pass := func(c syscall.Conn) error { return s.handover(h.Endpoint, c) }
+		serveOn = w.Movable(l, pass, s.boundTo(h.Endpoint))
+	}
+	s.mu.Lock()
+	s.listeners = append(s.listeners, l)
+	s.mu.Unlock()
+	s.serving.Go(func() {
+		err := h.Server.Serve(serveOn)
+		if !l.told.Load() {
+			if err == nil {
+				err = errors.New("its Serve returned nil")
+			}
+			s.broken <- fmt.Errorf("the server for %s stopped serving: %w", h.Endpoint, err)
+		}
+	})
+}
+
+// all returns the listeners.
+func (s *service) all() []*listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listeners[:len(s.listeners):len(s.listeners)]
+}
+
+// of returns the listener of an endpoint, nil if there is none.
+func (s *service) of(e wire.Endpoint) *listener {
+	for _, l := range s.all() {
+		if l.endpoint == e {
+			return l
+		}
+	}
+	return nil
+}
+
+// servers returns the servers that were started, with one endpoint of each.
+func (s *service) servers() map[drain.Server]wire.Endpoint {
+	all := map[drain.Server]wire.Endpoint{}
+	for _, l := range s.all() {
+		all[l.server] = l.endpoint
+	}
+	return all
+}
+
+// boundTo returns what is set when nobody else will serve the connections of an endpoint.
+func (s *service) boundTo(e wire.Endpoint) *atomic.Bool {
+	bound, _ := s.bound.LoadOrStore(e, new(atomic.Bool))
+	return bound.(*atomic.Bool)
+}
+
+// cover serves another worker's socket of an endpoint, which it closes, until uncover, or to drain it, until nobody
+// connects to it any more. See [listener.serve].
+func (s *service) cover(e wire.Endpoint, number int, drain bool, socket net.Listener, answer func(error)) error {
+	l := s.of(e)
+	if l == nil {
+		socket.Close()
+		return errors.New("this worker does not serve the endpoint")
+	}
+	return l.serve(socket, number, drain, answer)
+}
+
+// uncover serves a socket no more.
+func (s *service) uncover(e wire.Endpoint, number int) {
+	if l := s.of(e); l != nil {
+		l.unserve(number)
+	}
+}
