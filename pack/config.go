@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/pack/internal/plan"
 )
 
 // Placement says how large a share of the machine each worker gets.
@@ -59,13 +60,13 @@ type Config struct {
 	// over, as in a reload; none when the pack stops. If it is set it holds for both.
 	DrainDelay time.Duration
 
-	// Canary is how long new workers must serve, in a reload or an upgrade, until the old ones drain: if one of the
+	// MinReady is how long new workers must serve, in a reload or an upgrade, until the old ones drain: if one of the
 	// new fails within that time the old go on. Both accept connections then. Default 1 s.
-	Canary time.Duration
+	MinReady time.Duration
 
 	// Rolling has a reload or an upgrade replace the workers one by one, where memory is short: a new worker starts beside
-	// the old one that it replaces, proves itself for Canary, and the old one drains before the next is started. So
-	// there is one process more than workers at most, not twice as many; but it takes a start, Canary and a drain for
+	// the old one that it replaces, proves itself for MinReady, and the old one drains before the next is started. So
+	// there is one process more than workers at most, not twice as many; but it takes a start, MinReady and a drain for
 	// each. If one of the new workers fails, those that were replaced are started again, one by one. Where the new
 	// version serves other addresses than the old one, the old workers go on until all new ones are ready.
 	Rolling bool
@@ -146,7 +147,7 @@ func (c *Config) check() error {
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"ShutdownTimeout", c.ShutdownTimeout}, {"ReadyTimeout", c.ReadyTimeout}, {"DrainDelay", c.DrainDelay}, {"Canary", c.Canary}, {"HangTimeout", c.HangTimeout}} {
+	}{{"ShutdownTimeout", c.ShutdownTimeout}, {"ReadyTimeout", c.ReadyTimeout}, {"DrainDelay", c.DrainDelay}, {"MinReady", c.MinReady}, {"HangTimeout", c.HangTimeout}} {
 		if d.value < 0 {
 			return fmt.Errorf("%s is negative: %v", d.name, d.value)
 		}
@@ -158,8 +159,8 @@ func (c *Config) check() error {
 	switch {
 	case c.Workers < 0:
 		return fmt.Errorf("the number of workers is negative: %d", c.Workers)
-	case c.Workers > maxWorkers:
-		return fmt.Errorf("%d workers: at most %d", c.Workers, maxWorkers)
+	case c.Workers > plan.MaxWorkers:
+		return fmt.Errorf("%d workers: at most %d", c.Workers, plan.MaxWorkers)
 	case !slices.Contains([]Placement{PerCPU, PerCore, PerCache, PerNode}, c.Placement):
 		return fmt.Errorf("no such placement: %d", int(c.Placement))
 	case c.HangTimeout < minHangTimeout:
@@ -171,7 +172,7 @@ func (c *Config) check() error {
 	}
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 30*time.Second)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, 60*time.Second)
-	c.Canary = cmp.Or(c.Canary, time.Second)
+	c.MinReady = cmp.Or(c.MinReady, time.Second)
 	if c.DrainDelay >= c.ShutdownTimeout {
 		return fmt.Errorf("DrainDelay %v leaves nothing of ShutdownTimeout %v", c.DrainDelay, c.ShutdownTimeout)
 	}
@@ -184,8 +185,13 @@ func (c *Config) check() error {
 	return nil
 }
 
-// socketFiles returns how the files of Unix sockets are made.
-func (c *Config) socketFiles() socketFiles { return socketFiles{mode: c.UnixMode, owner: c.UnixOwner} }
+// request returns what is wanted of a plan.
+func (c *Config) request() plan.Request {
+	return plan.Request{Workers: c.Workers, CPUs: c.CPUs, Placement: c.Placement}
+}
+
+// beatEvery returns how often a worker beats.
+func (c *Config) beatEvery() time.Duration { return min(c.HangTimeout/10, time.Second) }
 
 // drainDelay returns how long idle connections are left open, by whether other workers take over.
 func (c *Config) drainDelay(takenOver bool) time.Duration {
@@ -197,6 +203,3 @@ func (c *Config) drainDelay(takenOver bool) time.Duration {
 
 // minHangTimeout is the least that can be told from a machine that is busy.
 const minHangTimeout = 100 * time.Millisecond
-
-// maxWorkers is a sanity check; the kernel's own limit for sockets on one address is 65535.
-const maxWorkers = 4096

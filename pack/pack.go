@@ -32,14 +32,14 @@
 package pack
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"sync/atomic"
 
 	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/pack/internal/master"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
 // Pack is a pack that has not run yet, or the one that runs.
@@ -48,12 +48,12 @@ type Pack struct {
 	handles []handle
 	sealed  atomic.Bool // Handle comes too late
 	ran     atomic.Bool
-	master  atomic.Pointer[masterState] // while it runs, in the master
+	master  atomic.Pointer[master.Master] // while it runs, in the master
 }
 
 // handle is one call of Handle.
 type handle struct {
-	endpoint endpoint
+	endpoint wire.Endpoint
 	server   drain.Server // nil if there is none
 }
 
@@ -81,7 +81,7 @@ func (p *Pack) Handle(network, address string, s Server) {
 	if p.sealed.Load() {
 		panic(fmt.Sprintf("pack: Handle(%q, %q) after the worker's start; call it before Run or in OnWorkerStart", network, address))
 	}
-	e := endpoint{Network: network, Address: address}
+	e := wire.Endpoint{Network: network, Address: address}
 	for _, h := range p.handles {
 		if h.endpoint.Network == network && h.endpoint.Address == address {
 			e.Index++
@@ -104,103 +104,6 @@ func (p *Pack) httpServer(srv *http.Server) *drain.HTTP {
 		}
 	}
 	return drain.NewHTTP(srv)
-}
-
-// Run runs the pack until ctx ends or a signal stops it, and returns nil after a graceful stop. It can be
-// called once.
-//
-// In the master an error says why the pack could not start, or that it was forced to stop. In a worker Run
-// returns nil when the worker has drained, and also when it could not serve: it has told the master why, whose
-// log and Run say it once.
-//
-// While it runs, the process does not end when what reads its stdout or stderr is gone (SIGPIPE): those writes fail.
-func (p *Pack) Run(ctx context.Context) error {
-	if err := p.run(ctx); err != nil {
-		return fmt.Errorf("pack: %w", err)
-	}
-	return nil
-}
-
-func (p *Pack) run(ctx context.Context) error {
-	if !p.ran.CompareAndSwap(false, true) {
-		return errors.New("Run was called before")
-	}
-	defer outliveReaders()()
-	role := thisProcess()
-	err := p.checkAll(role)
-	switch {
-	case role.rehearsal != nil:
-		p.rehearse(role.rehearsal, err)
-	case role.succession != nil:
-		return p.runMaster(ctx, role, err)
-	case err != nil:
-		return err
-	}
-	switch {
-	case role.kind == worker:
-		return p.runWorker(ctx, role)
-	case role.kind == inline || p.config.Inline:
-		return p.runInline(ctx)
-	default:
-		return p.runMaster(ctx, role, nil)
-	}
-}
-
-// checkAll reports what is wrong with the pack, and sets the defaults of the configuration.
-func (p *Pack) checkAll(role role) error {
-	if err := p.checkHandles(); err != nil {
-		return err
-	}
-	if role.kind == master {
-		if err := p.config.overrideByEnv(); err != nil {
-			return err
-		}
-	}
-	return p.config.check()
-}
-
-// Reload does what the signal HUP does, and returns when the new workers have taken over, or why they have not.
-// It can be called in the master while Run runs. While another reload is in progress it is refused.
-func (p *Pack) Reload(ctx context.Context) error {
-	m := p.master.Load()
-	if m == nil {
-		return errors.New("pack: reload: this process does not run a pack as its master")
-	}
-	if err := m.reload(ctx); err != nil {
-		return fmt.Errorf("pack: %w", err)
-	}
-	return nil
-}
-
-// SetWorkers changes the number of workers, as the signals TTIN (one more) and TTOU (one fewer) do, and returns when the new
-// ones have taken over, or why they have not. All workers are replaced, as in a reload, since each gets another share of
-// the CPUs; nothing is lost. The number holds until the pack stops, also after upgrades. It can be called in the master while
-// Run runs. While a reload or an upgrade is in progress it is refused.
-func (p *Pack) SetWorkers(ctx context.Context, n int) error {
-	m := p.master.Load()
-	if m == nil {
-		return errors.New("pack: scaling: this process does not run a pack as its master")
-	}
-	if err := m.scale(ctx, func(int) int { return n }); err != nil {
-		return fmt.Errorf("pack: %w", err)
-	}
-	return nil
-}
-
-// Upgrade does what the signal USR2 does. If it succeeds it does not return: this program is replaced, in this process,
-// by the executable that is on disk now, which goes on with the new workers. Otherwise it returns why, and the old
-// workers go on. It can be called in the master while Run runs. While a reload or another upgrade is in progress it is
-// refused.
-//
-// Before anything is replaced, the new executable is started once to show that it can be the master: it runs as far as Run,
-// for which IsMaster is true, and exits there. So what only the master that serves may do, such as opening a port of its
-// own, belongs into OnStart, not before Run. Linux only; elsewhere the error matches [errors.ErrUnsupported].
-func (p *Pack) Upgrade(ctx context.Context) error {
-	m := p.master.Load()
-	if m == nil {
-		return errors.New("pack: upgrade: this process does not run a pack as its master")
-	}
-	return fmt.Errorf("pack: %w", m.upgrade(ctx))
 }
 
 // checkHandles finds addresses that cannot be opened twice.

@@ -8,14 +8,17 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/procgroup"
+	"github.com/gopherpack/gopherpack/upgrade"
 )
 
 // identityEnv tells a worker who it is. It is believed only together with a lifeline.
 const identityEnv = "GOPHERPACK_IDENTITY"
+
+// procgroupEnv tells it which descriptor that is; package procgroup reads it.
+const procgroupEnv = "PROCGROUP_LIFELINE"
 
 // identity is who a worker is.
 type identity struct {
@@ -60,62 +63,58 @@ func parseIdentity(text string) (identity, error) {
 type kind int
 
 const (
-	master kind = iota
-	worker
-	inline // the only process of a pack that has no master
+	isMaster kind = iota
+	isWorker
+	isInline // the only process of a pack that has no master
 )
 
 // role is what this process is.
 type role struct {
 	kind     kind
 	identity               // of a worker
-	lifeline *net.UnixConn // of a worker
+	control  *net.UnixConn // of a worker
 	err      error         // of a worker that cannot work
-
-	succession *succession // of a master that has taken another's place
-	rehearsal  *rehearsal  // of a process that only shows what it would do as a master
 }
 
-// thisProcess finds out once what this process is, when somebody first asks.
-var thisProcess = sync.OnceValue(detectRole)
+// process is what this process is. It is found before main begins, when nobody has changed the environment yet, and its
+// descriptor is close-on-exec from then on.
+var process = detectRole()
 
 func detectRole() role {
 	text, ok := os.LookupEnv(identityEnv)
 	if ok {
 		os.Unsetenv(identityEnv) // programs that a worker starts are not workers
-		lifeline, err := procgroup.Inherit()
+		control, err := procgroup.Inherit()
 		if !errors.Is(err, procgroup.ErrNotChild) {
-			return workerRole(text, lifeline, err)
+			upgrade.NameProcess()
+			return workerRole(text, control, err)
 		}
 	}
 	if on, _ := envBool(envInline); on || runtime.GOOS == "windows" {
-		return role{kind: inline}
+		return role{kind: isInline}
 	}
-	return role{kind: master, succession: inheritSuccession(), rehearsal: inheritRehearsal()}
+	return role{kind: isMaster}
 }
 
-func workerRole(text string, lifeline *net.UnixConn, err error) role {
+func workerRole(text string, control *net.UnixConn, err error) role {
 	if err != nil {
-		return role{kind: worker, err: err}
+		return role{kind: isWorker, err: err}
 	}
 	who, err := parseIdentity(text)
 	if err != nil {
 		err = fmt.Errorf("environment variable %s: %w", identityEnv, err)
 	}
-	return role{kind: worker, identity: who, lifeline: lifeline, err: err}
+	return role{kind: isWorker, identity: who, control: control, err: err}
 }
 
 // IsMaster reports whether this process is the master of a pack: true in a process that no pack started,
 // before Run too, false in a worker and where a pack runs in line.
-func IsMaster() bool { return thisProcess().kind == master }
+func IsMaster() bool { return process.kind == isMaster }
 
 // WorkerID returns the number of this worker, 0 to N-1, and false in the master. A worker that replaces
-// another has the other's number. In line it is 0.
-func WorkerID() (id int, ok bool) {
-	r := thisProcess()
-	return r.id, r.kind != master
-}
+// another has the other's number. In line it is 0, and true.
+func WorkerID() (id int, ok bool) { return process.id, process.kind != isMaster }
 
 // WorkerCPU returns the CPU that this worker is pinned to, the lowest if it has several, and false in the
 // master and in a worker that is not pinned.
-func WorkerCPU() (cpu int, ok bool) { return thisProcess().cpus.First() }
+func WorkerCPU() (cpu int, ok bool) { return process.cpus.First() }

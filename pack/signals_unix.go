@@ -5,7 +5,10 @@ package pack
 import (
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
+
+	"github.com/gopherpack/gopherpack/upgrade"
 )
 
 // stopSignals stop a pack gracefully.
@@ -30,13 +33,9 @@ var upgradeSignals = []os.Signal{syscall.SIGUSR2}
 // runtime, and the second is for a process that is stopped.
 var stackSignals = []os.Signal{syscall.SIGABRT, syscall.SIGCONT}
 
-// ignoreSignalsOfMaster keeps a worker alive when somebody sends a signal that is meant for the master to every
-// process of the program (pkill -HUP). It does not use signal.Ignore, which programs that the worker starts
-// would inherit.
-func ignoreSignalsOfMaster() chan<- os.Signal {
-	never := make(chan os.Signal, 1)
-	signal.Notify(never, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
-	return never
+// otherSignals are meant for the master, and must not end a worker that gets them, too (pkill -HUP).
+func otherSignals() []os.Signal {
+	return slices.Concat(reloadSignals, upgradeSignals, moreSignals, fewerSignals, reopenSignals)
 }
 
 // outliveReaders has writes to stdout and stderr fail when what reads them, such as a pipe to a logger, is gone, until stop is
@@ -49,10 +48,7 @@ func outliveReaders() (stop func()) {
 
 // What a worker, or the next version of the master, writes before Run must not end it, either.
 func init() {
-	for _, name := range []string{identityEnv, successionEnv, rehearsalEnv} {
-		if _, ok := os.LookupEnv(name); ok {
-			outliveReaders()
-			return
-		}
+	if process.kind == isWorker || upgrade.Inherited() != nil || upgrade.Asked() != nil {
+		outliveReaders()
 	}
 }

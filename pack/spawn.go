@@ -5,64 +5,68 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 
-	"github.com/gopherpack/gopherpack/affinity"
-	"github.com/gopherpack/gopherpack/internal/executable"
+	"github.com/gopherpack/gopherpack/pack/internal/master"
+	"github.com/gopherpack/gopherpack/pack/internal/plan"
+	"github.com/gopherpack/gopherpack/pack/internal/runas"
+	"github.com/gopherpack/gopherpack/upgrade"
 )
 
-// command returns the command of a worker: the generation's executable, with this process's arguments.
-func command(g generationSpec, id int, attr *syscall.SysProcAttr) (*exec.Cmd, error) {
-	exe, err := g.executable()
+// command returns the command of a worker. It has the arguments, the environment and the directory with which this program was
+// started, whatever has been made of them since.
+func command(w master.WorkerSpec) (*exec.Cmd, error) {
+	attr, err := runas.Attributes(w.User)
 	if err != nil {
 		return nil, err
 	}
-	who := identity{id: id, generation: g.number, cpus: g.plan.cpus(id)}
+	who := identity{id: w.ID, generation: w.Generation, cpus: w.Plan.CPUs(w.ID)}
 	return &exec.Cmd{
-		Path:        exe,
-		Args:        os.Args,
-		Env:         append(workerEnv(g.plan, id), identityEnv+"="+who.String()),
+		Path:        w.Image,
+		Args:        upgrade.Args(),
+		Dir:         startDirectory(),
+		Env:         append(workerEnv(w.Plan, w.ID), identityEnv+"="+who.String()),
 		Stdout:      os.Stdout,
 		Stderr:      os.Stderr,
 		SysProcAttr: attr,
 	}, nil
 }
 
-// executable returns what the workers run. Without an image of its own, that is the very file that this process runs,
-// also when another has taken its place on disk meanwhile.
-func (g generationSpec) executable() (string, error) {
-	if g.image != nil {
-		return g.image.Path()
+// startDirectory returns where a worker starts, "" if that is where this process is: there, it need not have the right to go to.
+func startDirectory() string {
+	dir := upgrade.Dir()
+	if dir == "" {
+		return ""
 	}
-	return executable.RunningPath()
+	here, err := os.Stat(".")
+	there, terr := os.Stat(dir)
+	if err == nil && (terr != nil || os.SameFile(here, there)) {
+		return ""
+	}
+	return dir
 }
 
-// workerEnv returns the environment of this process with the GOMAXPROCS and the GOMEMLIMIT that a worker needs. One that is pinned
-// needs none, since it sees its own CPUs alone; the operator's was meant for the whole program, and plan has
+// workerEnv returns the environment of a worker, with the GOMAXPROCS and the GOMEMLIMIT that it needs. One that is pinned
+// needs none, since it sees its own CPUs alone; the operator's was meant for the whole program, and the plan has
 // regarded it.
-func workerEnv(p plan, id int) []string {
+func workerEnv(p plan.Plan, id int) []string {
 	var env []string
-	for _, entry := range os.Environ() {
-		if name, _, _ := strings.Cut(entry, "="); name != "GOMAXPROCS" && name != "GOMEMLIMIT" {
+	for _, entry := range upgrade.Environ() {
+		switch name, _, _ := strings.Cut(entry, "="); name {
+		case "GOMAXPROCS", "GOMEMLIMIT", identityEnv, procgroupEnv:
+		default:
 			env = append(env, entry)
 		}
 	}
-	if p.unpinned != "" {
-		env = append(env, "GOMAXPROCS="+strconv.Itoa(max(1, p.shares[id].Len())))
+	if p.Unpinned != "" {
+		env = append(env, "GOMAXPROCS="+strconv.Itoa(max(1, p.Shares[id].Len())))
 	}
-	if limit, ok := memoryLimit(); ok {
-		env = append(env, "GOMEMLIMIT="+strconv.FormatUint(memoryShare(limit, p.workers()), 10))
+	if limit, ok := plan.MemoryLimit(); ok {
+		env = append(env, "GOMEMLIMIT="+strconv.FormatUint(plan.MemoryShare(limit, p.Workers()), 10))
 	}
 	return env
 }
 
-// startOnCPUs starts a worker on its CPUs. If it is confined it gains no privileges any more, nor does what it starts.
-func startOnCPUs(cpus affinity.Set, cmd *exec.Cmd, confined bool) error {
-	switch {
-	case confined:
-		return startConfined(cpus, cmd)
-	case cpus.Len() > 0:
-		return affinity.Do(cpus, cmd.Start)
-	}
-	return cmd.Start()
+// startWorker starts a worker on its CPUs. As another user, it gains no privileges any more.
+func startWorker(w master.WorkerSpec, cmd *exec.Cmd) error {
+	return runas.Start(w.Plan.CPUs(w.ID), cmd, w.User != "")
 }

@@ -181,7 +181,7 @@ func (s *Steering) Mode() (Mode, error) {
 //
 // A dual-stack group loses its IPv4 connections to whoever listens on the same port of the IPv4 wildcard address.
 //
-// inherited is what Bequeath returned in a process whose place this one takes, and which has ended or closed its Steering:
+// inherited is what Export returned in a process whose place this one takes, and which has ended or closed its Steering:
 // then the program of this Steering follows that of the other without a gap. Without it, nil, and where the number of
 // workers is another, the kernel's hash chooses for some milliseconds. Attach closes it.
 //
@@ -217,9 +217,9 @@ func (s *Steering) Attach(name string, sockets []syscall.Conn, inherited *os.Fil
 	return nil
 }
 
-// Bequeath returns what a process that takes the place of this one needs to attach a Steering of its own to the group of that
-// name without a gap. The caller passes it on, and closes it. Where there is nothing to bequeath it is nil.
-func (s *Steering) Bequeath(name string) (*os.File, error) {
+// Export returns what a process that takes the place of this one needs to attach a Steering of its own to the group of that
+// name without a gap. The caller passes it on, and closes it. Where there is nothing to export it is nil.
+func (s *Steering) Export(name string) (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.groups[name]
@@ -228,7 +228,7 @@ func (s *Steering) Bequeath(name string) (*os.File, error) {
 	}
 	f, err := g.file()
 	if err != nil {
-		return nil, fmt.Errorf("steer: bequeath: %w", err)
+		return nil, fmt.Errorf("steer: export: %w", err)
 	}
 	return f, nil
 }

@@ -732,7 +732,7 @@ func TestInherits(t *testing.T) {
 		}
 	}()
 	for range 10 {
-		f, err := s.Bequeath("test")
+		f, err := s.Export("test")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -771,7 +771,7 @@ func TestInherits(t *testing.T) {
 	}
 	t.Logf("%d connections", n)
 	// One with another number of workers begins anew.
-	f, err := s.Bequeath("test")
+	f, err := s.Export("test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -186,7 +186,7 @@ func (m *Monitor) Queues(watched []roster.Ref, waiting map[roster.Ref]bool) (fou
 			found = append(found, Finding{Ask, r, m.clock - p.since})
 		default:
 			healthy = healthy || !p.Late()
-			if m.clock-p.since >= Look {
+			if m.clock-p.since >= Look && !p.Late() {
 				found = append(found, Finding{Ask, r, m.clock - p.since})
 			}
 		}

@@ -2,6 +2,8 @@
 package roster
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -48,11 +50,13 @@ type Fact struct {
 	State    wire.State
 	Entitled bool // it is of the generation that is to serve, or has taken a worker's place there
 	Late     bool // it takes nothing from its queue, or gives no sign of life
+	Hung     bool // the steering has found so itself, and need not be told
+	Unfit    bool // it could not cover for another
 	Slot     int  // where it reports; -1 if nowhere
 }
 
 // Accepting reports whether a worker accepts connections, and is to go on doing so. Nothing else decides that.
-func (f Fact) Accepting() bool { return f.State == wire.Serving && f.Entitled && !f.Late }
+func (f Fact) Accepting() bool { return f.State == wire.Serving && f.Entitled && !f.Late && !f.Hung }
 
 // Steer is what the steering is told about a worker's sockets.
 type Steer struct {
@@ -87,7 +91,7 @@ func Want(n int, facts []Fact, covers map[int]Ref) []Wish {
 	if !slices.ContainsFunc(facts, Fact.Accepting) {
 		facts = slices.Clone(facts)
 		for i := range facts {
-			facts[i].Late = false
+			facts[i].Late, facts[i].Hung = false, false
 		}
 	}
 	wishes := make([]Wish, n)
@@ -103,14 +107,22 @@ func Want(n int, facts []Fact, covers map[int]Ref) []Wish {
 			if w.Server.Generation <= f.Generation { // of two, the one that came later stays
 				w.Server, w.Steer = f.Ref, Steer{SteerUp, f.Slot}
 			}
+		case f.Hung && f.State == wire.Serving && f.Entitled && !f.Late && w.Server == (Ref{}):
+			w.Steer = Steer{SteerUp, f.Slot}
 		case w.Steer.State == SteerDown && (f.State == wire.Serving || f.State == wire.Draining):
 			w.Steer = Steer{State: SteerDrain}
 		}
 	}
+	unfit := map[Ref]bool{}
+	for _, f := range facts {
+		if f.Unfit {
+			unfit[f.Ref] = true
+		}
+	}
 	free := Ref{} // the last before the first, to begin with
 	for i := range wishes {
-		if wishes[i].Server != (Ref{}) {
-			free = wishes[i].Server
+		if s := wishes[i].Server; s != (Ref{}) && !unfit[s] {
+			free = s
 		}
 	}
 	if free == (Ref{}) {
@@ -119,8 +131,10 @@ func Want(n int, facts []Fact, covers map[int]Ref) []Wish {
 	for i := range wishes {
 		switch w := &wishes[i]; {
 		case w.Server != (Ref{}):
-			free = w.Server
-		case accepting[covers[i]]:
+			if !unfit[w.Server] {
+				free = w.Server
+			}
+		case accepting[covers[i]] && !unfit[covers[i]]:
 			w.Cover = covers[i]
 		default:
 			w.Cover = free
@@ -128,3 +142,10 @@ func Want(n int, facts []Fact, covers map[int]Ref) []Wish {
 	}
 	return wishes
 }
+
+// Compare orders processes by generation, worker and attempt.
+func (r Ref) Compare(other Ref) int {
+	return cmp.Or(cmp.Compare(r.Generation, other.Generation), cmp.Compare(r.ID, other.ID), cmp.Compare(r.Attempt, other.Attempt))
+}
+
+func (r Ref) String() string { return fmt.Sprintf("%d.%d.%d", r.Generation, r.ID, r.Attempt) }

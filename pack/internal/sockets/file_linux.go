@@ -116,43 +116,56 @@ func (f *file) stat(name string) (id FileID, mode fs.FileMode, err error) {
 	return id, mode, err
 }
 
-// connect tries to connect to the socket that has a name in the directory. The error is ECONNREFUSED if no process listens.
-func (f *file) connect(name string, id FileID) error {
-	return f.at(func(dir int) error {
+// alive reports whether a process listens at the socket that has a name in the directory. If none does it calls ifNot, while no
+// other file can have the same number.
+func (f *file) alive(name string, id FileID, ifNot func() error) (alive bool, err error) {
+	err = f.at(func(dir int) error {
 		fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return err
+			return &os.PathError{Op: "open", Path: f.path, Err: err}
 		}
-		defer unix.Close(fd) // until then nobody else's file has its number
+		defer unix.Close(fd)
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil || identify(&st) != id {
 			return errors.Join(errSwapped, err)
 		}
 		s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
-			return err
+			return os.NewSyscallError("socket", err)
 		}
 		defer unix.Close(s)
-		err = unix.Connect(s, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", fd)})
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EPROTOTYPE) { // the queue is full, or it is no stream
-			err = nil
+		address := fmt.Sprintf("/proc/self/fd/%d", fd)
+		err = unix.Connect(s, &unix.SockaddrUnix{Name: address})
+		if errors.Is(err, unix.ENOENT) { // there is no /proc
+			err = unix.Connect(s, &unix.SockaddrUnix{Name: f.path})
 		}
-		return err
+		switch err {
+		case nil, unix.EAGAIN, unix.EPROTOTYPE: // its queue is full, or it is no stream
+			alive = true
+			return nil
+		case unix.ECONNREFUSED:
+			return ifNot()
+		}
+		return fmt.Errorf("cannot tell whether a process is listening there: %w", os.NewSyscallError("connect", err))
 	})
+	return alive, err
 }
 
 func (f *file) unlink(name string) error {
 	return f.at(func(dir int) error { return os.NewSyscallError("unlinkat", unix.Unlinkat(dir, name, 0)) })
 }
 
-// rename gives the file another name, in place of whatever has that if replace is set.
-func (f *file) rename(from, to string, replace bool) error {
+// rename gives a file another name, if that is free.
+func (f *file) rename(from, to string) error {
 	return f.at(func(dir int) error {
-		flags := uint(unix.RENAME_NOREPLACE)
-		if replace {
-			flags = 0
+		err := unix.Renameat2(dir, from, dir, to, unix.RENAME_NOREPLACE)
+		if err == unix.EINVAL || err == unix.ENOSYS { // the file system cannot say so
+			if _, _, err := f.stat(to); err == nil {
+				return os.NewSyscallError("renameat", unix.EEXIST)
+			}
+			err = unix.Renameat(dir, from, dir, to)
 		}
-		return os.NewSyscallError("renameat2", unix.Renameat2(dir, from, dir, to, flags))
+		return os.NewSyscallError("renameat", err)
 	})
 }
 

@@ -5,11 +5,9 @@ package sockets
 import (
 	"errors"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 )
 
 // Here everything is done by path.
@@ -42,18 +40,14 @@ func (f *file) stat(name string) (FileID, fs.FileMode, error) {
 	return FileID{Inode: uint64(info.ModTime().UnixNano())}, info.Mode(), nil
 }
 
-func (f *file) connect(name string, _ FileID) error {
-	c, err := net.DialTimeout("unix", f.at(name), time.Second)
-	if err != nil {
-		return err
-	}
-	return c.Close()
+func (f *file) alive(name string, _ FileID, ifNot func() error) (bool, error) {
+	return dial(f.at(name), ifNot)
 }
 
 func (f *file) unlink(name string) error { return os.Remove(f.at(name)) }
 
-func (f *file) rename(from, to string, replace bool) error {
-	if _, err := os.Lstat(f.at(to)); err == nil && !replace {
+func (f *file) rename(from, to string) error {
+	if _, err := os.Lstat(f.at(to)); err == nil {
 		return fs.ErrExist
 	}
 	return os.Rename(f.at(from), f.at(to))

@@ -3,12 +3,10 @@
 package sockets
 
 import (
-	"fmt"
 	"io/fs"
-	"net"
 	"os"
+	"path/filepath"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,26 +67,20 @@ func (f *file) stat(name string) (id FileID, mode fs.FileMode, err error) {
 	return id, mode, err
 }
 
-// connect tries to connect to the socket, by the path. The error is ECONNREFUSED if no process listens.
-func (f *file) connect(name string, _ FileID) error {
-	if name != f.name {
-		return syscall.EADDRINUSE // nobody knows that name
-	}
-	c, err := net.DialTimeout("unix", f.path, time.Second)
-	if err != nil {
-		return err
-	}
-	return c.Close()
+// alive reports whether a process listens at the socket that has a name in the directory, and calls ifNot if none does. It
+// connects by path.
+func (f *file) alive(name string, _ FileID, ifNot func() error) (bool, error) {
+	return dial(filepath.Join(filepath.Dir(f.path), name), ifNot)
 }
 
 func (f *file) unlink(name string) error {
 	return f.at(func(dir int) error { return os.NewSyscallError("unlinkat", unix.Unlinkat(dir, name, 0)) })
 }
 
-// rename gives the file another name, in place of whatever has that if replace is set.
-func (f *file) rename(from, to string, replace bool) error {
-	if _, _, err := f.stat(to); err == nil && !replace {
-		return fmt.Errorf("%s is there again: %w", f.path, fs.ErrExist)
+// rename gives a file another name, if that is free.
+func (f *file) rename(from, to string) error {
+	if _, _, err := f.stat(to); err == nil {
+		return os.NewSyscallError("renameat", unix.EEXIST)
 	}
 	return f.at(func(dir int) error { return os.NewSyscallError("renameat", unix.Renameat(dir, from, dir, to)) })
 }

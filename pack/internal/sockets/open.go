@@ -161,27 +161,32 @@ func (k *Keeper) explain(err error) error {
 // occupant returns the endpoint of ours that takes an address which another was to have; "" if there is none. It is called with
 // mu locked.
 func (k *Keeper) occupant(err error) string {
-	var wanted *net.TCPAddr
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		wanted, _ = op.Addr.(*net.TCPAddr)
-	}
+	op, _ := errors.AsType[*net.OpError](err)
 	taken, _ := errors.AsType[*takenError](err)
 	for _, e := range k.endpoints() {
 		s := k.open[e]
-		if a, ok := s.listeners[0].Addr().(*net.TCPAddr); ok && wanted != nil && overlap(a, wanted) {
-			return e.Network + " " + s.address()
-		}
-		if taken != nil && s.file != nil && s.file.id == taken.id {
+		if taken != nil && s.file != nil && s.file.id == taken.id || op != nil && s.overlaps(e.Network, op) {
 			return e.Network + " " + s.address()
 		}
 	}
 	return ""
 }
 
-// overlap reports whether a connection to one address may be one to the other.
-func overlap(a, b *net.TCPAddr) bool {
-	covers := func(a, b *net.TCPAddr) bool {
-		return a.IP.IsUnspecified() && (a.IP.To4() == nil || b.IP.To4() != nil) || len(a.IP) == 0
+// overlaps reports whether who has these sockets gets some of what would come to the address of an error.
+func (s *set) overlaps(network string, op *net.OpError) bool {
+	a, ok := s.listeners[0].Addr().(*net.TCPAddr)
+	b, bok := op.Addr.(*net.TCPAddr)
+	return ok && bok && a.Port == b.Port && (covers(network, a.IP, b.IP) || covers(op.Net, b.IP, a.IP))
+}
+
+// covers reports whether who listens on a also gets what comes to b.
+func covers(network string, a, b net.IP) bool {
+	v4 := a.To4() != nil
+	switch {
+	case len(a) > 0 && !a.IsUnspecified():
+		return a.Equal(b)
+	case v4 == (b.To4() != nil):
+		return true
 	}
-	return a.Port == b.Port && (a.IP.Equal(b.IP) || covers(a, b) || covers(b, a))
+	return !v4 && network != "tcp6"
 }

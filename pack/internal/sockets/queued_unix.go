@@ -32,7 +32,7 @@ func (p *pollSet) queued(k *Keeper) []Ref {
 		}
 		if r := p.fds[i].Revents; r != 0 {
 			n--
-			if r == unix.POLLIN { // others are those of a socket that does not listen any more
+			if r == unix.POLLIN { // a socket that was shut down has more to say
 				queued = append(queued, p.refs[i])
 			}
 		}
@@ -55,4 +55,18 @@ func (p *pollSet) gather(k *Keeper) {
 		}
 	}
 	p.valid = true
+}
+
+// listens reports whether a socket still does: a process that has a copy may have shut it down.
+func listens(c syscall.Conn) bool {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	fds := []unix.PollFd{{Events: unix.POLLIN | refuses}}
+	cerr := rc.Control(func(fd uintptr) {
+		fds[0].Fd = int32(fd)
+		_, err = unix.Poll(fds, 0)
+	})
+	return cerr == nil && err == nil && fds[0].Revents&^unix.POLLIN == 0
 }

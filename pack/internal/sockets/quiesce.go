@@ -101,6 +101,8 @@ func (s *set) resume(l net.Listener) error {
 	switch {
 	case s.final:
 		return errors.New("the socket refuses connections for good")
+	case !listens(l.(syscall.Conn)):
+		return errors.New("the socket does not listen any more, a process has shut it down")
 	case s.file != nil:
 		return s.file.show()
 	}

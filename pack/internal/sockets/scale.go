@@ -17,6 +17,9 @@ import (
 func (k *Keeper) Grow(ctx context.Context, n int, steered map[wire.Endpoint]bool) (err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.closed {
+		return errors.New("more sockets: the pack is stopping")
+	}
 	before := map[wire.Endpoint]int{}
 	defer func() {
 		if err != nil {

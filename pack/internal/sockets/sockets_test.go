@@ -1,19 +1,305 @@
 package sockets
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
-func TestOpen(t *testing.T) {
+func tcp(address string) wire.Endpoint   { return wire.Endpoint{Network: "tcp", Address: address} }
+func local(address string) wire.Endpoint { return wire.Endpoint{Network: "unix", Address: address} }
+
+// keeper returns one that is closed when the test ends.
+func keeper(t *testing.T) *Keeper {
+	t.Helper()
 	k := New(Files{Mode: 0o600})
-	defer k.Close()
-	for _, e := range []wire.Endpoint{
-		{Network: "tcp", Address: "localhost:0"}, {Network: "unix", Address: t.TempDir() + "/x"}, {Network: "unix", Address: "@gopherpack-test"},
-	} {
-		info, err := k.Open(t.Context(), e, 3)
-		t.Log(info, err)
+	t.Cleanup(k.Close)
+	return k
+}
+
+// open opens an endpoint and returns what is known of it.
+func open(t *testing.T, k *Keeper, e wire.Endpoint, workers int) Info {
+	t.Helper()
+	info, err := k.Open(t.Context(), e, workers)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Log(k.Infos(), k.Queued())
+	return info
+}
+
+// abstract returns a Unix socket that has no file, where there are such.
+func abstract(t *testing.T) wire.Endpoint {
+	t.Helper()
+	if !nameless("@") {
+		t.Skip("abstract Unix sockets are Linux's")
+	}
+	return local(fmt.Sprintf("@%s %d %d", t.Name(), os.Getpid(), time.Now().UnixNano()))
+}
+
+// listener returns a worker's copy of its socket.
+func listener(t *testing.T, k *Keeper, e wire.Endpoint, i int) net.Listener {
+	t.Helper()
+	c, err := k.Conn(e, i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := c.(interface{ File() (*os.File, error) }).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// reaches reports whether a connection to an endpoint comes to one of the listeners.
+func reaches(t *testing.T, network, address string, listeners ...net.Listener) bool {
+	t.Helper()
+	c, err := net.DialTimeout(network, address, 200*time.Millisecond)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	for _, l := range listeners {
+		l.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Now().Add(time.Second))
+		if a, err := l.Accept(); err == nil {
+			a.Close()
+			return true
+		}
+	}
+	return false
+}
+
+func TestOpen(t *testing.T) {
+	k := keeper(t)
+	dir := t.TempDir()
+	endpoints := []wire.Endpoint{
+		tcp("localhost:0"), {Network: "tcp", Address: "localhost:0", Index: 1}, {Network: "tcp4", Address: ":0"}, local(dir + "/x"),
+	}
+	var want []Info
+	for _, e := range endpoints {
+		info := open(t, k, e, 3)
+		if shared := info.Shared; info.Endpoint != e || shared && info.Sockets != 1 || !shared && info.Sockets != 3 || e.Network == "unix" && !shared {
+			t.Errorf("%+v", info)
+		}
+		if again := open(t, k, e, 2); again != info {
+			t.Errorf("opened again: %+v, before %+v", again, info)
+		}
+		c, err := net.Dial(e.Network, info.Address)
+		if err != nil {
+			t.Errorf("%v", err)
+			continue
+		}
+		c.Close()
+		want = append(want, info)
+	}
+	if got := k.Infos(); !slices.Equal(got, want) {
+		t.Errorf("Infos: %+v, want %+v", got, want)
+	}
+	if want[0].Address == want[1].Address {
+		t.Errorf("two endpoints are both %s", want[0].Address)
+	}
+
+	k.Keep(map[wire.Endpoint]bool{endpoints[0]: true})
+	if got := k.Infos(); !slices.Equal(got, want[:1]) {
+		t.Errorf("Infos after Keep: %+v", got)
+	}
+	if _, err := os.Lstat(dir + "/x"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file after Keep: %v", err)
+	}
+	if _, err := k.Conn(endpoints[3], 0); err == nil || !strings.Contains(err.Error(), "there are no sockets") {
+		t.Errorf("Conn of what is closed: %v", err)
+	}
+	open(t, k, endpoints[3], 1)
+
+	k.Close()
+	for _, info := range want {
+		if c, err := net.Dial(info.Endpoint.Network, info.Address); err == nil {
+			c.Close()
+			t.Errorf("%s is open after Close", info.Address)
+		}
+	}
+	_, err := k.Open(t.Context(), endpoints[0], 1)
+	_, connErr := k.Conn(endpoints[0], 0)
+	for _, err := range []error{err, connErr, k.Grow(t.Context(), 9, nil)} {
+		if err == nil || !strings.Contains(err.Error(), "the pack is stopping") {
+			t.Errorf("after Close: %v", err)
+		}
+	}
+	if k.Infos() != nil || k.Queued() != nil {
+		t.Errorf("after Close: %v, %v", k.Infos(), k.Queued())
+	}
+}
+
+func TestConn(t *testing.T) {
+	k := keeper(t)
+	e, u := tcp("localhost:0"), local(t.TempDir()+"/x")
+	n := open(t, k, e, 3).Sockets
+	open(t, k, u, 3)
+	conn := func(e wire.Endpoint, i int) syscall.Conn {
+		c, err := k.Conn(e, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	own := k.Listeners(e, n)
+	for i := range own {
+		if conn(e, i) != own[i] {
+			t.Errorf("worker %d got another's socket", i)
+		}
+	}
+	if conn(u, 0) != conn(u, 2) {
+		t.Error("a Unix socket is not shared")
+	}
+	conn(e, n) // it shares one
+	if _, err := k.Conn(e, -1); err == nil {
+		t.Error("worker -1 has a socket")
+	}
+	if l := k.Listeners(u, 1); l != nil {
+		t.Errorf("a Unix socket can be steered: %v", l)
+	}
+	if l := k.Listeners(e, n+1); l != nil {
+		t.Errorf("%d of %d sockets", len(l), n)
+	}
+	if l := k.Listeners(tcp("nowhere"), 1); l != nil {
+		t.Errorf("sockets of what is not open: %v", l)
+	}
+}
+
+// TestConnOfDeadSocket has a worker shut its socket down, which ends it for all.
+func TestConnOfDeadSocket(t *testing.T) {
+	k := keeper(t)
+	for _, e := range []wire.Endpoint{tcp("localhost:0"), abstract(t)} {
+		open(t, k, e, 1)
+		l := listener(t, k, e, 0)
+		rc, err := l.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rc.Control(func(fd uintptr) { syscall.Shutdown(int(fd), syscall.SHUT_RD) })
+		if _, err := k.Conn(e, 0); err == nil || !strings.Contains(err.Error(), "has shut it down") {
+			t.Errorf("%s: %v", e, err)
+		}
+		if q := k.Queued(); q != nil {
+			t.Errorf("connections wait on %v", q)
+		}
+	}
+}
+
+func TestErrors(t *testing.T) {
+	k := keeper(t)
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	dir := t.TempDir()
+	other, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	mine := open(t, k, tcp("127.0.0.1:0"), 1).Address
+	_, port, _ := net.SplitHostPort(mine)
+	open(t, k, local(dir+"/x"), 1)
+	t.Chdir(dir)
+	if err := os.WriteFile("file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		ctx  context.Context
+		e    wire.Endpoint
+		is   error
+		want string
+	}{
+		{t.Context(), wire.Endpoint{Network: "sctp", Address: ":1"}, nil, "listen sctp :1: want the network to be tcp, tcp4, tcp6 or unix"},
+		{t.Context(), tcp("localhost"), nil, "missing port"},
+		{canceled, tcp("localhost:0"), context.Canceled, "localhost:0: "},
+		{canceled, local(dir + "/y"), context.Canceled, "listen unix " + dir + "/y: "},
+		{t.Context(), tcp(other.Addr().String()), syscall.EADDRINUSE, "(is another instance running?"},
+		{t.Context(), tcp("localhost:" + port), syscall.EADDRINUSE, "(this pack listens on tcp " + mine + " already)"},
+		{t.Context(), tcp(":" + port), syscall.EADDRINUSE, "(this pack listens on tcp " + mine + " already)"},
+		{t.Context(), wire.Endpoint{Network: "tcp4", Address: ":" + port}, syscall.EADDRINUSE, "this pack listens on tcp " + mine},
+		{t.Context(), tcp("192.0.2.1:0"), syscall.EADDRNOTAVAIL, "no interface of this machine has that address"},
+		{t.Context(), local("./x"), syscall.EADDRINUSE, "listen unix ./x: a process is listening there: address already in use " +
+			"(this pack listens on unix " + dir + "/x already)"},
+		{t.Context(), local("file"), fs.ErrExist, "there is a file that is not a socket"},
+		{t.Context(), local("."), syscall.EISDIR, "it names a directory"},
+		{t.Context(), local("none/x"), fs.ErrNotExist, "listen unix none/x: "},
+		{t.Context(), local(dir + "/"), syscall.EISDIR, "it names a directory"},
+		{t.Context(), local("file/x"), syscall.ENOTDIR, "not a directory"},
+		{t.Context(), local(strings.Repeat("x", 120)), syscall.ENAMETOOLONG, "too long"},
+	} {
+		info, err := k.Open(tt.ctx, tt.e, 2)
+		if err == nil || info.Sockets != 0 || !strings.Contains(err.Error(), tt.want) || tt.is != nil && !errors.Is(err, tt.is) {
+			t.Errorf("%s: %v; want %v, %q", tt.e, err, tt.is, tt.want)
+		}
+	}
+	if infos := k.Infos(); len(infos) != 2 {
+		t.Errorf("open are %v", infos)
+	}
+	if os.Geteuid() == 0 {
+		t.Skip("root may open any port and any directory")
+	}
+	if err := os.Mkdir("mine", 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Open(t.Context(), local("mine/x"), 1); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "the directory must be writable") {
+		t.Errorf("a directory that is not writable: %v", err)
+	}
+}
+
+func TestCovers(t *testing.T) {
+	v4, v6 := net.IPv4(127, 0, 0, 1), net.IPv6loopback
+	for _, tt := range []struct {
+		network string
+		a, b    net.IP
+		want    bool
+	}{
+		{"tcp", v4, v4, true}, {"tcp", v4, v6, false}, {"tcp", v6, v4, false},
+		{"tcp", nil, v4, true}, {"tcp", net.IPv6unspecified, v4, true}, {"tcp6", net.IPv6unspecified, v4, false},
+		{"tcp6", net.IPv6unspecified, v6, true}, {"tcp4", net.IPv4zero, v4, true}, {"tcp4", net.IPv4zero, v6, false},
+	} {
+		if got := covers(tt.network, tt.a, tt.b); got != tt.want {
+			t.Errorf("%s %v covers %v: %v", tt.network, tt.a, tt.b, got)
+		}
+	}
+}
+
+// TestOpenAtOnce has many callers open the same.
+func TestOpenAtOnce(t *testing.T) {
+	k := keeper(t)
+	for i := range 20 {
+		e := wire.Endpoint{Network: "tcp", Address: "localhost:0", Index: i}
+		infos := make([]Info, 10)
+		var callers sync.WaitGroup
+		for i := range infos {
+			callers.Go(func() {
+				var err error
+				if infos[i], err = k.Open(t.Context(), e, 2); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		callers.Wait()
+		if len(slices.Compact(infos)) != 1 {
+			t.Errorf("the callers got %v", infos)
+		}
+	}
 }

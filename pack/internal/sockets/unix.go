@@ -137,13 +137,11 @@ func (f *file) removeStaleAt(name string) error {
 	case mode.Type() != fs.ModeSocket:
 		return fmt.Errorf("there is a file that is not a socket: %w", fs.ErrExist)
 	}
-	switch err := f.connect(name, id); {
-	case err == nil:
+	alive, err := f.alive(name, id, func() error { return f.removeAt(name, id) })
+	if alive {
 		return &takenError{id}
-	case !errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("cannot tell whether a process is listening there: %w", err)
 	}
-	return f.removeAt(name, id)
+	return err
 }
 
 // remove removes the file, unless somebody else has put another in its place.
@@ -173,7 +171,8 @@ func (f *file) hide() error {
 		return nil
 	}
 	if err == nil {
-		err = f.rename(f.name, f.hiddenName(), true)
+		f.removeStaleAt(f.hiddenName())
+		err = f.rename(f.name, f.hiddenName())
 	}
 	f.hidden = err == nil
 	return err
@@ -187,7 +186,7 @@ func (f *file) show() error {
 	if now, _, err := f.stat(f.hiddenName()); err != nil || now != f.id {
 		return errors.Join(errSwapped, err)
 	}
-	if err := f.rename(f.hiddenName(), f.name, false); err != nil {
+	if err := f.rename(f.hiddenName(), f.name); err != nil {
 		return err
 	}
 	f.hidden = false

@@ -163,25 +163,17 @@ func (c *control) next() (l *letter, err error) {
 	return l, err
 }
 
-// sendRetries is how often a message is tried again whose descriptors cannot be sent for the number of those that are
-// on their way. The first time it waits for a millisecond, and each time for twice as long.
-const sendRetries = 12
-
+// send sends a message. One with a descriptor, which is small, is sent as a whole or not at all, and may be tried again
+// if too many descriptors are on their way (unix(7), ETOOMANYREFS). Any other failure is the end.
 func (c *control) send(l *letter) error {
 	err := c.conn.Send(l.Message, l.files...)
-	for i := range sendRetries {
-		if !isShortage(err) {
-			break // a small message is sent as a whole or not at all
-		}
-		time.Sleep(time.Millisecond << i)
-		err = c.conn.Send(l.Message, l.files...)
+	if err == nil || len(l.files) > 0 && isShortage(err) {
+		return err
 	}
-	if err != nil && !isShortage(err) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.err == nil || errors.Is(c.err, errEnded) {
-			c.err = err
-		}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil || errors.Is(c.err, errEnded) {
+		c.err = err
 	}
 	return err
 }

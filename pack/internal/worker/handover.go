@@ -57,9 +57,18 @@ func (w *worker) end(cut int) {
 	}
 }
 
+// handoverTries is how often it is tried to hand a connection over while too many descriptors are on their way. The
+// first time it waits for a millisecond, and each time for twice as long.
+const handoverTries = 10
+
 // handover hands an idle connection over.
 func (w *worker) handover(e wire.Endpoint, c syscall.Conn) error {
-	err := w.control.say(wire.Message{Type: wire.Handover, Endpoint: &e}, c)
+	m := wire.Message{Type: wire.Handover, Endpoint: &e}
+	err := w.control.say(m, c)
+	for i := 0; i < handoverTries && isShortage(err); i++ {
+		time.Sleep(time.Millisecond << i)
+		err = w.control.say(m, c)
+	}
 	if err != nil && !w.isGone() {
 		w.lost.count(err)
 	}

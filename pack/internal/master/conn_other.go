@@ -1,0 +1,12 @@
+//go:build !unix
+
+package master
+
+import (
+	"errors"
+	"os"
+)
+
+func checkConn(*os.File) error             { return errors.ErrUnsupported }
+func closeConn(f *os.File)                 { f.Close() }
+func duplicate(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }

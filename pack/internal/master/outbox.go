@@ -1,0 +1,163 @@
+package master
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/gopherpack/gopherpack/pack/internal/roster"
+	"github.com/gopherpack/gopherpack/pack/internal/sockets"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+)
+
+// maxLetters is how many messages may wait for a worker that reads nothing, beyond what its socket holds.
+const maxLetters = 1000
+
+// letter is a message to a worker.
+type letter struct {
+	msg    wire.Message
+	socket *sockets.Ref // whose descriptor goes along
+	board  bool         // the scoreboard's does
+	from   roster.Ref
+	conn   *handedOver // that does
+}
+
+// outbox sends a worker what it is told, in order, in a goroutine that may wait for as long as the worker lives.
+type outbox struct {
+	master *Master
+	ref    roster.Ref
+	conn   *wire.Conn
+
+	mu      sync.Mutex
+	letters []letter
+	sending bool
+	stopped bool
+	idle    []chan struct{} // closed when there is nothing to send
+}
+
+func newOutbox(m *Master, ref roster.Ref, conn *wire.Conn) *outbox {
+	return &outbox{master: m, ref: ref, conn: conn}
+}
+
+// put has a letter sent. It returns false if none is any more.
+func (o *outbox) put(l letter) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.stopped {
+		return false
+	}
+	if len(o.letters) >= maxLetters {
+		o.stopped = true
+		o.master.post(broken{o.ref, errors.New("it does not read what the master tells it")})
+		return false
+	}
+	o.letters = append(o.letters, l)
+	if !o.sending {
+		o.sending = true
+		go o.send()
+	}
+	return true
+}
+
+func (o *outbox) send() {
+	for {
+		o.mu.Lock()
+		if len(o.letters) == 0 {
+			o.sending = false
+			for _, c := range o.idle {
+				close(c)
+			}
+			o.idle = nil
+			o.mu.Unlock()
+			return
+		}
+		l := o.letters[0]
+		o.letters = o.letters[1:]
+		o.mu.Unlock()
+		if err := o.deliver(l); err != nil {
+			o.stop()
+		}
+	}
+}
+
+// deliver sends a letter. An error says that the socket is of no use any more.
+func (o *outbox) deliver(l letter) error {
+	if l.conn != nil {
+		err := o.conn.Send(l.msg, l.conn.file)
+		if err != nil {
+			o.master.post(undelivered{l.from, *l.msg.Endpoint, l.conn})
+		} else {
+			l.conn.lose() // this process's copy
+		}
+		return err
+	}
+	var files []syscall.Conn
+	switch {
+	case l.socket != nil:
+		c, err := o.master.sockets.Conn(l.socket.Endpoint, l.socket.Socket)
+		if err != nil && l.msg.Type == wire.Socket {
+			return o.conn.Send(wire.Message{Type: wire.Refused, Error: wire.Clip(err.Error())})
+		}
+		if err != nil {
+			return nil // it is closed meanwhile: nobody needs to serve it
+		}
+		files = append(files, c)
+	case l.board:
+		board := o.master.steering.board(o.ref)
+		if board == nil {
+			return nil
+		}
+		defer board.Close()
+		files = append(files, board)
+	}
+	return o.conn.Send(l.msg, files...)
+}
+
+// empty returns a channel that is closed when there is nothing to send.
+func (o *outbox) empty() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := make(chan struct{})
+	if !o.sending {
+		close(c)
+	} else {
+		o.idle = append(o.idle, c)
+	}
+	return c
+}
+
+// stop has nothing sent any more. Connections that were to be go elsewhere.
+func (o *outbox) stop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stopped = true
+	for _, l := range o.letters {
+		if l.conn != nil {
+			o.master.post(undelivered{l.from, *l.msg.Endpoint, l.conn})
+		}
+	}
+	o.letters = nil
+}
+
+// setOutbox has a worker told things from here on.
+func (w *spoken) setOutbox(m *Master, o *outbox) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w.outbox = o
+}
+
+// handedOver is a connection on its way from one worker to another.
+type handedOver struct {
+	file *os.File
+	done chan struct{} // closed when this process has no part in it any more
+	once sync.Once
+}
+
+// lose closes this process's copy.
+func (h *handedOver) lose() {
+	h.once.Do(func() {
+		closeConn(h.file)
+		close(h.done)
+	})
+}

@@ -1,0 +1,298 @@
+package sockets
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+	"github.com/gopherpack/gopherpack/reuseport"
+)
+
+// skipIfRefused skips a test without the right to keep connections out of a TCP socket.
+func skipIfRefused(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 || errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestQuiesce keeps connections out, and lets them in again in each way there is.
+func TestQuiesce(t *testing.T) {
+	k := keeper(t)
+	e := tcp("127.0.0.1:0")
+	address := open(t, k, e, 1).Address
+	l := listener(t, k, e, 0)
+	for name, quiesce := range map[string]func() error{
+		"of a worker":     func() error { return k.Quiesce(0) },
+		"of an endpoint":  func() error { return k.QuiesceEndpoint(e) },
+		"in a stop":       func() error { return k.QuiesceFinal(0) },
+		"by a worker":     func() error { return reuseport.Quiesce(l.(syscall.Conn)) },
+		"more than once":  func() error { return errors.Join(k.Quiesce(0), k.Quiesce(0), k.QuiesceEndpoint(e)) },
+		"of too few":      func() error { return errors.Join(k.Quiesce(0), k.Resume(1)) },
+		"of what is else": func() error { return errors.Join(k.Quiesce(0), k.ResumeEndpoint(tcp("else"))) },
+	} {
+		for again, resume := range map[string]func() error{
+			"a worker gets it":    func() error { _, err := k.Conn(e, 0); return err },
+			"the worker's":        func() error { return k.Resume(0) },
+			"the endpoint's":      func() error { return k.ResumeEndpoint(e) },
+			"both, and once more": func() error { return errors.Join(k.Resume(0), k.ResumeEndpoint(e), k.Resume(0)) },
+		} {
+			skipIfRefused(t, quiesce())
+			if reaches(t, "tcp", address, l) {
+				t.Errorf("%s, a connection came in", name)
+			}
+			if err := resume(); err != nil {
+				t.Errorf("%s, %s: %v", name, again, err)
+			}
+			if !reaches(t, "tcp", address, l) {
+				t.Errorf("%s, %s: connections are still kept out", name, again)
+			}
+		}
+	}
+}
+
+// TestQuiesceOneWorker leaves alone what others serve.
+func TestQuiesceOneWorker(t *testing.T) {
+	k := keeper(t)
+	e, u, path := tcp("127.0.0.1:0"), abstract(t), local(t.TempDir()+"/x")
+	open(t, k, e, 2)
+	open(t, k, u, 2)
+	open(t, k, path, 2)
+	shared := []wire.Endpoint{u, path}
+	err := k.Quiesce(0)
+	for _, e := range shared {
+		if !reaches(t, "unix", e.Address, listener(t, k, e, 0)) {
+			t.Errorf("%s is quiesced with one worker", e)
+		}
+	}
+	skipIfRefused(t, err)
+	if err := errors.Join(k.Quiesce(2), k.Quiesce(-1)); err != nil {
+		t.Errorf("workers that have no socket: %v", err)
+	}
+}
+
+// TestQuiesceUnixEndpoint moves the file away, and back.
+func TestQuiesceUnixEndpoint(t *testing.T) {
+	k := keeper(t)
+	path := t.TempDir() + "/x"
+	e := local(path)
+	open(t, k, e, 2)
+	l := listener(t, k, e, 1)
+	for _, resume := range []func() error{
+		func() error { return k.ResumeEndpoint(e) },
+		func() error { _, err := k.Conn(e, 0); return err },
+	} {
+		for range 2 {
+			if err := k.QuiesceEndpoint(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := net.Dial("unix", path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("quiesced: %v", err)
+		}
+		for range 2 {
+			if err := resume(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !reaches(t, "unix", path, l) {
+			t.Error("it is not there again")
+		}
+	}
+
+	// Another process takes the place, and keeps it.
+	if err := k.QuiesceEndpoint(e); err != nil {
+		t.Fatal(err)
+	}
+	other, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.ResumeEndpoint(e); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("with another's file in its place: %v", err)
+	}
+	if _, err := k.Conn(e, 0); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("Conn with another's file in its place: %v", err)
+	}
+	k.Close()
+	if !reaches(t, "unix", path, other) {
+		t.Error("another's file was removed")
+	}
+	other.Close()
+	isEmpty(t, path)
+}
+
+// isEmpty checks that nothing is where a file was.
+func isEmpty(t *testing.T, path string) {
+	t.Helper()
+	dir := path[:strings.LastIndexByte(path, '/')]
+	entries, err := os.ReadDir(dir)
+	if len(entries) > 0 || err != nil {
+		t.Errorf("in the directory are %v, %v", entries, err)
+	}
+}
+
+// TestQuiesceRemovedFile has nothing to hide, nor to bring back.
+func TestQuiesceRemovedFile(t *testing.T) {
+	k := keeper(t)
+	path := t.TempDir() + "/x"
+	e := local(path)
+	open(t, k, e, 1)
+	if err := errors.Join(os.Remove(path), k.QuiesceEndpoint(e), k.ResumeEndpoint(e)); err != nil {
+		t.Error(err)
+	}
+	k.Close()
+	isEmpty(t, path)
+}
+
+// TestQuiesceFinal serves what is queued on Unix sockets, and then says that this is the end.
+func TestQuiesceFinal(t *testing.T) {
+	endpoints := []wire.Endpoint{local(t.TempDir() + "/x")}
+	if runtime.GOOS == "linux" {
+		endpoints = append(endpoints, abstract(t))
+	}
+	for _, e := range endpoints {
+		k := keeper(t)
+		open(t, k, e, 2)
+		l := listener(t, k, e, 0)
+		const queued = 5
+		for range queued {
+			c, err := net.Dial("unix", e.Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.Write([]byte("x"))
+		}
+		for i := range 2 { // each worker asks
+			if err := k.QuiesceFinal(i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := net.Dial("unix", e.Address); !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v, want it refused", e, err)
+		}
+		if q := k.Queued(); runtime.GOOS == "linux" && q != nil {
+			t.Errorf("on %v something is queued for good", q)
+		}
+		for range queued {
+			c, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := c.Read(make([]byte, 2)); n != 1 || err != nil {
+				t.Errorf("%s: a queued connection: read %d bytes, %v", e, n, err)
+			}
+			c.Close()
+		}
+		if runtime.GOOS == "linux" {
+			if _, err := l.Accept(); !errors.Is(err, syscall.EINVAL) {
+				t.Errorf("%s: Accept of an empty queue: %v", e, err)
+			}
+		}
+		_, connErr := k.Conn(e, 0)
+		_, _, exportErr := k.Export(nil, nil)
+		for _, err := range []error{connErr, exportErr, k.ResumeEndpoint(e)} {
+			if err == nil || !strings.Contains(err.Error(), "refuses connections for good") {
+				t.Errorf("%s, afterwards: %v", e, err)
+			}
+		}
+		k.Close()
+	}
+}
+
+// TestCloseRefuses has workers serve what is queued after the master has closed.
+func TestCloseRefuses(t *testing.T) {
+	e := abstract(t)
+	k := keeper(t)
+	open(t, k, e, 1)
+	l := listener(t, k, e, 0)
+	c, err := net.Dial("unix", e.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	k.Close()
+	if _, err := net.Dial("unix", e.Address); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%v, want it refused", err)
+	}
+	a, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Close()
+}
+
+func TestQueued(t *testing.T) {
+	k := keeper(t)
+	if q := k.Queued(); q != nil {
+		t.Errorf("nothing is open, and something queued: %v", q)
+	}
+	e, u := tcp("127.0.0.1:0"), local(t.TempDir()+"/x")
+	address := open(t, k, e, 1).Address
+	is := func(want ...Ref) {
+		t.Helper()
+		if got := k.Queued(); !slices.Equal(got, want) {
+			t.Errorf("queued on %v, want %v", got, want)
+		}
+	}
+	dial := func(network, address string) {
+		t.Helper()
+		c, err := net.Dial(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	accept := func(e wire.Endpoint) {
+		t.Helper()
+		c, err := listener(t, k, e, 0).Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	is()
+	dial("tcp", address)
+	is(Ref{e, 0})
+	is(Ref{e, 0}) // it is not used up
+	open(t, k, u, 1)
+	is(Ref{e, 0})
+	dial("unix", u.Address)
+	is(Ref{e, 0}, Ref{u, 0})
+	accept(e)
+	is(Ref{u, 0})
+	dial("tcp", address)
+	k.Keep(map[wire.Endpoint]bool{e: true})
+	is(Ref{e, 0})
+	accept(e)
+	is()
+}
+
+// BenchmarkQueued asks about as many sockets as a large machine's pack has.
+func BenchmarkQueued(b *testing.B) {
+	k := New(Files{})
+	defer k.Close()
+	for i := range 8 {
+		if _, err := k.Open(b.Context(), wire.Endpoint{Network: "tcp", Address: "127.0.0.1:0", Index: i}, 1024); err != nil {
+			b.Skip(err)
+		}
+	}
+	k.Queued()
+	b.ReportAllocs()
+	for b.Loop() {
+		if q := k.Queued(); q != nil {
+			b.Fatal(q)
+		}
+	}
+}

@@ -1,0 +1,11 @@
+//go:build unix
+
+package worker
+
+import (
+	"testing"
+
+	"github.com/gopherpack/gopherpack/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }

@@ -1,0 +1,324 @@
+package pack
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+
+	"github.com/gopherpack/gopherpack/pack/internal/handoff"
+	"github.com/gopherpack/gopherpack/pack/internal/master"
+	"github.com/gopherpack/gopherpack/pack/internal/plan"
+	"github.com/gopherpack/gopherpack/pack/internal/runas"
+	"github.com/gopherpack/gopherpack/pack/internal/sockets"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+	"github.com/gopherpack/gopherpack/pack/internal/worker"
+	"github.com/gopherpack/gopherpack/upgrade"
+)
+
+// Run runs the pack until ctx ends or a signal stops it, and returns nil after a graceful stop. It can be
+// called once.
+//
+// In the master an error says why the pack could not start, or that it was forced to stop. In a worker Run
+// returns nil when the worker has drained, and also when it could not serve: it has told the master why, whose
+// log and Run say it once.
+//
+// While it runs, the process does not end when what reads its stdout or stderr is gone (SIGPIPE): those writes fail.
+func (p *Pack) Run(ctx context.Context) error {
+	if err := p.run(ctx); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	return nil
+}
+
+func (p *Pack) run(ctx context.Context) error {
+	if !p.ran.CompareAndSwap(false, true) {
+		return errors.New("Run was called before")
+	}
+	defer outliveReaders()()
+	err := p.checkAll()
+	question, estate := upgrade.Asked(), upgrade.Inherited()
+	switch {
+	case process.kind == isWorker:
+		if err = errors.Join(process.err, err); err != nil {
+			return err
+		}
+		return p.runWorker(ctx)
+	case question != nil:
+		p.answer(question, err)
+	case estate != nil && p.config.Inline:
+		err = errors.Join(err, errInline)
+	case estate != nil:
+	case err != nil:
+		return err
+	case process.kind == isInline || p.config.Inline:
+		return p.runInline(ctx)
+	}
+	return p.runMaster(ctx, estate, err)
+}
+
+var errInline = errors.New("it runs in line, without a master")
+
+// checkAll reports what is wrong with the pack, and sets the defaults of the configuration.
+func (p *Pack) checkAll() error {
+	if err := p.checkHandles(); err != nil {
+		return err
+	}
+	if process.kind == isMaster {
+		if err := p.config.overrideByEnv(); err != nil {
+			return err
+		}
+	}
+	return p.config.check()
+}
+
+// prepare finds out what else can be wrong before anything is started, and returns what workers there are to be. workers, if not
+// 0, is how many an operator has asked for since the start.
+func (p *Pack) prepare(workers int) (pl plan.Plan, files sockets.Files, err error) {
+	c := &p.config
+	if pl, err = c.request().Here(workers); err != nil {
+		return pl, files, err
+	}
+	if c.Files > 0 {
+		if err := worker.RaiseFiles(c.Files); err != nil {
+			return pl, files, err
+		}
+	}
+	if _, err := runas.Attributes(c.User); err != nil {
+		return pl, files, err
+	}
+	files.Mode = c.UnixMode
+	if c.UnixOwner != "" {
+		uid, gid, err := runas.Owner(c.UnixOwner)
+		if err != nil {
+			return pl, files, fmt.Errorf("UnixOwner: %w", err)
+		}
+		files.Owner = &sockets.Owner{UID: uid, GID: gid}
+	}
+	return pl, files, nil
+}
+
+// runMaster runs the pack. err is what is wrong with it already, for the predecessor if there is one.
+func (p *Pack) runMaster(ctx context.Context, estate *upgrade.Estate, err error) error {
+	var pl plan.Plan
+	var files sockets.Files
+	if err == nil {
+		pl, files, err = p.prepare(0)
+	}
+	if err != nil && estate == nil {
+		return err
+	}
+	m := master.New(p.masterConfig(pl, files))
+	p.master.Store(m)
+	defer p.master.Store(nil)
+	return m.Run(ctx, estate, err)
+}
+
+func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
+	c := &p.config
+	m := master.Config{
+		Settings: master.Settings{
+			ShutdownTimeout: c.ShutdownTimeout, ReadyTimeout: c.ReadyTimeout, MinReady: c.MinReady, HangTimeout: c.HangTimeout,
+			BeatEvery: c.beatEvery(), Hang: master.HangPolicy(c.Hang), Recycle: master.Recycle(c.Recycle), Rolling: c.Rolling,
+			MaxGenerations: c.MaxGenerations, Placement: c.Placement, PID: os.Getpid(), Steered: c.Steering != nil,
+			CanUpgrade: runtime.GOOS == "linux", OnStart: c.OnStart != nil, OnUpgrade: c.OnUpgrade != nil, OnReopen: c.OnReopen != nil,
+		},
+		Log: c.Logger, Files: files, Plan: pl, Request: c.request(), User: c.User,
+		OnStart: c.OnStart, OnUpgrade: c.OnUpgrade, OnReopen: c.OnReopen,
+		Command: command,
+		Start:   startWorker,
+		Signals: master.Signals{
+			Stop: stopSignals, Reload: reloadSignals, Upgrade: upgradeSignals, More: moreSignals, Fewer: fewerSignals,
+			Reopen: reopenSignals, Stacks: stackSignals,
+		},
+	}
+	if c.Steering != nil {
+		m.Steering = c.Steering
+	}
+	for _, h := range p.handles {
+		m.Endpoints = append(m.Endpoints, h.endpoint)
+	}
+	return m
+}
+
+// answer is Run in a preflight: it tells the running master what this program would be as its successor. It does not return, since
+// what follows Run is for the end of a pack that has run.
+func (p *Pack) answer(q *upgrade.Question, wrong error) {
+	a, err := p.wouldBe(q.Bytes(), wrong)
+	if err != nil {
+		a = handoff.Answer{Error: err.Error()}
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		os.Exit(1)
+	}
+	q.Answer(text)
+}
+
+// wouldBe returns what workers this program would have.
+func (p *Pack) wouldBe(question []byte, wrong error) (a handoff.Answer, err error) {
+	var q handoff.Question
+	switch err := json.Unmarshal(question, &q); {
+	case err != nil:
+		return a, fmt.Errorf("the question %.100q: %w", question, err)
+	case wrong != nil:
+		return a, wrong
+	case process.kind == isInline || p.config.Inline:
+		return a, errInline
+	case q.Version != handoff.Version:
+		return a, fmt.Errorf("it takes over a state of version %d, and this is version %d", handoff.Version, q.Version)
+	case q.Protocol != wire.Version:
+		return a, fmt.Errorf("it speaks version %d of the protocol with workers, and these speak %d", wire.Version, q.Protocol)
+	}
+	pl, _, err := p.prepare(q.Workers)
+	if err != nil {
+		return a, err
+	}
+	if s := p.config.Steering; s != nil {
+		if err := s.Start(pl.Pinned()); err != nil {
+			return a, err
+		}
+		if err := s.Close(); err != nil {
+			return a, err
+		}
+	}
+	return handoff.Answer{Shares: pl.Shares, Unpinned: pl.Unpinned, User: p.config.User}, nil
+}
+
+// runWorker serves as a worker.
+func (p *Pack) runWorker(ctx context.Context) error {
+	defer process.control.Close()
+	return worker.Run(ctx, p.workerConfig(), process.control)
+}
+
+func (p *Pack) workerConfig() worker.Config {
+	c := &p.config
+	return worker.Config{
+		ID: process.id, Log: c.Logger.With("worker", process.id), ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
+		HangTimeout: c.HangTimeout, Files: c.Files, Probe: c.Probe, OnStart: c.OnWorkerStart, Handles: p.seal,
+		OnShutdown: c.OnShutdown, OnReopen: c.OnReopen, StopSignals: stopSignals, OtherSignals: otherSignals(),
+	}
+}
+
+// seal returns what is served. From then on Handle comes too late.
+func (p *Pack) seal() (all []worker.Handle) {
+	p.sealed.Store(true)
+	for _, h := range p.handles {
+		all = append(all, worker.Handle{Endpoint: h.endpoint, Server: h.server})
+	}
+	return all
+}
+
+// runInline serves in this process, which is master and only worker in one.
+func (p *Pack) runInline(ctx context.Context) error {
+	_, files, err := p.prepare(1)
+	if err != nil {
+		return err
+	}
+	c := p.workerConfig()
+	c.Log = p.config.Logger
+	c.OtherSignals = nil
+	defer p.reopenInline()()
+	start := c.OnStart
+	c.OnStart = func(ctx context.Context) error {
+		if hook := p.config.OnStart; hook != nil {
+			if err := hook(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("OnStart: %w", err)
+			}
+		}
+		if start != nil {
+			return start(ctx)
+		}
+		return nil
+	}
+	own := sockets.New(files)
+	defer own.Close()
+	listen := func(ctx context.Context, e wire.Endpoint) (net.Listener, error) {
+		if _, err := own.Open(ctx, e, 1); err != nil {
+			return nil, err
+		}
+		return own.Listener(e, 0)
+	}
+	up := func() {
+		var listening []string
+		for _, i := range own.Infos() {
+			listening = append(listening, i.Endpoint.Network+" "+i.Address)
+		}
+		c.Log.Info("pack serves in line, in one process", "listening", listening)
+	}
+	cut, err := worker.RunInline(ctx, c, listen, func() error { return own.QuiesceFinal(0) }, up)
+	if cut > 0 {
+		c.Log.Warn("connections were cut at ShutdownTimeout", "connections", cut)
+	}
+	return err
+}
+
+// reopenInline handles the signal to open log files anew, until stop is called.
+func (p *Pack) reopenInline() (stop func()) {
+	asked := make(chan os.Signal, 1)
+	if len(reopenSignals) > 0 {
+		signal.Notify(asked, reopenSignals...)
+	}
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-asked:
+				if hook := p.config.OnReopen; hook != nil {
+					hook()
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(asked); close(done) }
+}
+
+// Reload does what the signal HUP does, and returns when the new workers have taken over, or why they have not.
+// It can be called in the master while Run runs. While another reload is in progress it is refused.
+func (p *Pack) Reload(ctx context.Context) error {
+	m := p.master.Load()
+	if m == nil {
+		return errors.New("pack: reload: this process does not run a pack as its master")
+	}
+	if err := m.Reload(ctx); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	return nil
+}
+
+// SetWorkers changes the number of workers, as the signals TTIN (one more) and TTOU (one fewer) do, and returns when the new
+// ones have taken over, or why they have not. All workers are replaced, as in a reload, since each gets another share of
+// the CPUs; nothing is lost. The number holds until the pack stops, also after upgrades. It can be called in the master while
+// Run runs. While a reload or an upgrade is in progress it is refused.
+func (p *Pack) SetWorkers(ctx context.Context, n int) error {
+	m := p.master.Load()
+	if m == nil {
+		return errors.New("pack: scaling: this process does not run a pack as its master")
+	}
+	if err := m.SetWorkers(ctx, n); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	return nil
+}
+
+// Upgrade does what the signal USR2 does. If it succeeds it does not return: this program is replaced, in this process,
+// by the executable that is on disk now, which goes on with the new workers. Otherwise it returns why, and the old
+// workers go on. It can be called in the master while Run runs. While a reload or another upgrade is in progress it is
+// refused.
+//
+// Before anything is replaced, the new executable is started once to show that it can be the master: it runs as far as Run,
+// for which IsMaster is true, and exits there. So what only the master that serves may do, such as opening a port of its
+// own, belongs into OnStart, not before Run. Linux only; elsewhere the error matches [errors.ErrUnsupported].
+func (p *Pack) Upgrade(ctx context.Context) error {
+	m := p.master.Load()
+	if m == nil {
+		return errors.New("pack: upgrade: this process does not run a pack as its master")
+	}
+	return fmt.Errorf("pack: %w", m.Upgrade(ctx))
+}
