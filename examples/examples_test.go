@@ -30,8 +30,8 @@ import (
 
 	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/examples/grpc/helloworld"
-	"github.com/gopherpack/gopherpack/internal/leaktest"
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }

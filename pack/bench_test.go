@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopherpack/gopherpack/internal/hangtest"
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test/hangtest"
 )
 
 // BenchmarkServe compares a pack with the same server in one process. The clients run on the same CPUs, so what is

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 // asProgram makes the test binary one of the programs in programs_test.go; its value is the name, then a mark

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gopherpack/gopherpack/internal/inplace"
-	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 // asHelper makes the test binary become itself as often as it says, and then print what it is and has.

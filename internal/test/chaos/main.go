@@ -5,7 +5,7 @@
 // number of workers. After each act the service must answer in time, no request may be lost but those of a worker that was
 // killed, every act must be in the log, and processes, descriptors and memory must be as they were.
 //
-//	go run ./internal/chaos -for 2m
+//	go run ./internal/test/chaos -for 2m
 //
 // What it does follows from -seed, which it prints: the same seed does the same again, as far as the machine does.
 package main
