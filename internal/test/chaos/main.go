@@ -11,7 +11,6 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -48,7 +47,7 @@ func run(seed uint64, long time.Duration, steer bool, only string) error {
 	if err != nil {
 		return err
 	}
-	defer s.kill()
+	defer s.Kill()
 	names := slices.Sorted(maps.Keys(acts))
 	if only != "" {
 		if acts[only] == nil {
@@ -83,20 +82,4 @@ func sum(counts map[string]int) (n int) {
 		n += k
 	}
 	return n
-}
-
-// within waits until something holds, and reports whether it came to that in time.
-func within(limit time.Duration, ok func() bool) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ok()
-		}
-	}
-	return true
 }
