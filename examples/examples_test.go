@@ -4,7 +4,6 @@
 package examples_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -30,20 +29,41 @@ import (
 
 	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/examples/grpc/helloworld"
-	"github.com/gopherpack/gopherpack/internal/leaktest"
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test/program"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+// built is the directory of the examples' programs.
+var built string
 
-// build builds an example and returns the program's path.
+func TestMain(m *testing.M) {
+	test.Parallel("8")
+	var err error
+	if built, err = os.MkdirTemp("", "examples"); err != nil {
+		panic(err)
+	}
+	status := leaktest.Run(m)
+	os.RemoveAll(built)
+	os.Exit(status)
+}
+
+// buildAll builds the programs of all examples.
+var buildAll = sync.OnceValue(func() error {
+	if out, err := exec.Command("go", "build", "-o", built, "./...").CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+})
+
+// build returns the path of an example's program.
 func build(t *testing.T, name string) string {
 	t.Helper()
-	exe := filepath.Join(t.TempDir(), name)
-	if out, err := exec.Command("go", "build", "-o", exe, "./"+name).CombinedOutput(); err != nil {
-		t.Fatalf("go build ./%s: %v\n%s", name, err, out)
+	if err := buildAll(); err != nil {
+		t.Fatal(err)
 	}
-	return exe
+	return filepath.Join(built, name)
 }
 
 // listening finds what a pack, or the reuseport example, says it listens on.
@@ -55,42 +75,23 @@ func run(t *testing.T, name string, args ...string) (addresses []string) {
 	return start(t, build(t, name), args...).addresses
 }
 
-// program is a running example.
-type program struct {
+// running is a running example.
+type running struct {
+	*program.Test
 	t         *testing.T
-	process   *os.Process
-	lines     *bufio.Reader
-	log       strings.Builder
 	addresses []string // that it listens on, as it says
 }
 
 // start starts a program, which must end gracefully when the test does.
-func start(t *testing.T, exe string, args ...string) *program {
+func start(t *testing.T, exe string, args ...string) *running {
 	t.Helper()
-	cmd := exec.Command(exe, args...)
-	stderr, theirs, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = theirs
-	err = cmd.Start()
-	theirs.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &program{t: t, process: cmd.Process, lines: bufio.NewReader(stderr)}
+	p := &running{Test: program.Run(t, exec.Command(exe, args...)), t: t}
 	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		io.Copy(&p.log, p.lines)
-		stderr.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: %v", exe, err)
-		}
-		if t.Failed() {
-			t.Logf("%s says:\n%s", exe, &p.log)
+		if !p.Ended() {
+			p.Stop()
 		}
 	})
-	m := p.says(listening)
+	m := p.Says(listening)
 	for word := range strings.FieldsSeq(m[1] + m[2]) {
 		if word != "tcp" && word != "unix" {
 			p.addresses = append(p.addresses, word)
@@ -99,30 +100,13 @@ func start(t *testing.T, exe string, args ...string) *program {
 	return p
 }
 
-// says waits for the next line that matches, and returns the match.
-func (p *program) says(pattern *regexp.Regexp) []string {
-	p.t.Helper()
-	for {
-		line, err := p.lines.ReadString('\n')
-		p.log.WriteString(line)
-		if err != nil {
-			p.t.Fatalf("the program ended before it said %q: %v", pattern, err)
-		}
-		if m := pattern.FindStringSubmatch(line); m != nil {
-			return m
-		}
-	}
-}
-
 var changed = regexp.MustCompile(`msg="?(reloaded|upgraded|[a-z]+ failed)| (reloaded|upgraded|[a-z]+ failed)`)
 
 // change sends a signal and waits for what it leads to.
-func (p *program) change(s syscall.Signal, want string) {
+func (p *running) change(s syscall.Signal, want string) {
 	p.t.Helper()
-	if err := p.process.Signal(s); err != nil {
-		p.t.Fatal(err)
-	}
-	if m := p.says(changed); m[1]+m[2] != want {
+	p.Signal(s)
+	if m := p.Says(changed); m[1]+m[2] != want {
 		p.t.Fatalf("%v led to %q; want %q", s, m[0], want)
 	}
 }
@@ -281,6 +265,9 @@ func TestGRPCChanges(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				if !test.Full() {
+					time.Sleep(5 * time.Millisecond) // or the processors would be this test's
+				}
 			}
 		})
 	}
@@ -299,11 +286,7 @@ func TestGRPCChanges(t *testing.T) {
 		}
 		loop(func() error { return talk(conn, &messages) })
 	}
-	changes := 15
-	if testing.Short() {
-		changes = 3
-	}
-	for range changes {
+	for range test.Times(2, 15) {
 		p.change(syscall.SIGHUP, "reloaded")
 		p.change(syscall.SIGUSR2, "upgraded")
 	}
@@ -372,13 +355,10 @@ func TestUpgradeFromPreviousCommit(t *testing.T) {
 	defer cancel()
 	results := make(chan *strictclient.Result, 2)
 	for _, keep := range []bool{false, true} {
-		l := strictclient.Load{Network: "tcp", Address: p.addresses[0], Clients: 4, KeepAlive: keep}
+		l := strictclient.Load{Network: "tcp", Address: p.addresses[0], Clients: 4, KeepAlive: keep, Pause: 5 * time.Millisecond}
 		go func() { results <- l.Run(ctx) }()
 	}
-	current := before + "/current"
-	if out, err := exec.Command("go", "build", "-o", current, "./http").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	current := build(t, "http")
 	for _, exe := range []string{current, old, current} {
 		deploy(exe)
 		p.change(syscall.SIGUSR2, "upgraded")
@@ -405,13 +385,11 @@ func exchange(s reflectionpb.ServerReflection_ServerReflectionInfoClient, r *ref
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	p := start(t, build(t, "upgrade"), "-addr=localhost:0", "-inplace")
-	want := fmt.Sprintf("hello from process %d\n", p.process.Pid)
+	want := fmt.Sprintf("hello from process %d\n", p.PID())
 	for range 3 {
 		expect(t, get(t, "tcp", p.addresses[0], "http://x/"), want)
-		if err := p.process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		p.says(listening)
+		p.Signal(syscall.SIGHUP)
+		p.Says(listening)
 	}
 	expect(t, get(t, "tcp", p.addresses[0], "http://x/"), want)
 }
@@ -435,7 +413,7 @@ func TestSteered(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := fmt.Sprintf(`received on CPU %[1]d, served on CPU %[1]d\n`, cpu)
-		if !strings.Contains(p.log.String(), "mode=eBPF") {
+		if !strings.Contains(p.Text(), "mode=eBPF") {
 			want = `received on CPU \d+, served on CPU \d+\n`
 		}
 		for range 20 { // net/http would connect from another goroutine
@@ -453,8 +431,8 @@ func TestSteered(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.process.Signal(syscall.SIGUSR1)
-	p.says(regexp.MustCompile(`^worker +state +open`))
+	p.Signal(syscall.SIGUSR1)
+	p.Says(regexp.MustCompile(`^worker +state +open`))
 }
 
 func TestAffinity(t *testing.T) {

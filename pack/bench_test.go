@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopherpack/gopherpack/internal/hangtest"
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test/hangtest"
 )
 
 // BenchmarkServe compares a pack with the same server in one process. The clients run on the same CPUs, so what is
@@ -36,7 +36,7 @@ func BenchmarkServe(b *testing.B) {
 			}
 			b.Run(mode.name+name, func(b *testing.B) {
 				p := start(b, "lazy", func(c *exec.Cmd) { c.Env = append(c.Env, "GOPHERPACK_INLINE="+mode.value) })
-				network, address := p.listening(mode.up)
+				network, address := p.Listening(mode.up)
 				l := strictclient.Load{Network: network, Address: address, Clients: clients, PerClient: b.N/clients + 1, KeepAlive: keepAlive}
 				b.ResetTimer()
 				r := l.Run(b.Context())
@@ -44,7 +44,7 @@ func BenchmarkServe(b *testing.B) {
 				if r.Failed() != 0 {
 					b.Error(r)
 				}
-				p.stop()
+				p.Stop()
 			})
 		}
 	}
@@ -85,13 +85,13 @@ func BenchmarkBusyWorker(b *testing.B) {
 					p.becomes("hung", 1)
 				}
 				b.ResetTimer()
-				all, others, met := connectAndAsk(b, p.address(), pid)
+				all, others, met := connectAndAsk(b, p.Address(), pid)
 				b.StopTimer()
 				b.ReportMetric(100*float64(met)/float64(len(all)), "%met")
 				b.ReportMetric(milliseconds(all, 0.99), "p99-ms")
 				b.ReportMetric(milliseconds(others, 0.99), "others-p99-ms")
 				end()
-				p.stop()
+				p.Stop()
 			})
 		}
 	}
@@ -99,15 +99,15 @@ func BenchmarkBusyWorker(b *testing.B) {
 
 // keepBusy keeps a worker from its work until end is called: a handler spins, or makes system calls that block without the
 // runtime knowing, or the process is stopped.
-func keepBusy(b *testing.B, p *program, how string) (pid string, end func()) {
+func keepBusy(b *testing.B, p *running, how string) (pid string, end func()) {
 	path := map[string]string{"spins": "/spin", "blocks": "/block"}[how]
 	if path == "" {
-		p.addresses()
-		stopped := p.workers()[0]
+		p.Addresses()
+		stopped := p.Workers()[0]
 		freeze(b, stopped)
 		return strconv.Itoa(stopped), func() { syscall.Kill(stopped, syscall.SIGCONT) }
 	}
-	c, err := net.Dial("tcp", p.address())
+	c, err := net.Dial("tcp", p.Address())
 	if err != nil {
 		b.Fatal(err)
 	}

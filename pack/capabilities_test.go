@@ -28,29 +28,29 @@ func TestCapabilities(t *testing.T) {
 		c.Args = append([]string{"setpriv", "--bounding-set", needed, c.Path}, c.Args[1:]...)
 		c.Path, _ = exec.LookPath("setpriv")
 	}, "-workers=2", "-user=65534:65534", "-address=tcp 127.0.0.1:81", "-require", hangTimeout, "-generations=20")
-	p.addresses()
+	p.Addresses()
 	u := apply(t, load(p, 8, 0))
-	p.signal(syscall.SIGHUP)
-	p.logged(1, "reloaded")
-	p.signal(syscall.SIGUSR2)
-	p.logged(1, "upgraded")
-	p.signal(syscall.SIGTTIN)
-	p.logged(1, "number of workers changed")
-	p.hasWorkers(3)
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "reloaded")
+	p.Signal(syscall.SIGUSR2)
+	p.Logged(1, "upgraded")
+	p.Signal(syscall.SIGTTIN)
+	p.Logged(1, "number of workers changed")
+	p.HasWorkers(3)
 	if r := u.finish(); r.Failed() != 0 {
 		t.Error(r)
 	}
-	pid := p.workers()[1]
+	pid := p.Workers()[1]
 	freeze(t, pid)
-	p.logged(1, "worker hangs, killing it")
-	p.logged(1, "worker ready")
-	if slices.Contains(p.workers(), pid) {
+	p.Logged(1, "worker hangs, killing it")
+	p.Logged(1, "worker ready")
+	if slices.Contains(p.Workers(), pid) {
 		t.Error("the worker that hangs is still there")
 	}
 	l := load(p, 8, 0)
 	u = apply(t, l)
 	u.until(&u.answered, 100)
-	p.stop()
+	p.Stop()
 	if r := u.finish(); r.Failed() != r.Failures["connect: connection refused"] {
 		t.Errorf("at the stop: %v", r)
 	}

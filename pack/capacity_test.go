@@ -17,6 +17,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/program"
 )
 
 func init() { programs["idler"] = idlerProgram }
@@ -93,21 +96,6 @@ func hold(t *testing.T, address string, n int) (wait func() (release func())) {
 	}
 }
 
-// status returns a number of /proc/PID/status.
-func status(t *testing.T, pid int, name string) int {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(text), name+":")
-	n, err := strconv.Atoi(strings.Fields(rest)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // descriptors returns how many descriptors a process has open.
 func descriptors(t *testing.T, pid int) int {
 	t.Helper()
@@ -118,44 +106,42 @@ func descriptors(t *testing.T, pid int) int {
 	return len(entries)
 }
 
-// TestManyIdleConnections has two workers hold 9,000 connections each, and hand them over in a reload.
+// TestManyIdleConnections has two workers hold 1,000 connections each, or 9,000, and hand them over in a reload.
 func TestManyIdleConnections(t *testing.T) {
-	each := 9000
-	if testing.Short() {
-		each = 1000
-	}
+	t.Parallel()
+	each := test.Times(1000, 9000)
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max < uint64(each*12/10) {
 		t.Skipf("needs %d open files, may have %d", each*12/10, limit.Max)
 	}
 	p := start(t, "http", nil, "-workers=2", "-files="+fmt.Sprint(each*12/10))
 	load(p, 8, 100).Run(t.Context()) // what the first requests cost is not the connections'
-	workers := p.workers()
+	workers := p.Workers()
 	before := map[int]int{}
 	for _, pid := range workers {
-		before[pid] = status(t, pid, "VmRSS")
+		before[pid] = program.Status(pid, "VmRSS")
 	}
-	first, second := hold(t, p.address(), each), hold(t, p.address(), each)
+	first, second := hold(t, p.Address(), each), hold(t, p.Address(), each)
 	release := []func(){first(), second()}
 	for _, pid := range workers {
 		conns := descriptors(t, pid)
 		if conns < each*8/10 { // the hash spreads them evenly but for some hundred
 			t.Errorf("worker %d holds %d connections", pid, conns)
 		}
-		t.Logf("worker %d: %d connections, %.1f KiB each", pid, conns, float64(status(t, pid, "VmRSS")-before[pid])/float64(conns))
+		t.Logf("worker %d: %d connections, %.1f KiB each", pid, conns, float64(program.Status(pid, "VmRSS")-before[pid])/float64(conns))
 	}
-	t.Logf("master: %d descriptors, %d KiB", descriptors(t, p.cmd.Process.Pid), status(t, p.cmd.Process.Pid, "VmRSS"))
+	t.Logf("master: %d descriptors, %d KiB", descriptors(t, p.PID()), program.Status(p.PID(), "VmRSS"))
 	if r := load(p, 8, 50).Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("with all of them open: %v", r)
 	}
 	begun := time.Now()
-	p.signal(syscall.SIGHUP)
-	p.logged(1, "generation has drained")
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "generation has drained")
 	t.Logf("%d connections were handed over in %v", 2*each, time.Since(begun))
 	total := 0
 	for deadline := time.Now().Add(10 * time.Second); total < 2*each && time.Now().Before(deadline); { // some may be on their way yet
 		total = 0
-		for _, pid := range p.workers() {
+		for _, pid := range p.Workers() {
 			total += descriptors(t, pid)
 		}
 	}
@@ -165,7 +151,7 @@ func TestManyIdleConnections(t *testing.T) {
 	for _, f := range release {
 		f()
 	}
-	p.stop()
+	p.Stop()
 }
 
 // ticks returns the processor time of a process, in clock ticks of 10 ms.
@@ -186,13 +172,14 @@ const shortOfFiles = "cannot accept connections, they wait in the queue; raise t
 
 // TestDescriptorsRunOut has more connections than a worker may have descriptors.
 func TestDescriptorsRunOut(t *testing.T) {
+	t.Parallel()
 	const limit, conns = 60, 100
 	p := start(t, "http", func(c *exec.Cmd) {
 		c.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, limit), c.Path}, c.Args[1:]...)
 		c.Path = "/bin/sh"
 	}, "-workers=1")
-	address := p.address()
-	worker := p.workers()[0]
+	address := p.Address()
+	worker := p.Workers()[0]
 	var held []net.Conn
 	for range conns {
 		c, err := net.Dial("tcp", address)
@@ -202,7 +189,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 		defer c.Close()
 		held = append(held, c)
 	}
-	p.logged(1, shortOfFiles)
+	p.Logged(1, shortOfFiles)
 	before := ticks(t, worker)
 	time.Sleep(time.Second)
 	if used := ticks(t, worker) - before; used > 50 {
@@ -221,11 +208,11 @@ func TestDescriptorsRunOut(t *testing.T) {
 			resp.Body.Close()
 		}
 	}
-	p.logged(1, "accepting connections again")
+	p.Logged(1, "accepting connections again")
 	for _, msg := range []string{shortOfFiles, "accepting connections again"} {
-		if n := p.count(msg); n != 1 {
+		if n := p.Count(msg); n != 1 {
 			t.Errorf("%d lines in the log that say %q, want one", n, msg)
 		}
 	}
-	p.stop()
+	p.Stop()
 }

@@ -7,21 +7,20 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test"
 )
 
-// TestChangesLoseNothing reloads and upgrades packs under loads of clients that retry nothing. No request may fail, and
-// whoever keeps a connection to a server without TLS must keep it through all changes.
+// TestChangesLoseNothing reloads and upgrades packs, a few times or often, under loads of clients that retry nothing. No request
+// may fail, and whoever keeps a connection to a server without TLS must keep it through all changes.
 func TestChangesLoseNothing(t *testing.T) {
+	t.Parallel()
 	const kept, fresh = true, false
 	for _, tt := range []struct {
 		name    string
@@ -58,7 +57,7 @@ func TestChangesLoseNothing(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, tt.program, nil, append(tt.args, "-generations=100")...)
-			network, address := p.listening("pack is up")
+			network, address := p.Listening("pack is up")
 			const clients = 4
 			loads := map[string]*underLoad{}
 			for name, l := range tt.loads {
@@ -66,12 +65,16 @@ func TestChangesLoseNothing(t *testing.T) {
 				if tt.program == "https" {
 					l.TLS = &tls.Config{InsecureSkipVerify: true}
 				}
+				if l.Pause == 0 {
+					l.Pause = pause()
+				}
 				loads[name] = apply(t, l)
 			}
 			for _, u := range loads {
 				u.until(&u.sent, clients)
 			}
-			p.changes(loads["new connections"], mixed(often(tt.changes))...)
+			changes := test.Times(2, tt.changes)
+			p.changes(loads["new connections"], mixed(changes)...)
 			for name, u := range loads {
 				r := u.finish()
 				t.Logf("%s: %v", name, r)
@@ -82,36 +85,13 @@ func TestChangesLoseNothing(t *testing.T) {
 					t.Errorf("%s: %d clients opened %d connections", name, clients, r.Conns)
 				}
 			}
-			p.logged(2*often(tt.changes), "generation has drained")
-			p.parents(p.cmd.Process.Pid)
-			p.stop()
-			if n := p.count("killing worker") + p.count("worker failed"); n != 0 {
+			p.Logged(2*changes, "generation has drained")
+			p.IsParent()
+			p.Stop()
+			if n := p.Count("killing worker") + p.Count("worker failed"); n != 0 {
 				t.Errorf("%d workers were killed or failed", n)
 			}
 		})
-	}
-}
-
-// often returns how many times to do what should be done n times: fewer with -short.
-func often(n int) int {
-	if testing.Short() {
-		return min(n, 3)
-	}
-	return n
-}
-
-// mixed returns n signals to reload and as many to upgrade, by turns.
-func mixed(n int) []syscall.Signal {
-	return slices.Repeat([]syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2}, n)
-}
-
-// changes sends signals, each when the load has made some progress, and waits for what they lead to.
-func (p *program) changes(u *underLoad, signals ...syscall.Signal) {
-	p.t.Helper()
-	for i, s := range signals {
-		u.until(&u.answered, u.answered.Load()+10)
-		p.signal(s)
-		p.logged(i+1, "reloaded", "upgraded")
 	}
 }
 
@@ -127,7 +107,7 @@ func TestChangesHTTP2(t *testing.T) {
 			var streams sync.WaitGroup
 			errs := make(chan error, 4)
 			for range cap(errs) {
-				streams.Go(func() { errs <- postOnce(tr, "https://"+p.address()+"/proto") })
+				streams.Go(func() { errs <- postOnce(tr, "https://"+p.Address()+"/proto") })
 			}
 			streams.Wait()
 			for range cap(errs) {
@@ -139,12 +119,12 @@ func TestChangesHTTP2(t *testing.T) {
 			return nil
 		}
 	})
-	p.changes(u, mixed(often(15))...)
+	p.changes(u, mixed(test.Times(2, 15))...)
 	if err := clients(); err != nil {
 		t.Error(err)
 	}
 	t.Logf("%d answered", u.answered.Load())
-	p.stop()
+	p.Stop()
 }
 
 // postOnce sends a POST: the transport repeats it only if the server says that it was not looked at.
@@ -169,53 +149,13 @@ func TestChangesTCP(t *testing.T) {
 	clients := inLoops(8, func(n int) func(context.Context) error {
 		return func(context.Context) error {
 			defer u.answered.Add(1)
-			return echoOnce(p.address(), fmt.Sprintln("echo", n))
+			return echoOnce(p.Address(), fmt.Sprintln("echo", n))
 		}
 	})
-	p.changes(u, mixed(often(15))...)
+	p.changes(u, mixed(test.Times(2, 15))...)
 	if err := clients(); err != nil {
 		t.Error(err)
 	}
 	t.Logf("%d answered", u.answered.Load())
-	p.stop()
-}
-
-// inLoops runs n clients, each of which does the same again and again, until end is called, which returns the first error.
-func inLoops(n int, client func(n int) func(context.Context) error) (end func() error) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	var clients sync.WaitGroup
-	for i := range n {
-		do := client(i)
-		clients.Go(func() {
-			for ctx.Err() == nil {
-				if err := do(ctx); err != nil {
-					cancel(err)
-				}
-			}
-		})
-	}
-	return func() error {
-		cancel(nil)
-		clients.Wait()
-		if err := context.Cause(ctx); err != context.Canceled {
-			return err
-		}
-		return nil
-	}
-}
-
-func echoOnce(address, line string) error {
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if _, err := io.WriteString(c, line); err != nil {
-		return err
-	}
-	got := make([]byte, len(line))
-	if _, err := io.ReadFull(c, got); err != nil || string(got) != line {
-		return fmt.Errorf("%q, %w; want %q", got, err, line)
-	}
-	return nil
+	p.Stop()
 }

@@ -14,54 +14,55 @@ import (
 func TestQueueOfCrashed(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", nil, "-workers=2")
-	p.addresses()
+	p.Addresses()
 	const kills = 5 // the next process comes after 1 to 2 s then
 	for i := range kills {
-		before := p.workers()
+		before := p.Workers()
 		if err := syscall.Kill(before[len(before)-1], syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		if p.logged(i+1, "worker failed"); i < kills-1 {
-			p.logged(i+1, "worker ready")
+		if p.Logged(i+1, "worker failed"); i < kills-1 {
+			p.Logged(i+1, "worker ready")
 		}
 	}
-	p.hasWorkers(1)
+	p.HasWorkers(1)
 	for range 60 {
-		if !answersWithin(p.address(), 500*time.Millisecond) {
+		if !answersWithin(p.Address(), 500*time.Millisecond) {
 			t.Fatal("a connection waits for the worker that is not there")
 		}
 	}
-	if n := p.count("worker ready"); n != kills-1 {
+	if n := p.Count("worker ready"); n != kills-1 {
 		t.Skip("the replacement came too soon for the test to say anything")
 	}
-	p.logged(kills, "worker ready")
+	p.Logged(kills, "worker ready")
 	if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 2 {
 		t.Errorf("%v answer", pids)
 	}
-	p.stop()
+	p.Stop()
 }
 
 // TestQueueOfHung stops a worker, by a signal, and then connects: what lies in its queue, and in nobody's hands yet, must be
 // answered although it never goes on.
 func TestQueueOfHung(t *testing.T) {
+	t.Parallel()
 	p := steeredPack(t, "-workers=2", "-epsilon=0")
-	pid := p.workers()[0]
+	pid := p.Workers()[0]
 	freeze(t, pid)
 	var clients sync.WaitGroup
 	for range 40 {
 		clients.Go(func() {
-			if !answersWithin(p.address(), 10*time.Second) {
+			if !answersWithin(p.Address(), 10*time.Second) {
 				t.Error("a connection in the queue of the worker that hangs was not answered")
 			}
 		})
 	}
 	clients.Wait()
-	p.logged(1, "worker hangs, others serve its queue")
+	p.Logged(1, "worker hangs, others serve its queue")
 	syscall.Kill(pid, syscall.SIGCONT)
-	p.logged(1, "worker goes on")
+	p.Logged(1, "worker goes on")
 	p.becomes("up", 2)
 	if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 2 {
 		t.Errorf("%v answer", pids)
 	}
-	p.stop()
+	p.Stop()
 }

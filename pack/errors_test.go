@@ -11,10 +11,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/test/program"
 )
 
 // TestFailures starts packs that cannot start. Each ends with one clear error and leaves nothing behind.
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -84,15 +87,15 @@ func TestFailures(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, tt.program, func(c *exec.Cmd) { c.Env = append(c.Env, tt.env...) }, tt.args...)
-			if status := p.wait(20 * time.Second); status != 1 {
+			if status := p.Wait(20 * time.Second); status != 1 {
 				t.Errorf("exit status %d, want 1", status)
 			}
-			if !p.said(tt.want) {
+			if !p.Said(tt.want) {
 				t.Errorf("no error says %q", tt.want)
 			}
-			p.noneLeft()
+			p.NoneLeft()
 			said := 0
-			for _, line := range p.other {
+			for _, line := range p.Other() {
 				if strings.HasPrefix(line, "pack: ") {
 					said++
 				}
@@ -105,6 +108,7 @@ func TestFailures(t *testing.T) {
 }
 
 func TestNoPermission(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("becoming nobody takes root")
 	}
@@ -112,10 +116,10 @@ func TestNoPermission(t *testing.T) {
 		t.Skipf("ports from %s on are free for all", text)
 	}
 	p := start(t, "http", asNobody(t), "-address=tcp :80")
-	if status := p.wait(10 * time.Second); status != 1 {
+	if status := p.Wait(10 * time.Second); status != 1 {
 		t.Errorf("exit status %d", status)
 	}
-	if !p.said("pack: listen tcp :80: bind: permission denied (ports below") {
+	if !p.Said("pack: listen tcp :80: bind: permission denied (ports below") {
 		t.Error("no clear error")
 	}
 }
@@ -123,16 +127,12 @@ func TestNoPermission(t *testing.T) {
 // asNobody runs a copy of the test binary as uid 65534, which cannot reach go test's own.
 func asNobody(t *testing.T) func(*exec.Cmd) {
 	t.Helper()
-	exe, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir, err := os.MkdirTemp("", "pack")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/program", exe, 0o755)); err != nil {
+	if err := errors.Join(os.Chmod(dir, 0o755), program.CopySelf(dir+"/program")); err != nil {
 		t.Fatal(err)
 	}
 	return func(c *exec.Cmd) {
@@ -143,18 +143,20 @@ func asNobody(t *testing.T) func(*exec.Cmd) {
 
 // TestUnprivileged runs a pack without any capability.
 func TestUnprivileged(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("the other tests are unprivileged already")
 	}
 	p := start(t, "http", asNobody(t))
 	r := load(p, 16, 20).Run(t.Context())
-	if pids, _ := answers(t, r); len(pids) != len(p.workers()) || r.Failed() != 0 {
+	if pids, _ := answers(t, r); len(pids) != len(p.Workers()) || r.Failed() != 0 {
 		t.Errorf("%v by %v", r, pids)
 	}
-	p.stop()
+	p.Stop()
 }
 
 func TestUser(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("workers of another user take root")
 	}
@@ -177,6 +179,6 @@ func TestUser(t *testing.T) {
 		if r.Failed() != 0 {
 			t.Errorf("user %s: %v", user, r)
 		}
-		p.stop()
+		p.Stop()
 	}
 }

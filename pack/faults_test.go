@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gopherpack/gopherpack/internal/test/program"
 	"github.com/gopherpack/gopherpack/pack"
 )
 
@@ -93,6 +96,7 @@ func deny(name string) error {
 
 // TestFaultsAtStart has each system call fail from the start: the pack must end at once and say which, or do without.
 func TestFaultsAtStart(t *testing.T) {
+	t.Parallel()
 	withoutIt := []string{"pidfd_open"}
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
@@ -102,14 +106,14 @@ func TestFaultsAtStart(t *testing.T) {
 				if r := load(p, 4, 5).Run(t.Context()); r.Failed() != 0 {
 					t.Error(r)
 				}
-				p.stop()
+				p.Stop()
 				return
 			}
-			if status := p.wait(20 * time.Second); status != 1 {
+			if status := p.Wait(20 * time.Second); status != 1 {
 				t.Errorf("exit status %d", status)
 			}
-			p.until("the end of the log", 5*time.Second, func() bool { return p.silent })
-			if !strings.Contains(p.text(), call.errno.Error()) {
+			p.WaitSilent()
+			if !strings.Contains(p.Text(), call.errno.Error()) {
 				t.Errorf("it did not say %q", call.errno)
 			}
 		})
@@ -119,36 +123,41 @@ func TestFaultsAtStart(t *testing.T) {
 // TestFaultsLater has each system call fail when the pack is up, and kills a worker: the log must tell why no other comes, or one
 // must; those that are there must answer, and the pack must stop.
 func TestFaultsLater(t *testing.T) {
+	t.Parallel()
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, "faulty", nil, "-workers=2", "-call="+name, "-later", "-ready=3s", "-shutdown=5s")
-			p.addresses()
-			before := p.workers()
-			p.signal(syscall.SIGWINCH)
-			if r := p.logged(1, "denied"); r["error"] != nil {
+			p.Addresses()
+			before := p.Workers()
+			p.Signal(syscall.SIGWINCH)
+			if r := p.Logged(1, "denied"); r["error"] != nil {
 				t.Fatal(r)
 			}
 			syscall.Kill(before[0], syscall.SIGKILL)
-			p.logged(1, "worker failed")
-			served := 0
+			p.Logged(1, "worker failed")
+			served := atomic.Int64{}
+			var clients sync.WaitGroup
 			for range 20 {
-				if answersWithin(p.address(), time.Second) {
-					served++
-				}
-			}
-			t.Logf("%d of 20 requests answered", served)
-			if served < 20 && name != "sendmsg" && name != "recvmsg" { // without these nobody can cover for the worker
-				t.Errorf("%d of 20 requests were answered", served)
-			}
-			told := func() bool {
-				return strings.Contains(strings.Join(p.other, "\n"), call.errno.Error()) || slices.ContainsFunc(p.records, func(r record) bool {
-					return r.msg() == "worker ready" || strings.Contains(fmt.Sprint(r["error"], r["reason"]), call.errno.Error())
+				clients.Go(func() {
+					if answersWithin(p.Address(), 2*time.Second) {
+						served.Add(1)
+					}
 				})
 			}
-			p.until("the log to tell of "+call.errno.Error(), 20*time.Second, told)
-			p.signal(syscall.SIGTERM)
-			p.wait(20 * time.Second)
+			clients.Wait()
+			t.Logf("%d of 20 requests answered", served.Load())
+			if served.Load() < 20 && name != "sendmsg" && name != "recvmsg" { // without these nobody can cover for the worker
+				t.Errorf("%d of 20 requests were answered", served.Load())
+			}
+			told := func() bool {
+				return strings.Contains(strings.Join(p.Other(), "\n"), call.errno.Error()) || slices.ContainsFunc(p.Records(), func(r program.Record) bool {
+					return r.Msg() == "worker ready" || strings.Contains(fmt.Sprint(r["error"], r["reason"]), call.errno.Error())
+				})
+			}
+			p.Until("the log to tell of "+call.errno.Error(), 20*time.Second, told)
+			p.Signal(syscall.SIGTERM)
+			p.Wait(20 * time.Second)
 		})
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"runtime"
 	"slices"
@@ -22,14 +21,15 @@ const hangTimeout = "-hangtimeout=1s"
 // TestHungIsReplaced has workers hang: stopped by a signal, and in a system call of which the runtime does not know. The log
 // must tell, with the stack, and a new one must come; meanwhile the others answer, also what lies in its queue.
 func TestHungIsReplaced(t *testing.T) {
-	for name, hang := range map[string]func(*testing.T, *program) (pid int){
-		"stopped": func(t *testing.T, p *program) int {
-			pid := p.workers()[1]
+	t.Parallel()
+	for name, hang := range map[string]func(*testing.T, *running) (pid int){
+		"stopped": func(t *testing.T, p *running) int {
+			pid := p.Workers()[1]
 			freeze(t, pid)
 			return pid
 		},
-		"in a system call": func(t *testing.T, p *program) (pid int) {
-			c, err := net.Dial("tcp", p.address())
+		"in a system call": func(t *testing.T, p *running) (pid int) {
+			c, err := net.Dial("tcp", p.Address())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -48,27 +48,27 @@ func TestHungIsReplaced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, "http", nil, "-workers=3", hangTimeout)
-			p.addresses()
+			p.Addresses()
 			pid := hang(t, p)
-			if late := p.logged(1, "worker is late, others serve its queue"); int(late["pid"].(float64)) != pid {
+			if late := p.Logged(1, "worker is late, others serve its queue"); int(late["pid"].(float64)) != pid {
 				t.Errorf("%v; want pid %d", late, pid)
 			}
 			for range 20 {
-				if !answersWithin(p.address(), 2*time.Second) {
+				if !answersWithin(p.Address(), 2*time.Second) {
 					t.Error("a connection was not answered while the worker hangs")
 				}
 			}
-			p.logged(1, "worker hangs, killing it")
-			failed := p.logged(1, "worker failed")
+			p.Logged(1, "worker hangs, killing it")
+			failed := p.Logged(1, "worker failed")
 			if int(failed["pid"].(float64)) != pid || !strings.Contains(failed["error"].(string), "hung: no sign of life for") {
 				t.Errorf("%v; want pid %d", failed, pid)
 			}
-			p.logged(1, "worker ready")
-			if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 3 || slices.Contains(p.workers(), pid) {
+			p.Logged(1, "worker ready")
+			if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 3 || slices.Contains(p.Workers(), pid) {
 				t.Errorf("%v answer", pids)
 			}
-			p.stop()
-			if !p.said("SIGABRT") || !p.said("goroutine ") {
+			p.Stop()
+			if !p.Said("SIGABRT") || !p.Said("goroutine ") {
 				t.Error("it did not write its stack")
 			}
 		})
@@ -77,15 +77,16 @@ func TestHungIsReplaced(t *testing.T) {
 
 // TestNotHung has workers that only seem to hang.
 func TestNotHung(t *testing.T) {
+	t.Parallel()
 	t.Run("all late", func(t *testing.T) { // as on a machine that is starved
 		t.Parallel()
 		p := start(t, "http", nil, "-workers=3", hangTimeout)
-		p.addresses()
-		workers := p.workers()
+		p.Addresses()
+		workers := p.Workers()
 		for _, pid := range workers {
 			freeze(t, pid)
 		}
-		p.logged(1, "all workers are late: the machine is starved, or was suspended")
+		p.Logged(1, "all workers are late: the machine is starved, or was suspended")
 		time.Sleep(time.Second) // more than the timeout since they were stopped, and less than three times that
 		for _, pid := range workers {
 			syscall.Kill(pid, syscall.SIGCONT)
@@ -93,15 +94,15 @@ func TestNotHung(t *testing.T) {
 		if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 3 {
 			t.Errorf("%v answer", pids)
 		}
-		if slices.Sort(workers); !slices.Equal(workers, slices.Sorted(slices.Values(p.workers()))) {
-			t.Errorf("workers %v became %v", workers, p.workers())
+		if slices.Sort(workers); !slices.Equal(workers, slices.Sorted(slices.Values(p.Workers()))) {
+			t.Errorf("workers %v became %v", workers, p.Workers())
 		}
-		p.stop()
+		p.Stop()
 	})
 	t.Run("computes", func(t *testing.T) {
 		t.Parallel()
 		p := start(t, "http", nil, "-workers=2", hangTimeout)
-		c, err := net.Dial("tcp", p.address())
+		c, err := net.Dial("tcp", p.Address())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,17 +110,17 @@ func TestNotHung(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		c.Close()
 		for _, msg := range []string{"worker hangs, killing it", "worker failed"} {
-			if n := p.count(msg); n != 0 {
+			if n := p.Count(msg); n != 0 {
 				t.Errorf("%q %d times", msg, n)
 			}
 		}
-		p.stop()
+		p.Stop()
 	})
 	t.Run("traced", func(t *testing.T) { // as by a debugger
 		t.Parallel()
 		p := start(t, "http", nil, "-workers=2", hangTimeout)
-		p.addresses()
-		pid := p.workers()[0]
+		p.Addresses()
+		pid := p.Workers()[0]
 		runtime.LockOSThread() // whose tracees they are
 		defer runtime.UnlockOSThread()
 		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
@@ -137,69 +138,59 @@ func TestNotHung(t *testing.T) {
 			}
 			traced = append(traced, tid)
 		}
-		p.logged(1, "worker hangs, but is traced, as by a debugger: leaving it alone")
+		p.Logged(1, "worker hangs, but is traced, as by a debugger: leaving it alone")
 		time.Sleep(2 * time.Second)
 		for _, tid := range traced {
 			syscall.PtraceDetach(tid)
 		}
-		p.logged(1, "worker goes on")
-		if !slices.Contains(p.workers(), pid) {
+		p.Logged(1, "worker goes on")
+		if !slices.Contains(p.Workers(), pid) {
 			t.Error("it was killed")
 		}
-		p.stop()
+		p.Stop()
 	})
 	t.Run("only reported", func(t *testing.T) {
 		t.Parallel()
 		p := start(t, "http", nil, "-workers=2", hangTimeout, "-hang=1")
-		p.addresses()
-		pid := p.workers()[0]
+		p.Addresses()
+		pid := p.Workers()[0]
 		freeze(t, pid)
-		p.logged(1, "worker hangs")
+		p.Logged(1, "worker hangs")
 		syscall.Kill(pid, syscall.SIGCONT)
-		p.logged(1, "worker goes on")
-		if !slices.Contains(p.workers(), pid) {
+		p.Logged(1, "worker goes on")
+		if !slices.Contains(p.Workers(), pid) {
 			t.Error("it was killed")
 		}
-		p.stop()
+		p.Stop()
 	})
 }
 
 // TestProbe has the probe fail in one of two workers, which must be replaced without a request lost; and then in both, which must
 // not, since that would help nobody.
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	p := start(t, "http", nil, "-workers=2", hangTimeout)
-	p.addresses()
+	p.Addresses()
 	get(t, p, "/unwell")
 	under := apply(t, load(p, 8, 0))
-	replaced := p.logged(1, "worker hangs, replacing it")
+	replaced := p.Logged(1, "worker hangs, replacing it")
 	if !strings.Contains(replaced["error"].(string), "the database does not answer") {
 		t.Error(replaced)
 	}
-	p.logged(1, "worker ready")
+	p.Logged(1, "worker ready")
 	if r := under.finish(); r.Failed() != 0 {
 		t.Error(r)
 	}
-	before := p.workers()
+	before := p.Workers()
 	for range 50 { // until both are
 		get(t, p, "/unwell")
 	}
 	time.Sleep(3 * time.Second)
-	if after := p.workers(); !slices.Equal(before, after) || p.count("worker hangs, replacing it") != 1 {
+	if after := p.Workers(); !slices.Equal(before, after) || p.Count("worker hangs, replacing it") != 1 {
 		t.Errorf("workers %v became %v", before, after)
 	}
-	p.stop()
-	if !p.said("the stack of every goroutine") {
+	p.Stop()
+	if !p.Said("the stack of every goroutine") {
 		t.Error("it did not write its stack")
 	}
-}
-
-// get sends a request on a connection of its own.
-func get(t *testing.T, p *program, path string) {
-	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get("http://" + p.address() + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
 }

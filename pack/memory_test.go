@@ -16,6 +16,7 @@ import (
 // TestMemoryIsDivided has a limit for the whole pack, in the environment or, where this test may make one, of a control group:
 // each worker must have its share.
 func TestMemoryIsDivided(t *testing.T) {
+	t.Parallel()
 	limits := map[string]func(*exec.Cmd){
 		"environment": func(c *exec.Cmd) { c.Env = append(c.Env, "GOMEMLIMIT=432MiB") },
 		"off":         func(c *exec.Cmd) { c.Env = append(c.Env, "GOMEMLIMIT=off") },
@@ -43,7 +44,7 @@ func TestMemoryIsDivided(t *testing.T) {
 			if got := slices.Collect(maps.Keys(r.Bodies)); !slices.Equal(got, []string{want[name]}) || r.Failed() != 0 {
 				t.Errorf("workers have %q MiB; want %s\n%v", got, want[name], r)
 			}
-			p.stop()
+			p.Stop()
 		})
 	}
 }

@@ -24,30 +24,30 @@ func TestProcess1(t *testing.T) {
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
 		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `mount --make-rprivate / && mount -t proc proc /proc && exec "$0" "$@"`}, c.Args...)
 	}, "-workers=2")
-	if pid := p.logged(1, "pack is up")["pid"]; pid != 1.0 {
+	if pid := p.Logged(1, "pack is up")["pid"]; pid != 1.0 {
 		t.Fatalf("the master is process %v", pid)
 	}
 	for i := range 3 {
 		for range 5 {
 			get(t, p, "/orphan")
 		}
-		syscall.Kill(p.workers()[0], syscall.SIGKILL)
-		p.logged(i+1, "worker failed")
-		p.logged(i+1, "worker ready")
+		syscall.Kill(p.Workers()[0], syscall.SIGKILL)
+		p.Logged(i+1, "worker failed")
+		p.Logged(i+1, "worker ready")
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		zombies := zombiesOf(p.cmd.Process.Pid)
-		if len(zombies) == 0 && len(p.workers()) == 2 {
+		zombies := zombiesOf(p.PID())
+		if len(zombies) == 0 && len(p.Workers()) == 2 {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("nobody reaps %v; workers %v", zombies, p.workers())
+			t.Fatalf("nobody reaps %v; workers %v", zombies, p.Workers())
 		}
 	}
-	if n := p.count("worker failed"); n != 3 {
+	if n := p.Count("worker failed"); n != 3 {
 		t.Errorf("%d workers failed; 3 were killed", n)
 	}
-	p.stop() // by SIGTERM, which the kernel does not give to a process 1 that does not ask for it
+	p.Stop() // by SIGTERM, which the kernel does not give to a process 1 that does not ask for it
 }
 
 // zombiesOf returns the children of a process that have ended and were not waited for.

@@ -11,10 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"slices"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 )
@@ -58,35 +56,20 @@ func TestReaderOfLogEnds(t *testing.T) {
 	}
 	u := apply(t, strictclient.Load{Network: "tcp", Address: address, Clients: 4, KeepAlive: true})
 	u.until(&u.answered, 100)
-	before := p.workers()
-	p.signal(syscall.SIGUSR1) // which writes much
-	p.signal(syscall.SIGHUP)
-	before = p.replaced(before, 2)
-	p.signal(syscall.SIGUSR2)
-	before = p.replaced(before, 2)
-	p.signal(syscall.SIGTTIN)
-	before = p.replaced(before, 3)
+	before := p.Workers()
+	p.Signal(syscall.SIGUSR1) // which writes much
+	p.Signal(syscall.SIGHUP)
+	before = p.Replaced(before, 2)
+	p.Signal(syscall.SIGUSR2)
+	before = p.Replaced(before, 2)
+	p.Signal(syscall.SIGTTIN)
+	before = p.Replaced(before, 3)
 	if result := u.finish(); result.Failed() != 0 {
 		t.Errorf("%v", result)
 	}
 	for _, pid := range before {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
-	p.replaced(before, 3)
-	p.stop()
-}
-
-// replaced waits until there are n workers, and none of those before.
-func (p *program) replaced(before []int, n int) (now []int) {
-	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		now = p.workers()
-		old := func(pid int) bool { return slices.Contains(before, pid) }
-		if len(now) == n && !slices.ContainsFunc(now, old) {
-			return now
-		}
-		if p.hasEnded() || time.Now().After(deadline) {
-			p.t.Fatalf("the workers are %v, and were %v; the master's status: %v", now, before, p.err)
-		}
-	}
+	p.Replaced(before, 3)
+	p.Stop()
 }

@@ -10,6 +10,7 @@ import (
 
 // TestRecycle has workers come to each limit under load: they must be replaced, one at a time, and no request be lost.
 func TestRecycle(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, workers, limit, reason string }{
 		{"requests", "2", "-maxrequests=1000", "it has served"},
 		{"age", "3", "-maxage=700ms", "it is"},
@@ -18,13 +19,13 @@ func TestRecycle(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, "http", nil, "-workers="+test.workers, test.limit, hangTimeout, "-generations=20")
-			p.addresses()
-			first := p.workers()
+			p.Addresses()
+			first := p.Workers()
 			kept := load(p, 8, 0)
 			kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
 			connecting, keeping := apply(t, load(p, 8, 0)), apply(t, kept)
 			for i := range 4 {
-				if r := p.logged(i+1, "replacing worker"); !strings.HasPrefix(r["reason"].(string), test.reason) {
+				if r := p.Logged(i+1, "replacing worker"); !strings.HasPrefix(r["reason"].(string), test.reason) {
 					t.Error(r)
 				}
 			}
@@ -34,43 +35,44 @@ func TestRecycle(t *testing.T) {
 			if r := keeping.finish(); r.Failed() != 0 || r.Conns != 8 {
 				t.Errorf("%v; want 8 connections", r)
 			}
-			if now := p.workers(); len(first) == len(now) && first[0] == now[0] {
+			if now := p.Workers(); len(first) == len(now) && first[0] == now[0] {
 				t.Errorf("workers %v are still there", now)
 			}
-			p.stop()
+			p.Stop()
 		})
 	}
 }
 
 // TestRecycleMemory has workers leak: beyond the one limit they are replaced, beyond the other they are killed.
 func TestRecycleMemory(t *testing.T) {
+	t.Parallel()
 	p := start(t, "http", nil, "-workers=2", "-maxmemory=100000000", "-hardmemory=300000000", hangTimeout)
-	p.addresses()
+	p.Addresses()
 	for range 1000 {
-		if p.count("replacing worker") > 0 {
+		if p.Count("replacing worker") > 0 {
 			break
 		}
 		get(t, p, "/leak")
 	}
-	p.logged(1, "worker ready")
-	if n := p.count("killing worker"); n != 0 {
+	p.Logged(1, "worker ready")
+	if n := p.Count("killing worker"); n != 0 {
 		t.Error("a worker was killed at the lower limit")
 	}
-	p.stop()
+	p.Stop()
 
 	p = start(t, "http", nil, "-workers=2", "-hardmemory=100000000", hangTimeout)
-	p.addresses()
+	p.Addresses()
 	for range 1000 {
-		if p.count("killing worker") > 0 {
+		if p.Count("killing worker") > 0 {
 			break
 		}
 		l := load(p, 1, 1)
 		l.Path = "/leak"
 		l.Run(t.Context()) // the last one may be lost
 	}
-	if r := p.logged(1, "killing worker"); !strings.Contains(r["reason"].(string), "MiB of memory, and may use 95") {
+	if r := p.Logged(1, "killing worker"); !strings.Contains(r["reason"].(string), "MiB of memory, and may use 95") {
 		t.Error(r)
 	}
-	p.logged(1, "worker ready")
-	p.stop()
+	p.Logged(1, "worker ready")
+	p.Stop()
 }

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/program"
 	"github.com/gopherpack/gopherpack/pack"
 )
 
@@ -31,10 +33,10 @@ func TestSessionsAreResumed(t *testing.T) {
 	const conns = 60
 	for i := range conns {
 		if i == conns/2 {
-			p.signal(syscall.SIGHUP)
-			p.logged(1, "generation has drained")
+			p.Signal(syscall.SIGHUP)
+			p.Logged(1, "generation has drained")
 		}
-		c, err := tls.Dial("tcp", p.address(), config)
+		c, err := tls.Dial("tcp", p.Address(), config)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,15 +52,16 @@ func TestSessionsAreResumed(t *testing.T) {
 	if resumed != conns-1 {
 		t.Errorf("%d of %d sessions were resumed, want all but the first", resumed, conns)
 	}
-	p.stop()
+	p.Stop()
 }
 
 // TestReloadChangesEveryWorker compares the processes before and after.
 func TestReloadChangesEveryWorker(t *testing.T) {
+	t.Parallel()
 	p := start(t, "http", nil)
 	before, _ := answers(t, load(p, 16, 20).Run(t.Context()))
-	p.signal(syscall.SIGHUP)
-	p.logged(1, "generation has drained")
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "generation has drained")
 	after, _ := answers(t, load(p, 16, 20).Run(t.Context()))
 	if len(after) != len(before) {
 		t.Errorf("%d workers answer, %d before", len(after), len(before))
@@ -71,14 +74,15 @@ func TestReloadChangesEveryWorker(t *testing.T) {
 			t.Errorf("worker %d has masks %v", id, got)
 		}
 	}
-	if n := len(p.workers()); n != len(after) {
+	if n := len(p.Workers()); n != len(after) {
 		t.Errorf("%d processes for %d workers", n, len(after))
 	}
-	p.stop()
+	p.Stop()
 }
 
 // TestReloadRollsBack has new workers fail in several ways. The old ones must not notice.
 func TestReloadRollsBack(t *testing.T) {
+	t.Parallel()
 	for how, want := range map[string]string{
 		"panic":            "a worker failed before it was ready: exit status 2",
 		"hang":             "a worker failed before it was ready: killed: not ready within 1s",
@@ -95,50 +99,52 @@ func TestReloadRollsBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range 3 {
-				p.signal(syscall.SIGHUP)
-				if failed := p.logged(i+1, "reload failed, the old workers go on"); failed["error"] != want {
+				p.Signal(syscall.SIGHUP)
+				if failed := p.Logged(i+1, "reload failed, the old workers go on"); failed["error"] != want {
 					t.Errorf("%v; want %q", failed, want)
 				}
 			}
 			if err := os.Remove(sick); err != nil {
 				t.Fatal(err)
 			}
-			p.signal(syscall.SIGHUP)
-			p.logged(1, "reloaded")
+			p.Signal(syscall.SIGHUP)
+			p.Logged(1, "reloaded")
 			if r := u.finish(); r.Failed() != 0 {
 				t.Errorf("%v", r)
 			}
-			p.logged(1, "generation has drained")
-			if n := len(p.workers()); n != 2 {
+			p.Logged(1, "generation has drained")
+			if n := len(p.Workers()); n != 2 {
 				t.Errorf("%d workers", n)
 			}
-			p.stop()
+			p.Stop()
 		})
 	}
 }
 
 // TestStopDuringReload stops a pack whose new workers take long to start.
 func TestStopDuringReload(t *testing.T) {
+	t.Parallel()
 	sick := t.TempDir() + "/sick"
 	p := start(t, "sick", nil, "-sick="+sick, "-how=hang", "-ready=1h")
-	p.address()
+	p.Address()
 	if err := os.WriteFile(sick, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.signal(syscall.SIGHUP)
-	p.logged(1, "reloading")
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "reloading")
 	l := load(p, 4, 5)
 	if r := l.Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
-	p.signal(syscall.SIGTERM)
-	if status := p.wait(10 * time.Second); status != 0 { // ShutdownTimeout is 30 s
+	p.Signal(syscall.SIGTERM)
+	if status := p.Wait(10 * time.Second); status != 0 { // ShutdownTimeout is 30 s
 		t.Errorf("exit status %d", status)
 	}
 }
 
 // TestGenerationsAreBounded reloads while requests never end.
 func TestGenerationsAreBounded(t *testing.T) {
+	t.Parallel()
 	p := start(t, "http", nil, "-shutdown=1h", "-workers=1", "-generations=3")
 	var hanging []*underLoad
 	for i := range 5 {
@@ -147,17 +153,17 @@ func TestGenerationsAreBounded(t *testing.T) {
 		u := apply(t, l)
 		u.until(&u.sent, 1)
 		hanging = append(hanging, u)
-		p.signal(syscall.SIGHUP)
-		p.logged(i+1, "reloaded")
-		if n := len(p.workers()); n > 4 { // one may not be quite dead
+		p.Signal(syscall.SIGHUP)
+		p.Logged(i+1, "reloaded")
+		if n := len(p.Workers()); n > 4 { // one may not be quite dead
 			t.Errorf("after %d reloads there are %d workers", i+1, n)
 		}
 	}
-	p.logged(1, "too many generations, killing the oldest") // a request may be accepted by the next generation only
-	p.signal(syscall.SIGTERM)
-	p.logged(1, "stopping")
-	p.signal(syscall.SIGTERM)
-	p.wait(10 * time.Second)
+	p.Logged(1, "too many generations, killing the oldest") // a request may be accepted by the next generation only
+	p.Signal(syscall.SIGTERM)
+	p.Logged(1, "stopping")
+	p.Signal(syscall.SIGTERM)
+	p.Wait(10 * time.Second)
 	for _, u := range hanging {
 		u.finish()
 	}
@@ -165,37 +171,35 @@ func TestGenerationsAreBounded(t *testing.T) {
 
 // TestReloadRunsTheSameExecutable reloads after the executable was removed.
 func TestReloadRunsTheSameExecutable(t *testing.T) {
-	exe, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Parallel()
 	path := t.TempDir() + "/program"
-	if err := os.WriteFile(path, exe, 0o755); err != nil {
+	if err := program.CopySelf(path); err != nil {
 		t.Fatal(err)
 	}
 	p := start(t, "http", func(c *exec.Cmd) { c.Path = path })
-	p.address()
+	p.Address()
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	p.signal(syscall.SIGHUP)
-	p.logged(1, "reloaded")
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "reloaded")
 	if r := load(p, 4, 5).Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
-	p.stop()
+	p.Stop()
 }
 
 // TestReloadCall reloads by the method, twice at once.
 func TestReloadCall(t *testing.T) {
+	t.Parallel()
 	p := start(t, "reloader", nil)
-	p.address()
-	p.signal(syscall.SIGUSR1)
-	p.logged(1, "Reload returned nil")
-	if refused := p.logged(1, "Reload was refused"); refused["error"] != "pack: reload: a reload or an upgrade is in progress" {
+	p.Address()
+	p.Signal(syscall.SIGUSR1)
+	p.Logged(1, "Reload returned nil")
+	if refused := p.Logged(1, "Reload was refused"); refused["error"] != "pack: reload: a reload or an upgrade is in progress" {
 		t.Errorf("%v", refused)
 	}
-	p.stop()
+	p.Stop()
 	err := pack.New(pack.Config{}).Reload(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "does not run a pack") {
 		t.Errorf("outside a running pack: %v", err)
@@ -261,21 +265,22 @@ func sickProgram() error {
 
 // TestStopRightAfterReload stops a pack while connections are on their way from the old workers to the new.
 func TestStopRightAfterReload(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("keeping new connections out needs CAP_NET_ADMIN")
 	}
-	for range often(10) {
+	for range test.Times(2, 10) {
 		p := start(t, "http", nil, "-workers=2")
 		u := apply(t, load(p, 16, 0))
 		u.until(&u.answered, 100)
-		p.signal(syscall.SIGHUP)
-		p.logged(1, "reloaded")
-		p.stop()
+		p.Signal(syscall.SIGHUP)
+		p.Logged(1, "reloaded")
+		p.Stop()
 		const late = "connect: connection refused"
 		if r := u.finish(); r.Failed() != r.Failures[late] {
 			t.Errorf("%v; want no failure but %q", r, late)
 		}
-		if n := p.count("a connection was lost that a worker handed over: no worker could take it"); n > 0 {
+		if n := p.Count("a connection was lost that a worker handed over: no worker could take it"); n > 0 {
 			t.Errorf("%d connections were lost", n)
 		}
 	}
@@ -286,7 +291,7 @@ func TestStopRightAfterReload(t *testing.T) {
 func TestRequestAfterALongOne(t *testing.T) {
 	t.Parallel()
 	p := start(t, "https", nil, "-drain=1s")
-	c, err := tls.Dial("tcp", p.address(), &tls.Config{InsecureSkipVerify: true})
+	c, err := tls.Dial("tcp", p.Address(), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,8 +318,8 @@ func TestRequestAfterALongOne(t *testing.T) {
 	if line, err := body.ReadString('\n'); line != "begun\n" || long.Close || err != nil {
 		t.Fatalf("%q, %v, and the connection is to be closed: %v", line, err, long.Close)
 	}
-	p.signal(syscall.SIGHUP)
-	p.logged(1, "reloaded")
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "reloaded")
 	if rest, err := io.ReadAll(body); string(rest) != "ended\n" || err != nil {
 		t.Fatalf("%q, %v", rest, err)
 	}
@@ -324,6 +329,6 @@ func TestRequestAfterALongOne(t *testing.T) {
 	if text, err := io.ReadAll(last.Body); string(text) != "HTTP/1.1" || !last.Close || err != nil {
 		t.Errorf("%q, %v, and the connection is to be closed: %v", text, err, last.Close)
 	}
-	p.logged(1, "generation has drained")
-	p.stop()
+	p.Logged(1, "generation has drained")
+	p.Stop()
 }

@@ -40,6 +40,7 @@ func failedScaling(r *strictclient.Result) int {
 // TestScaling has more workers and fewer, by signals, under load, by hash and steered, all at once and one by one, from two and
 // from one.
 func TestScaling(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		args    []string
@@ -52,7 +53,7 @@ func TestScaling(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, tt.args[0], nil, append(tt.args[1:], fmt.Sprintf("-workers=%d", tt.workers), "-generations=20")...)
-			p.addresses()
+			p.Addresses()
 			kept := load(p, 8, 0)
 			kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
 			keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
@@ -61,37 +62,37 @@ func TestScaling(t *testing.T) {
 				signal := map[int]syscall.Signal{1: syscall.SIGTTIN, -1: syscall.SIGTTOU}[by]
 				n += by
 				connecting.until(&connecting.answered, connecting.answered.Load()+100)
-				p.signal(signal)
+				p.Signal(signal)
 				done++
-				if r := p.logged(done, "number of workers changed"); r["workers"] != float64(n) {
+				if r := p.Logged(done, "number of workers changed"); r["workers"] != float64(n) {
 					t.Errorf("%v; want %d workers", r, n)
 				}
-				p.hasWorkers(n)
+				p.HasWorkers(n)
 				p.hasSockets(n)
 			}
-			p.signal(syscall.SIGTTOU) // there is one
-			if failed := p.logged(1, "scaling failed, the old workers go on"); !strings.Contains(failed["error"].(string), "there must be 1 to") {
+			p.Signal(syscall.SIGTTOU) // there is one
+			if failed := p.Logged(1, "scaling failed, the old workers go on"); !strings.Contains(failed["error"].(string), "there must be 1 to") {
 				t.Errorf("%v", failed)
 			}
-			p.signal(syscall.SIGTTIN)
-			p.logged(done+1, "number of workers changed")
-			p.signal(syscall.SIGTTIN)
-			p.logged(done+2, "number of workers changed")
-			p.signal(syscall.SIGUSR2)
-			if r := p.logged(1, "upgraded"); r["workers"] != 3.0 {
+			p.Signal(syscall.SIGTTIN)
+			p.Logged(done+1, "number of workers changed")
+			p.Signal(syscall.SIGTTIN)
+			p.Logged(done+2, "number of workers changed")
+			p.Signal(syscall.SIGUSR2)
+			if r := p.Logged(1, "upgraded"); r["workers"] != 3.0 {
 				t.Errorf("%v; want 3 workers still", r)
 			}
-			p.hasWorkers(3)
+			p.HasWorkers(3)
 			for _, u := range []*underLoad{keeping, connecting} {
 				r := u.finish()
 				if t.Log(r); failedScaling(r) != 0 || u == keeping && r.Conns != kept.Clients {
 					t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
 				}
 			}
-			if n := p.count("connections are not steered"); n != 0 {
+			if n := p.Count("connections are not steered"); n != 0 {
 				t.Errorf("they were not steered %d times", n)
 			}
-			p.stop()
+			p.Stop()
 		})
 	}
 	if err := pack.New(pack.Config{}).SetWorkers(t.Context(), 2); err == nil || !strings.Contains(err.Error(), "does not run a pack") {

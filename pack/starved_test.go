@@ -15,19 +15,20 @@ import (
 // TestStarved has the control group of a worker allow it a thousandth of a CPU, in one piece each second: for most of the time
 // it is silent, for longer than the timeout, and must not be taken for hung.
 func TestStarved(t *testing.T) {
+	t.Parallel()
 	for _, workers := range []string{"1", "2"} {
 		p := start(t, "http", nil, "-workers="+workers, "-hangtimeout=600ms")
-		p.addresses()
-		before := p.workers()
+		p.Addresses()
+		before := p.Workers()
 		free := throttle(t, before[0])
-		p.logged(1, "worker hangs, but waits for a CPU: leaving it alone")
+		p.Logged(1, "worker hangs, but waits for a CPU: leaving it alone")
 		free()
-		p.logged(1, "worker goes on")
+		p.Logged(1, "worker goes on")
 		get(t, p, "/")
-		if n := p.count("worker hangs, killing it"); n != 0 || !slices.Equal(p.workers(), before) {
-			t.Errorf("of %v are left %v; %d lines say that one hangs", before, p.workers(), n)
+		if n := p.Count("worker hangs, killing it"); n != 0 || !slices.Equal(p.Workers(), before) {
+			t.Errorf("of %v are left %v; %d lines say that one hangs", before, p.Workers(), n)
 		}
-		p.stop()
+		p.Stop()
 	}
 }
 

@@ -49,14 +49,15 @@ func loggingProgram() error {
 // TestReopen renames the log file, as logrotate(8) does, and sends USR1: what comes after goes to a new file, and the state of
 // each worker is in the log.
 func TestReopen(t *testing.T) {
+	t.Parallel()
 	name := filepath.Join(t.TempDir(), "access.log")
 	p := start(t, "logging", nil, "-workers=2", "-log="+name)
 	get(t, p, "/before")
 	if err := os.Rename(name, name+".1"); err != nil {
 		t.Fatal(err)
 	}
-	p.signal(syscall.SIGUSR1)
-	p.logged(5, "reopened") // both workers, twice, and the master
+	p.Signal(syscall.SIGUSR1)
+	p.Logged(5, "reopened") // both workers, twice, and the master
 	for range 20 {
 		get(t, p, "/after")
 	}
@@ -66,18 +67,18 @@ func TestReopen(t *testing.T) {
 	if fresh, _ := os.ReadFile(name); !bytes.Equal(fresh, bytes.Repeat([]byte("/after\n"), 20)) {
 		t.Errorf("the new file has %q", fresh)
 	}
-	for i, pid := range p.workers() {
+	for i, pid := range p.Workers() {
 		syscall.Kill(pid, syscall.SIGUSR1) // by mistake: it must not end the worker
-		r := p.logged(i+1, "state of a worker")
+		r := p.Logged(i+1, "state of a worker")
 		if r["state"] != "up" || r["worker"] != float64(i) {
 			t.Error(r)
 		}
 	}
 	served := func() (n float64) {
-		before := p.count("state of a worker")
-		p.signal(syscall.SIGUSR1)
+		before := p.Count("state of a worker")
+		p.Signal(syscall.SIGUSR1)
 		for i := range 2 {
-			n += p.logged(before+i+1, "state of a worker")["served"].(float64)
+			n += p.Logged(before+i+1, "state of a worker")["served"].(float64)
 		}
 		return n
 	}
@@ -86,15 +87,16 @@ func TestReopen(t *testing.T) {
 			t.Fatalf("%v requests were served", served())
 		}
 	}
-	p.stop()
+	p.Stop()
 }
 
 // TestReopenInline sends USR1 to a pack that is one process.
 func TestReopenInline(t *testing.T) {
+	t.Parallel()
 	name := filepath.Join(t.TempDir(), "access.log")
 	p := start(t, "logging", nil, "-inline", "-log="+name)
-	p.listeningOn("pack serves in line, in one process")
-	p.signal(syscall.SIGUSR1)
-	p.logged(1, "reopened")
-	p.stop()
+	p.ListeningOn("pack serves in line, in one process")
+	p.Signal(syscall.SIGUSR1)
+	p.Logged(1, "reopened")
+	p.Stop()
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,6 +21,7 @@ import (
 	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/ebpf/steer"
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test"
 	"github.com/gopherpack/gopherpack/pack"
 )
 
@@ -63,13 +63,13 @@ func steeredProgram() error {
 }
 
 // steeredPack starts one, unless the kernel does not let it steer.
-func steeredPack(t *testing.T, args ...string) *program {
+func steeredPack(t *testing.T, args ...string) *running {
 	t.Helper()
 	p := start(t, "steered", nil, args...)
-	p.addresses()
-	if on := p.logged(1, "steering"); on["mode"] != "eBPF" {
+	p.Addresses()
+	if on := p.Logged(1, "steering"); on["mode"] != "eBPF" {
 		if strings.Contains(fmt.Sprint(on["reason"]), "needs CAP_BPF") {
-			p.stop()
+			p.Stop()
 			t.Skip(on["reason"])
 		}
 		t.Fatal(on)
@@ -78,7 +78,7 @@ func steeredPack(t *testing.T, args ...string) *program {
 }
 
 // from runs a load whose clients are on one CPU, and returns how many were answered by the worker that is on it.
-func (p *program) from(cpu int, l strictclient.Load) (local, all int) {
+func (p *running) from(cpu int, l strictclient.Load) (local, all int) {
 	p.t.Helper()
 	err := affinity.Process(0, affinity.Of(cpu))
 	if err != nil {
@@ -117,20 +117,20 @@ func TestSteering(t *testing.T) {
 		affinity.Process(0, allowed)
 	}
 	local("at first", 0)
-	for i := range 3 {
-		p.signal(syscall.SIGHUP)
-		p.logged(i+1, "reloaded")
+	for i := range test.Times(1, 3) {
+		p.Signal(syscall.SIGHUP)
+		p.Logged(i+1, "reloaded")
 		local("after a reload", 0)
-		p.signal(syscall.SIGUSR2)
-		p.logged(i+1, "upgraded")
+		p.Signal(syscall.SIGUSR2)
+		p.Logged(i+1, "upgraded")
 		local("after an upgrade", 0)
-		syscall.Kill(p.workers()[0], syscall.SIGKILL)
-		p.logged(i+1, "worker ready")
+		syscall.Kill(p.Workers()[0], syscall.SIGKILL)
+		p.Logged(i+1, "worker ready")
 		local("after a crash", 8) // who covered for it may accept a little longer
 	}
-	p.signal(syscall.SIGUSR1)
-	t.Log(p.logged(1, "stats")["stats"])
-	p.stop()
+	p.Signal(syscall.SIGUSR1)
+	t.Log(p.Logged(1, "stats")["stats"])
+	p.Stop()
 }
 
 // TestUpgradeMisroutesNothing has clients on one CPU through upgrades: all must be served there.
@@ -146,7 +146,7 @@ func TestUpgradeMisroutesNothing(t *testing.T) {
 	}
 	defer affinity.Process(0, allowed)
 	u := apply(t, load(p, 4, 0))
-	p.changes(u, mixed(often(5))...)
+	p.changes(u, mixed(test.Times(2, 5))...)
 	r := u.finish()
 	away := 0
 	for body, n := range r.Bodies {
@@ -157,26 +157,27 @@ func TestUpgradeMisroutesNothing(t *testing.T) {
 	if t.Logf("%d of %d elsewhere", away, r.Requests); r.Failed() != 0 || away != 0 {
 		t.Errorf("%v, %d of them elsewhere", r, away)
 	}
-	p.stop()
+	p.Stop()
 }
 
 // TestSteeringLosesNothing changes steered packs under load, also the number of workers.
 func TestSteeringLosesNothing(t *testing.T) {
-	for _, epsilon := range []string{"0", "0.25", "Inf"} {
+	t.Parallel()
+	for _, epsilon := range test.Some(1, []string{"0.25", "0", "Inf"}) {
 		t.Run("epsilon "+epsilon, func(t *testing.T) {
 			t.Parallel()
 			p := steeredPack(t, "-generations=20", "-workers=3", "-epsilon="+epsilon)
 			kept := load(p, 8, 0)
 			kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
 			keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
-			p.changes(connecting, mixed(often(4))...)
+			p.changes(connecting, mixed(test.Times(1, 4))...)
 			for _, u := range []*underLoad{keeping, connecting} {
 				r := u.finish()
 				if t.Log(r); r.Failed() != 0 || u == keeping && r.Conns != kept.Clients {
 					t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
 				}
 			}
-			p.stop()
+			p.Stop()
 		})
 	}
 }
@@ -184,20 +185,25 @@ func TestSteeringLosesNothing(t *testing.T) {
 // TestHungWorker stops a worker. With steering nobody new meets it, as soon as it has been found out; by the kernel's hash
 // about one in two does.
 func TestHungWorker(t *testing.T) {
+	t.Parallel()
 	steered := steeredPack(t, "-workers=2", "-epsilon=0.25")
 	hashed := start(t, "http", nil, "-workers=2")
-	hashed.addresses()
-	for name, p := range map[string]*program{"steered": steered, "by hash": hashed} {
+	hashed.Addresses()
+	for name, p := range map[string]*running{"steered": steered, "by hash": hashed} {
 		const conns = 40
-		pid := p.workers()[0]
+		pid := p.Workers()[0]
 		freeze(t, pid)
+		limit := 200 * time.Millisecond
 		if p == steered {
 			p.becomes("hung", 1)
+			limit = 2 * time.Second // after 5 s others serve its queue
 		}
 		met := 0
 		for range conns {
-			if !answersWithin(p.address(), 200*time.Millisecond) {
-				met++
+			if !answersWithin(p.Address(), limit) {
+				if met++; p == hashed {
+					break
+				}
 			}
 		}
 		t.Logf("%s: %d of %d new connections met the worker that hangs", name, met, conns)
@@ -212,16 +218,16 @@ func TestHungWorker(t *testing.T) {
 				t.Errorf("when it goes on, %v answer", pids)
 			}
 		}
-		p.stop()
+		p.Stop()
 	}
 }
 
 // becomes waits until n workers are in a state, as the steering has it.
-func (p *program) becomes(state string, n int) {
+func (p *running) becomes(state string, n int) {
 	p.t.Helper()
-	for i := p.count("stats") + 1; ; i++ {
-		p.signal(syscall.SIGUSR1)
-		if strings.Count(fmt.Sprint(p.logged(i, "stats")["stats"]), "State:"+state) == n {
+	for i := p.Count("stats") + 1; ; i++ {
+		p.Signal(syscall.SIGUSR1)
+		if strings.Count(fmt.Sprint(p.Logged(i, "stats")["stats"]), "State:"+state) == n {
 			return
 		}
 		if i > 200 {
@@ -231,27 +237,15 @@ func (p *program) becomes(state string, n int) {
 	}
 }
 
-// answersWithin reports whether a request on a new connection is answered in time.
-func answersWithin(address string, limit time.Duration) bool {
-	c, err := net.DialTimeout("tcp", address, limit)
-	if err != nil {
-		return false
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(limit))
-	io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-	answer, _ := io.ReadAll(c)
-	return strings.HasPrefix(string(answer), "HTTP/1.1 200")
-}
-
 // TestSteeringWithoutRights starts a pack whose master may not steer: it serves all the same, and says why not.
 func TestSteeringWithoutRights(t *testing.T) {
+	t.Parallel()
 	change := func(*exec.Cmd) {}
 	if os.Geteuid() == 0 {
 		change = asNobody(t)
 	}
 	p := start(t, "steered", change, "-workers=2")
-	on := p.logged(1, "steering")
+	on := p.Logged(1, "steering")
 	if on["mode"] == "eBPF" || !strings.Contains(fmt.Sprint(on["reason"]), "needs CAP_BPF") {
 		t.Errorf("%v", on)
 	}
@@ -260,33 +254,34 @@ func TestSteeringWithoutRights(t *testing.T) {
 	if r := u.finish(); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
-	p.hasWorkers(2)
-	p.stop()
+	p.HasWorkers(2)
+	p.Stop()
 
 	p = start(t, "steered", change, "-workers=2", "-require")
-	if status := p.wait(20 * time.Second); status != 1 || !p.said("steer: it needs CAP_BPF") {
+	if status := p.Wait(20 * time.Second); status != 1 || !p.Said("steer: it needs CAP_BPF") {
 		t.Errorf("required: exit status %d", status)
 	}
 }
 
 // TestSteeredWorkersChange upgrades to executables that want more workers, and fewer.
 func TestSteeredWorkersChange(t *testing.T) {
+	t.Parallel()
 	path := t.TempDir() + "/server"
 	deploy(t, path, "1")
 	p := start(t, "steered", func(cmd *exec.Cmd) { cmd.Path, cmd.Args[0] = path, path }, "-workers=4", "-generations=20", "-epsilon=0.25")
-	p.addresses()
+	p.Addresses()
 	kept := load(p, 8, 0)
 	kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
 	keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
-	for i, n := range []int{2, 5, 1, 3} {
+	for i, n := range test.Some(2, []int{2, 5, 1, 3}) {
 		version := strconv.Itoa(i + 2)
 		deploy(t, path, version, fmt.Sprintf("workers=%d", n))
 		connecting.until(&connecting.answered, connecting.answered.Load()+200)
-		p.signal(syscall.SIGUSR2)
-		if r := p.logged(i+1, "upgraded"); r["workers"] != float64(n) {
+		p.Signal(syscall.SIGUSR2)
+		if r := p.Logged(i+1, "upgraded"); r["workers"] != float64(n) {
 			t.Errorf("%v; want %d workers", r, n)
 		}
-		p.hasWorkers(n)
+		p.HasWorkers(n)
 		p.answersVersion(version)
 		p.hasSockets(n)
 	}
@@ -296,5 +291,5 @@ func TestSteeredWorkersChange(t *testing.T) {
 			t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
 		}
 	}
-	p.stop()
+	p.Stop()
 }

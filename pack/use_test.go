@@ -23,38 +23,41 @@ import (
 )
 
 func TestHooks(t *testing.T) {
+	t.Parallel()
 	p := start(t, "hooks", nil, "-workers=3")
-	p.addresses()
-	p.stop()
+	p.Addresses()
+	p.Stop()
 	for name, want := range map[string]int{"OnStart": 1, "OnWorkerStart": 3, "OnShutdown": 3} {
-		if n := p.count("hook " + name); n != want {
+		if n := p.Count("hook " + name); n != want {
 			t.Errorf("%s was called %d times, want %d", name, n, want)
 		}
 	}
-	on := p.logged(1, "hook OnStart")
+	on := p.Logged(1, "hook OnStart")
 	if on["isMaster"] != true || on["isWorker"] != false {
 		t.Errorf("OnStart: %v, want it in the master", on)
 	}
-	if w := p.logged(1, "hook OnWorkerStart"); w["isMaster"] != false || w["isWorker"] != true {
+	if w := p.Logged(1, "hook OnWorkerStart"); w["isMaster"] != false || w["isWorker"] != true {
 		t.Errorf("OnWorkerStart: %v, want it in a worker", w)
 	}
 }
 
 // TestServesDuringOnShutdown has OnShutdown take its time, as one does that waits for a load balancer to notice.
 func TestServesDuringOnShutdown(t *testing.T) {
+	t.Parallel()
 	p := start(t, "hooks", nil, "-workers=2", "-pause=1500ms")
 	l := load(p, 4, 20)
-	p.signal(syscall.SIGTERM)
-	p.logged(2, "hook OnShutdown")
+	p.Signal(syscall.SIGTERM)
+	p.Logged(2, "hook OnShutdown")
 	if r := l.Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
-	if status := p.wait(10 * time.Second); status != 0 {
+	if status := p.Wait(10 * time.Second); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }
 
 func TestUnixSocket(t *testing.T) {
+	t.Parallel()
 	path := t.TempDir() + "/socket"
 	stale, err := net.Listen("unix", path)
 	if err != nil {
@@ -63,18 +66,18 @@ func TestUnixSocket(t *testing.T) {
 	stale.(*net.UnixListener).SetUnlinkOnClose(false)
 	stale.Close() // the file is still there
 	p := start(t, "http", nil, "-address=unix "+path)
-	p.addresses()
+	p.Addresses()
 	l := loadOn("unix", path, 8, 50)
 	r := l.Run(t.Context())
-	if pids, _ := answers(t, r); r.Failed() != 0 || len(pids) != len(p.workers()) {
+	if pids, _ := answers(t, r); r.Failed() != 0 || len(pids) != len(p.Workers()) {
 		t.Errorf("%v by workers %v", r, pids)
 	}
-	syscall.Kill(p.workers()[0], syscall.SIGKILL)
-	p.logged(1, "worker ready")
+	syscall.Kill(p.Workers()[0], syscall.SIGKILL)
+	p.Logged(1, "worker ready")
 	if r := l.Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("after a worker was replaced: %v", r)
 	}
-	p.stop()
+	p.Stop()
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
 	}
@@ -82,6 +85,7 @@ func TestUnixSocket(t *testing.T) {
 
 // TestUnixSocketFile looks at the permissions and the owner of a Unix socket's file, under a umask that takes some.
 func TestUnixSocketFile(t *testing.T) {
+	t.Parallel()
 	for mode, args := range map[fs.FileMode][]string{
 		0o600: nil,
 		0o666: {"-unixmode=666"},
@@ -94,7 +98,7 @@ func TestUnixSocketFile(t *testing.T) {
 		p := start(t, "http", func(c *exec.Cmd) {
 			c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `umask 027 && exec "$0" "$@"`}, c.Args...)
 		}, append(args, "-address=unix "+path)...)
-		p.addresses()
+		p.Addresses()
 		info, err := os.Lstat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -108,12 +112,13 @@ func TestUnixSocketFile(t *testing.T) {
 		if r := loadOn("unix", path, 4, 5).Run(t.Context()); r.Failed() != 0 {
 			t.Error(r)
 		}
-		p.stop()
+		p.Stop()
 	}
 }
 
 // TestChildrenInheritNothing has a handler start a program, which must not have the descriptors of the pack.
 func TestChildrenInheritNothing(t *testing.T) {
+	t.Parallel()
 	p := start(t, "http", nil, "-workers=2")
 	l := load(p, 4, 2)
 	l.Path = "/descriptors"
@@ -128,13 +133,14 @@ func TestChildrenInheritNothing(t *testing.T) {
 	if r.Failed() != 0 {
 		t.Error(r)
 	}
-	p.stop()
+	p.Stop()
 }
 
 func TestManyEndpoints(t *testing.T) {
+	t.Parallel()
 	path := t.TempDir() + "/socket"
 	p := start(t, "many", nil, "-address="+path)
-	addresses := p.addresses()
+	addresses := p.Addresses()
 	if len(addresses) != 4 {
 		t.Fatalf("listening on %q, want four", addresses)
 	}
@@ -152,12 +158,13 @@ func TestManyEndpoints(t *testing.T) {
 	if want := "map[first:20 same:40 second:20]"; fmt.Sprint(got) != want {
 		t.Errorf("%v, want %s", got, want)
 	}
-	p.stop()
+	p.Stop()
 }
 
 // TestFiles starts a pack with a low soft limit of open files. The Go runtime raises it by itself, to one less than
 // the hard one.
 func TestFiles(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ files, want string }{{"0", "300"}, {"200", "299"}} {
 		p := start(t, "http", func(c *exec.Cmd) {
 			c.Args = append([]string{"sh", "-c", `ulimit -Sn 100 && ulimit -Hn 300 && exec "$0" "$@"`, c.Path}, c.Args[1:]...)
@@ -168,21 +175,23 @@ func TestFiles(t *testing.T) {
 		if r := l.Run(t.Context()); r.Bodies[tt.want] != 10 {
 			t.Errorf("-files=%s: workers have limits %v, want %s", tt.files, r.Bodies, tt.want)
 		}
-		p.stop()
+		p.Stop()
 	}
 }
 
 func TestLazyServers(t *testing.T) {
+	t.Parallel()
 	p := start(t, "lazy", nil)
 	r := load(p, 8, 20).Run(t.Context())
-	if pids, _ := answers(t, r); r.Failed() != 0 || len(pids) != len(p.workers()) {
+	if pids, _ := answers(t, r); r.Failed() != 0 || len(pids) != len(p.Workers()) {
 		t.Errorf("%v by %v", r, pids)
 	}
-	p.stop()
+	p.Stop()
 }
 
 // TestInline runs the pack as one process, by the environment and by the field.
 func TestInline(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{nil, {"-inline"}} {
 		p := start(t, "lazy", func(c *exec.Cmd) {
 			if args == nil {
@@ -190,19 +199,19 @@ func TestInline(t *testing.T) {
 			}
 		}, args...)
 		if args != nil { // IsMaster cannot know of the field
-			p.cmd.Process.Kill()
-			p.wait(5 * time.Second)
+			p.Cmd.Process.Kill()
+			p.Wait(5 * time.Second)
 			p = start(t, "http", nil, args...)
 		}
-		network, address := p.listening("pack serves in line, in one process")
+		network, address := p.Listening("pack serves in line, in one process")
 		slow := loadOn(network, address, 5, 1)
 		slow.Path = "/slow"
 		u := apply(t, slow)
 		u.until(&u.sent, 5)
-		if n := len(p.workers()); n != 0 {
+		if n := len(p.Workers()); n != 0 {
 			t.Errorf("it has %d workers", n)
 		}
-		p.stop()
+		p.Stop()
 		if r := u.finish(); r.Failed() != 0 {
 			t.Errorf("%v", r)
 		}
@@ -247,26 +256,28 @@ func TestRunHere(t *testing.T) {
 
 // TestStrayIdentity starts a program whose environment claims that it is a worker, but that no master started.
 func TestStrayIdentity(t *testing.T) {
+	t.Parallel()
 	p := start(t, "http", func(c *exec.Cmd) {
 		c.Env = append(c.Env, "GOPHERPACK_IDENTITY=id=0 generation=1 cpus=0", "PROCGROUP_LIFELINE=3,1")
 	})
 	if r := load(p, 4, 5).Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
-	p.stop()
+	p.Stop()
 }
 
 func TestMaskOfOneCPUAndMoreWorkers(t *testing.T) {
+	t.Parallel()
 	allowed(t, 1)
 	first, _ := allowed(t, 1).First()
 	p := start(t, "http", nil, "-workers=3", fmt.Sprintf("-cpus=%s", affinity.Of(first)))
-	if n := len(p.workers()); p.address() != "" && len(p.workers()) != 3 {
+	if n := len(p.Workers()); p.Address() != "" && len(p.Workers()) != 3 {
 		t.Errorf("%d workers", n)
 	}
-	for _, pid := range p.workers() {
+	for _, pid := range p.Workers() {
 		if got := masks(t, pid); len(got) != 1 || !got[fmt.Sprint(first)] {
 			t.Errorf("masks %v", got)
 		}
 	}
-	p.stop()
+	p.Stop()
 }

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 	"github.com/gopherpack/gopherpack/procgroup"
 )
 

@@ -16,7 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 // asHelper makes the test binary a program that waits for a signal by Context and then ignores everything.

@@ -4,7 +4,6 @@ package upgrade_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +22,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test/program"
 	"github.com/gopherpack/gopherpack/upgrade"
 )
 
@@ -32,11 +34,12 @@ const asServer = "UPGRADE_TEST_SERVER"
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(asServer); dir != "" {
 		if err := server(dir); err != nil {
-			fmt.Println("error:", err)
+			fmt.Fprintln(os.Stderr, "error:", err)
 			os.Exit(1)
 		}
 		return
 	}
+	test.Parallel("8")
 	leaktest.Main(m)
 }
 
@@ -132,12 +135,12 @@ func server(dir string) error {
 	go func() {
 		for range hangups {
 			if err := u.Upgrade(ctx); err != nil {
-				fmt.Println("failed:", err)
+				fmt.Fprintln(os.Stderr, "failed:", err)
 			}
 		}
 	}()
 	fds, _ := os.ReadDir("/proc/self/fd")
-	fmt.Println("up:", n, os.Getpid(), len(fds), tcp.Addr(), udp.LocalAddr())
+	fmt.Fprintln(os.Stderr, "up:", n, os.Getpid(), len(fds), tcp.Addr(), udp.LocalAddr())
 	select {
 	case <-u.Done():
 	case <-stops:
@@ -152,17 +155,15 @@ func server(dir string) error {
 	for is("lingers") {
 		time.Sleep(10 * time.Millisecond)
 	}
-	fmt.Println("done:", n)
+	fmt.Fprintln(os.Stderr, "done:", n)
 	return u.Finish()
 }
 
 // running is a server and its successors.
 type running struct {
+	*program.Test
 	t          *testing.T
 	dir        string
-	cmd        *exec.Cmd
-	out        *os.File
-	lines      *bufio.Scanner
 	tcp, udp   string
 	pid, files int
 }
@@ -185,26 +186,9 @@ func start(t *testing.T, how ...string) *running {
 		t.Fatal(err)
 	}
 	r.link("v1")
-	r.cmd = exec.Command(dir + "/current/server")
-	r.cmd.Env = append(os.Environ(), asServer+"="+dir, "GORACE=atexit_sleep_ms=0")
-	out, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.cmd.Stdout, r.cmd.Stderr = w, w
-	err = r.cmd.Start()
-	w.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.out, r.lines = out, bufio.NewScanner(out)
-	t.Cleanup(func() {
-		for _, pid := range r.processes() {
-			syscall.Kill(pid, syscall.SIGKILL)
-		}
-		r.cmd.Wait()
-		out.Close()
-	})
+	cmd := exec.Command(dir + "/current/server")
+	cmd.Env = append(os.Environ(), asServer+"="+dir)
+	r.Test = program.Run(t, cmd)
 	r.up(0)
 	return r
 }
@@ -231,31 +215,10 @@ func (r *running) link(version string) {
 	}
 }
 
-// processes returns the process IDs of the server and its successors that there are.
-func (r *running) processes() (pids []int) {
-	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, file := range environs {
-		if env, _ := os.ReadFile(file); bytes.Contains(env, []byte(asServer+"="+r.dir)) {
-			pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// next returns the next line that begins with some text; failures on the way are the test's.
+// next returns the next line that begins with some text.
 func (r *running) next(prefix string) string {
 	r.t.Helper()
-	r.out.SetReadDeadline(time.Now().Add(time.Minute))
-	var seen []string
-	for r.lines.Scan() {
-		if rest, ok := strings.CutPrefix(r.lines.Text(), prefix); ok {
-			return strings.TrimSpace(rest)
-		}
-		seen = append(seen, r.lines.Text())
-	}
-	r.t.Fatalf("no line %q; %q, %v", prefix, seen, r.lines.Err())
-	return ""
+	return strings.TrimSpace(r.Says(regexp.MustCompile("^" + prefix + "(.*)"))[1])
 }
 
 func (r *running) up(n int) {
@@ -341,12 +304,7 @@ func (r *running) stop() {
 // wait waits until all have ended.
 func (r *running) wait() {
 	r.t.Helper()
-	r.out.SetReadDeadline(time.Now().Add(time.Minute))
-	for r.lines.Scan() {
-	}
-	if err := r.lines.Err(); err != nil {
-		r.t.Errorf("not all of it ended: %v", err)
-	}
+	r.WaitSilent()
 	if _, err := os.Stat(r.dir + "/socket"); !errors.Is(err, os.ErrNotExist) {
 		r.t.Errorf("the Unix socket is still there: %v", err)
 	}
@@ -354,6 +312,7 @@ func (r *running) wait() {
 
 // TestUpgrade replaces a server many times, in both ways, while clients that retry nothing connect.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"new process", "in place"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
@@ -370,11 +329,14 @@ func TestUpgrade(t *testing.T) {
 							t.Errorf("%s: %v", where[0], err)
 							return
 						}
+						if !test.Full() {
+							time.Sleep(2 * time.Millisecond)
+						}
 					}
 					t.Logf("%s: %d answered", where[0], n)
 				})
 			}
-			const upgrades = 20
+			upgrades := test.Times(5, 20)
 			for i := range upgrades {
 				r.hangUp()
 				r.up(i + 1)
@@ -405,6 +367,7 @@ func TestUpgrade(t *testing.T) {
 
 // TestBadSuccessors has the server go on when the executable is no good, and then upgrade to a good one.
 func TestBadSuccessors(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"new process", "in place"} {
 		for bad, want := range map[string]string{
 			"exits":       "exit status 3",
@@ -429,10 +392,7 @@ func TestBadSuccessors(t *testing.T) {
 						t.Fatal(err)
 					}
 					text := map[string]string{"text": "no program\n", "other": "#!/bin/sh\nexit 0\n"}[bad]
-					syscall.ForkLock.RLock()
-					err := os.WriteFile(r.dir+"/v2/server", []byte(text), 0o755)
-					syscall.ForkLock.RUnlock()
-					if err != nil {
+					if err := program.WriteExecutable(r.dir+"/v2/server", []byte(text)); err != nil {
 						t.Fatal(err)
 					}
 					r.link("v2")
@@ -465,6 +425,7 @@ func TestBadSuccessors(t *testing.T) {
 
 // TestPredecessorsLinger upgrades again while predecessors have not ended.
 func TestPredecessorsLinger(t *testing.T) {
+	t.Parallel()
 	r := start(t, "lingers")
 	for i := range 3 {
 		r.hangUp()
@@ -479,7 +440,7 @@ func TestPredecessorsLinger(t *testing.T) {
 	for range 3 {
 		r.next("done:")
 	}
-	for len(r.processes()) > 1 {
+	for len(r.Processes()) > 1 {
 		time.Sleep(time.Millisecond)
 	}
 	r.hangUp()
@@ -490,7 +451,8 @@ func TestPredecessorsLinger(t *testing.T) {
 // TestEndsAtOnce has a successor that is told to stop as soon as it is ready: its predecessor has been replaced all the
 // same, and does not serve what was stopped.
 func TestEndsAtOnce(t *testing.T) {
-	for range 20 {
+	t.Parallel()
+	for range test.Times(5, 20) {
 		r := start(t, "ends at once")
 		r.hangUp()
 		r.next("done: 0")
@@ -499,6 +461,7 @@ func TestEndsAtOnce(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	u, err := upgrade.New(nil)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/gopherpack/gopherpack/internal/executable"
-	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 const asHelper = "EXECUTABLE_TEST_HELPER"

@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gopherpack/gopherpack/internal/inplace"
-	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 // asHelper makes the test binary become itself as often as it says, and then print what it is and has.
@@ -42,13 +43,9 @@ func loop() error {
 	}
 }
 
-// TestNoSignalIsLost ends, at many moments, programs that are becoming another.
+// TestNoSignalIsLost ends, at some moments, or many, programs that are becoming another.
 func TestNoSignalIsLost(t *testing.T) {
-	tries := 200
-	if testing.Short() {
-		tries = 50
-	}
-	for i := range tries {
+	for i := 0; i < 200; i += test.Times(10, 1) {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), asHelper+"="+strconv.Itoa(looping), "GORACE=atexit_sleep_ms=0")
 		out, err := cmd.StdoutPipe()

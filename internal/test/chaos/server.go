@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/ebpf/steer"
-	"github.com/gopherpack/gopherpack/internal/hangtest"
+	"github.com/gopherpack/gopherpack/internal/test/hangtest"
 	"github.com/gopherpack/gopherpack/pack"
 )
 

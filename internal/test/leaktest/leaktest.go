@@ -11,9 +11,12 @@ import (
 	"time"
 )
 
-// Main runs the tests of m and exits with their status, or with 1 if all passed and something was left open or
-// running that was not there before. It is called from TestMain. Where there is no /proc it checks nothing.
-func Main(m *testing.M) {
+// Main runs the tests of m, as Run does, and exits with their status. It is called from TestMain.
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run runs the tests of m and returns their status, or 1 if all passed and something was left open or running that was not there
+// before. Where there is no /proc it checks nothing.
+func Run(m *testing.M) int {
 	before := descriptors()
 	status := m.Run()
 	if status == 0 {
@@ -22,7 +25,7 @@ func Main(m *testing.M) {
 			status = 1
 		}
 	}
-	os.Exit(status)
+	return status
 }
 
 // settle waits a while for what ends on its own, such as a connection that a goroutine is closing, and returns

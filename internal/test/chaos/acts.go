@@ -46,7 +46,7 @@ func init() {
 
 // says waits until the log has a message.
 func (s *subject) says(msg string, limit time.Duration) error {
-	if !within(limit, func() bool { return s.logged(msg) }) {
+	if !s.Await(limit, func() bool { return s.logged(msg) }) {
 		return fmt.Errorf("the log does not say %q", msg)
 	}
 	return nil
@@ -92,10 +92,10 @@ func (s *subject) hangsWithin(pid int) error {
 	ended := func() bool {
 		return s.logged("worker hangs, killing it") && s.logged("worker failed") || s.logged("killing worker")
 	}
-	if !within(hangTimeout+shutdownTimeout+5*time.Second, ended) {
+	if !s.Await(hangTimeout+shutdownTimeout+5*time.Second, ended) {
 		return errors.New("the log does not say that a worker hangs, and is killed")
 	}
-	if !within(5*time.Second, func() bool { return !slices.Contains(s.pids(), pid) }) {
+	if !s.Await(5*time.Second, func() bool { return !slices.Contains(s.Workers(), pid) }) {
 		return fmt.Errorf("worker %d is still there", pid)
 	}
 	return nil
@@ -156,19 +156,19 @@ func (s *subject) withLimit(random *rand.Rand, resource int, limit uint64) (int,
 		return 0, err
 	}
 	var before unix.Rlimit
-	if err := unix.Prlimit(s.master(), resource, nil, &before); err != nil {
+	if err := unix.Prlimit(s.PID(), resource, nil, &before); err != nil {
 		return 0, err
 	}
 	few := unix.Rlimit{Cur: limit, Max: before.Max}
-	if err := unix.Prlimit(s.master(), resource, &few, nil); err != nil {
+	if err := unix.Prlimit(s.PID(), resource, &few, nil); err != nil {
 		return 0, err
 	}
 	syscall.Kill(pid, syscall.SIGKILL)
 	err = errors.New("the log does not say twice that a worker failed")
-	if within(longestDelay, func() bool { return s.count("worker failed") > 1 }) {
+	if s.Await(longestDelay, func() bool { return s.count("worker failed") > 1 }) {
 		err = nil
 	}
-	return 1, errors.Join(err, unix.Prlimit(s.master(), resource, &before, nil))
+	return 1, errors.Join(err, unix.Prlimit(s.PID(), resource, &before, nil))
 }
 
 // signalAct sends a signal to the master, and waits for what it logs.
@@ -214,7 +214,7 @@ func storm(s *subject, random *rand.Rand) (int, error) {
 	ended := func() bool {
 		return s.logged("reloaded") || s.logged("upgraded") || s.logged("reload failed, the old workers go on") || s.logged("upgrade failed, the old workers go on")
 	}
-	if !within(20*time.Second, ended) {
+	if !s.Await(20*time.Second, ended) {
 		return killed, errors.New("the log does not say what became of a reload and an upgrade")
 	}
 	return killed, nil

@@ -1,3 +1,5 @@
+//go:build linux
+
 package pack_test
 
 import (
@@ -12,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/gopherpack/gopherpack/affinity"
-	"github.com/gopherpack/gopherpack/internal/strictclient"
 )
 
 // allowed returns the CPUs of the test, and skips it if there are fewer than n.
@@ -45,29 +46,6 @@ func masks(t *testing.T, pid int) map[string]bool {
 	return found
 }
 
-func load(p *program, clients, perClient int) strictclient.Load {
-	return loadOn("tcp", p.address(), clients, perClient)
-}
-
-func loadOn(network, address string, clients, perClient int) strictclient.Load {
-	return strictclient.Load{Network: network, Address: address, Clients: clients, PerClient: perClient}
-}
-
-// answers reads what the workers say of themselves: their PIDs by ID.
-func answers(t *testing.T, r *strictclient.Result) (pids map[int]int, said []string) {
-	t.Helper()
-	pids = map[int]int{}
-	for body := range r.Bodies {
-		var id, pid int
-		if n, err := fmt.Sscanf(body, "id=%d pid=%d", &id, &pid); n != 2 {
-			t.Fatalf("answer %q: %v", body, err)
-		}
-		pids[id] = pid
-		said = append(said, body)
-	}
-	return pids, said
-}
-
 // TestWithoutSys has a pack run where /sys is not mounted, as in some sandboxes. The CPUs are known all the same.
 func TestWithoutSys(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -78,16 +56,17 @@ func TestWithoutSys(t *testing.T) {
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `mount --make-rprivate / && mount -t tmpfs none /sys && exec "$0" "$@"`}, c.Args...)
 	})
-	if up := p.logged(1, "pack is up"); up["cpus"] == nil {
+	if up := p.Logged(1, "pack is up"); up["cpus"] == nil {
 		t.Errorf("the workers are not pinned: %v", up)
 	}
 	if r := load(p, 4, 5).Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
-	p.stop()
+	p.Stop()
 }
 
 func TestEveryThreadIsPinned(t *testing.T) {
+	t.Parallel()
 	cpus := allowed(t, 1)
 	p := start(t, "http", nil)
 	r := load(p, 32, 50).Run(t.Context())
@@ -109,18 +88,19 @@ func TestEveryThreadIsPinned(t *testing.T) {
 		}
 		i++
 	}
-	if got := masks(t, p.cmd.Process.Pid); len(got) != 1 || !got[cpus.String()] {
+	if got := masks(t, p.PID()); len(got) != 1 || !got[cpus.String()] {
 		t.Errorf("threads of the master have the masks %v, want %q", got, cpus)
 	}
-	p.stop()
+	p.Stop()
 }
 
 // TestStaysInTheMaskItWasGiven is taskset -c with the last CPU.
 func TestStaysInTheMaskItWasGiven(t *testing.T) {
+	t.Parallel()
 	last := -1
 	for last = range allowed(t, 2).All() {
 	}
-	p := &program{}
+	p := &running{}
 	err := affinity.Do(affinity.Of(last), func() error {
 		p = start(t, "http", func(c *exec.Cmd) { c.Env = append(c.Env, "GOMAXPROCS=8") }, "-workers=3")
 		return nil
@@ -132,7 +112,7 @@ func TestStaysInTheMaskItWasGiven(t *testing.T) {
 	if len(pids) != 3 {
 		t.Errorf("%d of 3 workers answered", len(pids))
 	}
-	for _, pid := range append(p.workers(), p.cmd.Process.Pid) {
+	for _, pid := range append(p.Workers(), p.PID()) {
 		if got := masks(t, pid); len(got) != 1 || !got[fmt.Sprint(last)] {
 			t.Errorf("process %d: masks %v, want %d alone", pid, got, last)
 		}
@@ -142,10 +122,11 @@ func TestStaysInTheMaskItWasGiven(t *testing.T) {
 			t.Errorf("a worker has more than one processor: %s", text)
 		}
 	}
-	p.stop()
+	p.Stop()
 }
 
 func TestPlacementPerNode(t *testing.T) {
+	t.Parallel()
 	cpus := allowed(t, 2)
 	sets, err := affinity.Spread(0, affinity.PerNode)
 	if err != nil || len(sets) != 1 {
@@ -160,12 +141,13 @@ func TestPlacementPerNode(t *testing.T) {
 	if got := masks(t, pids[0]); len(got) != 1 || !got[cpus.String()] {
 		t.Errorf("masks %v, want %q", got, cpus)
 	}
-	p.stop()
+	p.Stop()
 }
 
 func TestWorkersEnvironment(t *testing.T) {
+	t.Parallel()
 	p := start(t, "http", func(c *exec.Cmd) { c.Env = append(c.Env, "GOPHERPACK_WORKERS=1", "GOPHERPACK_CPUS=0") })
-	resp, err := http.Get("http://" + p.address() + "/env")
+	resp, err := http.Get("http://" + p.Address() + "/env")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,15 +158,16 @@ func TestWorkersEnvironment(t *testing.T) {
 	if got := string(text[:n]); strings.Contains(got, "IDENTITY") || strings.Contains(got, "LIFELINE") {
 		t.Errorf("programs that a worker starts would get\n%s", got)
 	}
-	if n := len(p.workers()); n != 1 {
+	if n := len(p.Workers()); n != 1 {
 		t.Errorf("%d workers, want 1 by the environment", n)
 	}
 	resp.Body.Close()
-	p.stop()
+	p.Stop()
 }
 
 // TestQuotaOfAnAncestor runs a pack in a control group whose parent may use half a CPU.
 func TestQuotaOfAnAncestor(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("making control groups takes root")
 	}
@@ -194,14 +177,14 @@ func TestQuotaOfAnAncestor(t *testing.T) {
 		c.Args = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, procs, c.Path}, c.Args[1:]...)
 		c.Path = "/bin/sh"
 	})
-	up := p.logged(1, "pack is up")
+	up := p.Logged(1, "pack is up")
 	if up["workers"] != 1.0 || !strings.HasPrefix(fmt.Sprint(up["unpinned"]), "the processor quota is 0.5 of ") {
 		t.Errorf("%v; want one worker, not pinned", up)
 	}
 	if _, said := answers(t, load(p, 1, 1).Run(t.Context())); !strings.HasSuffix(said[0], "pinned=false procs=1") {
 		t.Errorf("%q", said)
 	}
-	p.stop()
+	p.Stop()
 }
 
 // limitedGroup makes a control group whose parent has a quota of half a CPU, and returns its file of processes.
@@ -234,4 +217,36 @@ func limitedGroup(t *testing.T) string {
 	}
 	t.Skip(errors.Join(errs...))
 	return ""
+}
+
+// TestCPUsChange takes the master a CPU and gives it back, as an update of a container does, under load.
+func TestCPUsChange(t *testing.T) {
+	t.Parallel()
+	all, err := affinity.Allowed(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all.Len() < 2 {
+		t.Skip("there is one CPU")
+	}
+	p := start(t, "http", nil)
+	p.Addresses()
+	connecting := apply(t, load(p, 8, 0))
+	var first affinity.Set
+	for cpu := range all.All() {
+		first.Add(cpu)
+		break
+	}
+	for i, cpus := range []affinity.Set{first, all} {
+		if err := affinity.Process(p.PID(), cpus); err != nil {
+			t.Fatal(err)
+		}
+		p.Logged(i+1, "workers placed")
+		p.HasWorkers(cpus.Len())
+		p.hasSockets(cpus.Len())
+	}
+	if r := connecting.finish(); failedScaling(r) != 0 {
+		t.Error(r)
+	}
+	p.Stop()
 }

@@ -3,37 +3,28 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test/program"
 )
 
 // subject is the pack that things are done to.
 type subject struct {
-	cmd     *exec.Cmd
-	mark    string
+	*program.Program
 	address string
 	workers int // that there are to be
 	before  resources
-
-	mu    sync.Mutex
-	lines []string // of its log
-	begun int      // how many there were when the act began
-	ended bool
+	begun   int // how many lines the log had when the act began
 }
 
 // resources is what a master uses.
@@ -50,109 +41,47 @@ func startServer(steer bool) (*subject, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{workers: 2, mark: fmt.Sprintf("hash %d", os.Getpid())}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), serverEnv+"=hash")
 	if steer {
-		s.mark = fmt.Sprintf("steer %d", os.Getpid())
+		cmd.Env = append(os.Environ(), serverEnv+"=steer")
 	}
-	s.cmd = exec.Command(exe)
-	s.cmd.Env = append(os.Environ(), serverEnv+"="+s.mark)
-	stderr, theirs, err := os.Pipe()
+	started, err := program.Start(cmd)
 	if err != nil {
 		return nil, err
 	}
-	s.cmd.Stderr = theirs
-	err = s.cmd.Start()
-	theirs.Close()
-	if err != nil {
-		return nil, err
-	}
-	go s.read(bufio.NewScanner(stderr))
-	go func() {
-		s.cmd.Wait()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.ended = true
-	}()
-	if !within(10*time.Second, func() bool { return s.logged("pack is up") }) {
+	s := &subject{Program: started, workers: 2}
+	if !s.Await(10*time.Second, func() bool { return s.logged("pack is up") }) {
+		s.Kill()
 		return nil, fmt.Errorf("the pack did not start:\n%s", s.recent())
 	}
-	_, rest, _ := strings.Cut(s.recent(), `"listening":["tcp `)
-	s.address, _, _ = strings.Cut(rest, `"`)
+	listening := fmt.Sprint(s.Nth(1, "pack is up")["listening"])
+	s.address = strings.TrimSuffix(strings.TrimPrefix(listening, "[tcp "), "]")
 	if err := s.settle(); err != nil {
+		s.Kill()
 		return nil, err
 	}
 	s.before = s.uses()
 	return s, nil
 }
 
-func (s *subject) read(lines *bufio.Scanner) {
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		s.mu.Lock()
-		s.lines = append(s.lines, lines.Text())
-		s.mu.Unlock()
-	}
-}
-
 // recent returns the log since the act began.
-func (s *subject) recent() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var b strings.Builder
-	for _, line := range s.lines[s.begun:] {
-		b.WriteString(line + "\n")
-	}
-	return b.String()
-}
+func (s *subject) recent() string { return program.Text(s.Lines(s.begun)) }
 
 // count returns how often the log has had a message since the act began.
-func (s *subject) count(msg string) (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, line := range s.lines[s.begun:] {
-		var r struct{ Msg string }
-		if json.Unmarshal([]byte(line), &r) == nil && r.Msg == msg {
-			n++
-		}
-	}
-	return n
-}
+func (s *subject) count(msg string) int { return program.Count(s.Lines(s.begun), msg) }
 
 func (s *subject) logged(msg string) bool { return s.count(msg) > 0 }
 
-func (s *subject) master() int { return s.cmd.Process.Pid }
-
-func (s *subject) signal(sig syscall.Signal) { s.cmd.Process.Signal(sig) }
-
-// pids returns the workers that there are.
-func (s *subject) pids() (all []int) {
-	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, name := range environs {
-		env, _ := os.ReadFile(name)
-		var pid int
-		fmt.Sscanf(name, "/proc/%d/", &pid)
-		if bytes.Contains(env, []byte(serverEnv+"="+s.mark+"\x00")) && pid != s.master() {
-			all = append(all, pid)
-		}
-	}
-	return all
-}
-
 // uses returns what the master uses.
-func (s *subject) uses() (r resources) {
-	entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.master()))
-	r.descriptors = len(entries)
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.master()))
-	_, rest, _ := strings.Cut(string(status), "RssAnon:")
-	fmt.Sscan(rest, &r.memory)
-	return r
+func (s *subject) uses() resources {
+	u := s.Upkeep()
+	return resources{u.Descriptors, u.Anonymous}
 }
 
 // do does an act under load, and looks what has become of the pack. It returns what became of the requests.
 func (s *subject) do(name string, a act, random *rand.Rand) (*strictclient.Result, error) {
-	s.mu.Lock()
-	s.begun = len(s.lines)
-	s.mu.Unlock()
+	s.begun += len(s.Lines(s.begun))
 	load, end := context.WithCancel(context.Background())
 	defer end()
 	results := make(chan *strictclient.Result, 2)
@@ -183,7 +112,7 @@ func (s *subject) do(name string, a act, random *rand.Rand) (*strictclient.Resul
 		return r, err
 	}
 	// Both limits of memory may be reached at once.
-	killed = max(killed, strings.Count(s.recent(), `"reason":"it uses`)-s.count("replacing worker"))
+	killed = max(killed, strings.Count(s.recent(), "reason=it uses")-s.count("replacing worker"))
 	if os.Geteuid() != 0 && strings.Contains(s.recent(), "changing the number of workers") && r.Failed() == 1 {
 		return r, s.check() // who may not keep new connections out has the kernel reset one now and then (README, Limits)
 	}
@@ -210,8 +139,8 @@ const (
 
 // settle waits until there are as many workers as there are to be, which answer.
 func (s *subject) settle() error {
-	if !within(longestDelay, func() bool { return len(s.pids()) == s.workers }) {
-		return fmt.Errorf("there are workers %v, and should be %d", s.pids(), s.workers)
+	if !s.Await(longestDelay, func() bool { return len(s.Workers()) == s.workers }) {
+		return fmt.Errorf("there are workers %v, and should be %d", s.Workers(), s.workers)
 	}
 	for range 20 {
 		l := strictclient.Load{Network: "tcp", Address: s.address, Clients: 1, PerClient: 1, Timeout: 5 * time.Second}
@@ -224,16 +153,13 @@ func (s *subject) settle() error {
 
 // check compares what the master uses with what it used at first.
 func (s *subject) check() error {
-	s.mu.Lock()
-	ended := s.ended
-	s.mu.Unlock()
-	if ended {
+	if s.Ended() {
 		return errors.New("the master has ended")
 	}
 	var now resources
 	// For each worker there are a lifeline, a pidfd or two, and a socket. After the first upgrade there are some more, as of the
 	// steering that was inherited, and no more after the next. For memory the collector may take a while.
-	ok := within(10*time.Second, func() bool {
+	ok := s.Await(10*time.Second, func() bool {
 		now = s.uses()
 		return now.descriptors <= s.before.descriptors+4*max(0, s.workers-2)+6 && now.memory <= s.before.memory+16<<10
 	})
@@ -246,28 +172,19 @@ func (s *subject) check() error {
 // stop stops the pack gracefully.
 func (s *subject) stop() error {
 	s.signal(syscall.SIGTERM)
-	ok := within(10*time.Second, func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.ended
-	})
-	if !ok || s.cmd.ProcessState.ExitCode() != 0 || len(s.pids()) > 0 {
-		return fmt.Errorf("the pack did not stop: %v, workers %v\n%s", s.cmd.ProcessState, s.pids(), s.recent())
+	ok := s.Await(10*time.Second, s.Ended)
+	if !ok || s.Cmd.ProcessState.ExitCode() != 0 || len(s.Processes()) > 0 {
+		return fmt.Errorf("the pack did not stop: %v, workers %v\n%s", s.Err(), s.Workers(), s.recent())
 	}
 	return nil
 }
 
-// kill ends what is left.
-func (s *subject) kill() {
-	s.cmd.Process.Kill()
-	for _, pid := range s.pids() {
-		syscall.Kill(pid, syscall.SIGKILL)
-	}
-}
+// signal sends a signal to the master.
+func (s *subject) signal(sig syscall.Signal) { s.Cmd.Process.Signal(sig) }
 
 // some returns a worker at random.
 func (s *subject) some(random *rand.Rand) (int, error) {
-	all := s.pids()
+	all := s.Workers()
 	if len(all) == 0 {
 		return 0, errors.New("there is no worker")
 	}

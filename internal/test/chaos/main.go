@@ -5,13 +5,12 @@
 // number of workers. After each act the service must answer in time, no request may be lost but those of a worker that was
 // killed, every act must be in the log, and processes, descriptors and memory must be as they were.
 //
-//	go run ./internal/chaos -for 2m
+//	go run ./internal/test/chaos -for 2m
 //
 // What it does follows from -seed, which it prints: the same seed does the same again, as far as the machine does.
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -48,7 +47,7 @@ func run(seed uint64, long time.Duration, steer bool, only string) error {
 	if err != nil {
 		return err
 	}
-	defer s.kill()
+	defer s.Kill()
 	names := slices.Sorted(maps.Keys(acts))
 	if only != "" {
 		if acts[only] == nil {
@@ -83,20 +82,4 @@ func sum(counts map[string]int) (n int) {
 		n += k
 	}
 	return n
-}
-
-// within waits until something holds, and reports whether it came to that in time.
-func within(limit time.Duration, ok func() bool) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ok()
-		}
-	}
-	return true
 }

@@ -1,0 +1,137 @@
+//go:build unix
+
+package program
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Identity is which worker a process is.
+type Identity struct{ ID, Generation int }
+
+// environ returns the environments of the processes of this program, by their PIDs, zombies left out.
+func (p *Program) environ() map[int][]byte {
+	all := map[int][]byte{}
+	mark := []byte("\x00" + Mark + "=" + p.mark + "\x00")
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range files {
+		env, _ := os.ReadFile(file)
+		if bytes.Contains(env, mark) {
+			pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
+			all[pid] = env
+		}
+	}
+	return all
+}
+
+// Processes returns the PIDs of every process of this program, zombies left out.
+func (p *Program) Processes() []int { return slices.Sorted(maps.Keys(p.environ())) }
+
+// Identities returns which workers there are, by their PIDs. Others, the master and what handlers have started, have none.
+func (p *Program) Identities() map[int]Identity {
+	all := map[int]Identity{}
+	for pid, env := range p.environ() {
+		var is Identity
+		if _, after, ok := bytes.Cut(env, []byte("\x00GOPHERPACK_IDENTITY=")); ok {
+			fmt.Sscanf(string(after), "id=%d generation=%d", &is.ID, &is.Generation)
+			all[pid] = is
+		}
+	}
+	return all
+}
+
+// Workers returns the PIDs of the workers that there are.
+func (p *Program) Workers() []int { return slices.Sorted(maps.Keys(p.Identities())) }
+
+// Complete reports whether there are n workers, of one generation, and no others: while one is missing, a worker of the generation
+// before may go on.
+func (p *Program) Complete(n int) bool {
+	ids, generations := map[int]bool{}, map[int]bool{}
+	all := p.Identities()
+	for _, is := range all {
+		ids[is.ID], generations[is.Generation] = true, true
+	}
+	return len(all) == n && len(ids) == n && len(generations) == 1
+}
+
+// Parent returns the PID of a process' parent, 0 if it has ended.
+func Parent(pid int) int {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])); len(fields) > 1 {
+		parent, _ := strconv.Atoi(fields[1])
+		return parent
+	}
+	return 0
+}
+
+// MostWorkers counts the master's living workers, and rehearsals, again and again; the function that it returns tells how many
+// there were at most. Go's package os has a child of another kind for a moment, to see what the kernel can do.
+func (p *Program) MostWorkers() (most func() int) {
+	ended, done := atomic.Bool{}, make(chan int)
+	go func() {
+		most := 0
+		for !ended.Load() {
+			alive := 0
+			for pid := range children(p.PID()) {
+				env, _ := os.ReadFile("/proc/" + pid + "/environ") // of a zombie it is empty
+				if bytes.Contains(env, []byte("GOPHERPACK_IDENTITY=")) || bytes.Contains(env, []byte("GOPHERPACK_REHEARSAL=")) {
+					alive++
+				}
+			}
+			most = max(most, alive)
+			time.Sleep(2 * time.Millisecond)
+		}
+		done <- most
+	}()
+	return func() int {
+		ended.Store(true)
+		return <-done
+	}
+}
+
+// children returns the PIDs of the children of a process. All are found before any is looked at: those that live then, live at once.
+// Some may be found with two threads, since those of a thread that ends go to another.
+func children(pid int) map[string]bool {
+	all := map[string]bool{}
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		for child := range strings.FieldsSeq(string(text)) {
+			all[child] = true
+		}
+	}
+	return all
+}
+
+// Upkeep is what a process costs.
+type Upkeep struct {
+	Descriptors, Threads, Children int
+	Resident, Anonymous            int // memory, and memory without files, in KiB
+}
+
+// Upkeep returns what the first process costs.
+func (p *Program) Upkeep() (u Upkeep) {
+	dir := fmt.Sprintf("/proc/%d/", p.PID())
+	fds, _ := os.ReadDir(dir + "fd")
+	threads, _ := os.ReadDir(dir + "task")
+	u.Descriptors, u.Threads, u.Children = len(fds), len(threads), len(children(p.PID()))
+	u.Resident, u.Anonymous = Status(p.PID(), "VmRSS"), Status(p.PID(), "RssAnon")
+	return u
+}
+
+// Status returns a number of /proc/PID/status.
+func Status(pid int, name string) (n int) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, _ := strings.Cut(string(text), name+":")
+	fmt.Sscan(rest, &n)
+	return n
+}

@@ -1,0 +1,181 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMasterKilled wants workers to finish what they have and to end when the master is killed.
+func TestMasterKilled(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil)
+	slow := load(p, 20, 1)
+	slow.Path = "/slow"
+	u := apply(t, slow)
+	u.until(&u.sent, 20)
+	p.Signal(syscall.SIGKILL)
+	p.Wait(5 * time.Second)
+	if r := u.finish(); r.Requests != 20 {
+		t.Errorf("%v; want the workers to answer", r)
+	}
+	p.NoneLeft()
+}
+
+// TestMasterKilledBesideStopped kills the master while a worker is stopped. The kernel continues it then, since its process group
+// has become orphaned (setpgid(2)), if the master was in a session of its own, as every service is.
+func TestMasterKilledBesideStopped(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", func(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }, "-workers=2")
+	p.Addresses()
+	freeze(t, p.Workers()[0])
+	p.Signal(syscall.SIGKILL)
+	p.Wait(5 * time.Second)
+	p.NoneLeft()
+}
+
+// TestMasterKilledBesideHung kills the master, and the workers' own hooks do not let them end.
+func TestMasterKilledBesideHung(t *testing.T) {
+	t.Parallel()
+	p := start(t, "hooks", nil, "-workers=2", "-pause=1h", "-shutdown=1s")
+	p.Addresses()
+	p.Signal(syscall.SIGKILL)
+	p.Wait(5 * time.Second)
+	p.NoneLeft()
+	p.WaitSilent()
+	if n := p.Count("the master is gone, and this worker has not ended in time: exiting"); n != 2 {
+		t.Errorf("%d workers said that they exit", n)
+	}
+}
+
+// freeze stops a process and waits until every thread of it has stopped.
+func freeze(t testing.TB, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		running := slices.ContainsFunc(threads, func(name string) bool {
+			text, err := os.ReadFile(name)
+			return err == nil && !strings.Contains(string(text), ") T ")
+		})
+		if len(threads) > 0 && !running {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+	}
+}
+
+// TestKilledWorkerLosesNoQueuedConnection stops a worker, so that connections queue on its socket, then kills it.
+func TestKilledWorkerLosesNoQueuedConnection(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil, "-workers=2")
+	p.Address()
+	victim := p.Workers()[0]
+	freeze(t, victim)
+	const clients = 60
+	u := apply(t, load(p, clients, 1))
+	u.until(&u.sent, clients) // some wait in the queue of the stopped worker
+	syscall.Kill(victim, syscall.SIGKILL)
+	if r := <-u.result; r.Requests != clients || r.Failed() != 0 {
+		t.Errorf("%v; want all %d answered, by the replacement", r, clients)
+	}
+	if failed := p.Logged(1, "worker failed"); failed["error"] != "signal: killed" || failed["next"] != 0.0 {
+		t.Errorf("%v", failed)
+	}
+	p.Stop()
+}
+
+// TestKilledWorkerUnderLoad kills workers under load. Only connections that the dead worker had accepted may fail.
+func TestKilledWorkerUnderLoad(t *testing.T) {
+	t.Parallel()
+	accepts := t.TempDir() + "/accepts"
+	if err := os.WriteFile(accepts, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "http", nil, "-accepts="+accepts)
+	u := apply(t, load(p, 16, 0))
+	u.until(&u.answered, 100)
+	const kills = 8
+	dead := map[string]bool{}
+	for i := range kills {
+		pids := p.Workers()
+		pid := pids[i%len(pids)]
+		dead[strconv.Itoa(pid)] = true
+		syscall.Kill(pid, syscall.SIGKILL)
+		p.Logged(i+1, "worker ready")
+	}
+	r := u.finish()
+	p.Stop()
+	by := acceptedBy(t, accepts)
+	unlogged := 0
+	for _, f := range r.Samples {
+		var who []accepted
+		for _, a := range by[f.Local] {
+			if !a.when.Before(f.Sent) && !a.when.After(f.Ended) { // a port may be used again
+				who = append(who, a)
+			}
+		}
+		switch {
+		case len(who) == 0:
+			unlogged++ // killed between accept and the log: at most one a kill, since one accepts at a time
+		case !slices.ContainsFunc(who, func(a accepted) bool { return dead[a.pid] }):
+			t.Errorf("%s: %v, sent at %v, but it was accepted by %v, which lived", f.Kind, f.Err, f.Sent, who)
+		}
+	}
+	if unlogged > kills {
+		t.Errorf("%d failed connections were accepted by nobody, in %d kills: %v", unlogged, kills, r)
+	}
+	t.Logf("%v; %d of the failures not logged as accepted", r, unlogged)
+}
+
+// accepted is a worker that accepted a connection, and when.
+type accepted struct {
+	pid  string
+	when time.Time
+}
+
+// acceptedBy reads which workers accepted connections from each client address.
+func acceptedBy(t *testing.T, name string) map[string][]accepted {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := map[string][]accepted{}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		nanoseconds, err := strconv.ParseInt(f[2], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		by[f[1]] = append(by[f[1]], accepted{f[0], time.Unix(0, nanoseconds)})
+	}
+	return by
+}
+
+// TestManyCrashes has workers end faster than they can start, and wants the pack to stay calm.
+func TestManyCrashes(t *testing.T) {
+	t.Parallel()
+	p := start(t, "broken", nil, "-workers=2", "-how=panic in worker 1")
+	p.Logged(4, "worker failed") // the others in about 250 ms, 500 ms
+	if n := p.Count("pack is up"); n != 0 {
+		t.Error("it says it is up")
+	}
+	p.Signal(syscall.SIGTERM)
+	if status := p.Wait(10 * time.Second); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}

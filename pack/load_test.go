@@ -1,0 +1,174 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/program"
+)
+
+// underLoad is a load that is being applied.
+type underLoad struct {
+	t              *testing.T
+	sent, answered atomic.Int64
+	end            context.CancelFunc
+	result         chan *strictclient.Result
+}
+
+// apply begins a load.
+func apply(t *testing.T, l strictclient.Load) *underLoad {
+	ctx, cancel := context.WithCancel(t.Context())
+	u := &underLoad{t: t, end: cancel, result: make(chan *strictclient.Result, 1)}
+	l.Sent, l.Answered = &u.sent, &u.answered
+	go func() { u.result <- l.Run(ctx) }()
+	t.Cleanup(cancel)
+	return u
+}
+
+// until waits until a counter has reached n.
+func (u *underLoad) until(counter *atomic.Int64, n int64) {
+	u.t.Helper()
+	for deadline := time.Now().Add(program.Patience); counter.Load() < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			u.t.Fatalf("%d requests sent, %d answered; want %d", u.sent.Load(), u.answered.Load(), n)
+		}
+	}
+}
+
+// finish ends the load, unless it ends by itself, and returns what came of it.
+func (u *underLoad) finish() *strictclient.Result {
+	u.end()
+	return <-u.result
+}
+
+// load is a load of clients that connect for each request: for so many each or, if that is 0, until it is ended.
+func load(p *running, clients, perClient int) strictclient.Load {
+	return loadOn("tcp", p.Address(), clients, perClient)
+}
+
+func loadOn(network, address string, clients, perClient int) strictclient.Load {
+	l := strictclient.Load{Network: network, Address: address, Clients: clients, PerClient: perClient}
+	if perClient == 0 {
+		l.Pause = pause()
+	}
+	return l
+}
+
+// pause returns for how long a client pauses between two requests: else the processors would be the loads', and other tests
+// would wait for them.
+func pause() time.Duration {
+	if test.Full() {
+		return 0
+	}
+	return 5 * time.Millisecond
+}
+
+// answers reads what the workers say of themselves: their PIDs by ID.
+func answers(t *testing.T, r *strictclient.Result) (pids map[int]int, said []string) {
+	t.Helper()
+	pids = map[int]int{}
+	for body := range r.Bodies {
+		var id, pid int
+		if n, err := fmt.Sscanf(body, "id=%d pid=%d", &id, &pid); n != 2 {
+			t.Fatalf("answer %q: %v", body, err)
+		}
+		pids[id] = pid
+		said = append(said, body)
+	}
+	return pids, said
+}
+
+// get sends a request on a connection of its own.
+func get(t *testing.T, p *running, path string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + p.Address() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+}
+
+// answersWithin reports whether a request on a new connection is answered in time.
+func answersWithin(address string, limit time.Duration) bool {
+	c, err := net.DialTimeout("tcp", address, limit)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(limit))
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	answer, _ := io.ReadAll(c)
+	return strings.HasPrefix(string(answer), "HTTP/1.1 200")
+}
+
+// mixed returns n signals to reload and as many to upgrade, by turns.
+func mixed(n int) []syscall.Signal {
+	return slices.Repeat([]syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2}, n)
+}
+
+// changes sends signals, each when the load has made some progress, and waits for what they lead to.
+func (p *running) changes(u *underLoad, signals ...syscall.Signal) {
+	p.t.Helper()
+	for i, s := range signals {
+		u.until(&u.answered, u.answered.Load()+10)
+		p.Signal(s)
+		p.Logged(i+1, "reloaded", "upgraded")
+	}
+}
+
+// inLoops runs n clients, each of which does the same again and again, until end is called, which returns the first error.
+// Between two times they pause for as long as those of a load.
+func inLoops(n int, client func(n int) func(context.Context) error) (end func() error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	var clients sync.WaitGroup
+	for i := range n {
+		do := client(i)
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if err := do(ctx); err != nil {
+					cancel(err)
+				}
+				time.Sleep(pause())
+			}
+		})
+	}
+	return func() error {
+		cancel(nil)
+		clients.Wait()
+		if err := context.Cause(ctx); err != context.Canceled {
+			return err
+		}
+		return nil
+	}
+}
+
+func echoOnce(address, line string) error {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, line); err != nil {
+		return err
+	}
+	got := make([]byte, len(line))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != line {
+		return fmt.Errorf("%q, %w; want %q", got, err, line)
+	}
+	return nil
+}

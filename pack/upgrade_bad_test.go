@@ -1,0 +1,224 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/pack"
+)
+
+// TestBadExecutables tries to upgrade to executables that are no good in various ways. The old one must go on, nobody
+// who retries nothing may notice, and the log must say why. By default it tries three: one is no good by itself, one as a worker,
+// and one when it takes over.
+func TestBadExecutables(t *testing.T) {
+	t.Parallel()
+	for _, tt := range test.Some(3, []struct{ how, want string }{
+		{"exits", "the new executable does not do as a master: exit status 3"},
+		{"panics", "a worker failed before it was ready: exit status 2"},
+		{"bad successor", "OnStart: cannot start the scheduler"},
+		{"hangs", "the new executable does not do as a master: no answer within 2s"},
+		{"no pack", "it ended, with exit status 0, without having called Run"},
+		{"killed in rehearsal", "the new executable does not do as a master: signal: killed"},
+		{"bad configuration", "the new executable will not be the master: the number of workers is negative: -1"},
+		{"sleeps in workers", "a worker failed before it was ready: killed: not ready within 2s"},
+		{"crashes after ready", "a new worker failed within 2s of being ready: exit status 5"},
+		{"wrong when it succeeds", "the number of workers is negative: -1"},
+		{"text", "exec format error"},
+		{"other architecture", "exec format error"},
+		{"missing", "server: no such file or directory"},
+		{"a directory", "is not a regular file"},
+		{"may not be executed", "may not be executed: its mode is -rw-r--r--"},
+		{"replaced twice", "the new executable does not do as a master: exit status 3"},
+		{"a script without a pack", "it ended, with exit status 0, without having called Run"},
+	}) {
+		t.Run(tt.how, func(t *testing.T) {
+			t.Parallel()
+			how, want := tt.how, tt.want
+			p, path := startVersion(t, nil, "-canary=2s")
+			kept := load(p, 4, 0)
+			kept.KeepAlive, kept.Pause = true, 10*time.Millisecond
+			loads := []*underLoad{apply(t, kept)}
+			if how != "crashes after ready" { // it takes along what it has accepted
+				loads = append(loads, apply(t, load(p, 2, 0)))
+			}
+			for _, u := range loads {
+				u.until(&u.answered, 20)
+			}
+			deployBad(t, path, how)
+			p.Signal(syscall.SIGUSR2)
+			failed := p.Logged(1, "upgrade failed, the old workers go on", "upgrade failed, the old executable and workers go on")
+			if !strings.Contains(fmt.Sprint(failed["error"]), want) {
+				t.Errorf("%v; want an error about %q", failed, want)
+			}
+			p.HasWorkers(2)
+			p.answersVersion("1")
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			deploy(t, path, "2")
+			p.Signal(syscall.SIGUSR2)
+			p.Logged(1, "upgraded")
+			p.HasWorkers(2)
+			p.answersVersion("2")
+			for i, u := range loads {
+				r := u.finish()
+				if r.Failed() != 0 || i == 0 && r.Conns != kept.Clients {
+					t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
+				}
+			}
+			p.IsParent()
+			p.Stop()
+		})
+	}
+}
+
+// deployBad puts something in the place of the executable at path.
+func deployBad(t *testing.T, path, how string) {
+	t.Helper()
+	switch how {
+	case "missing", "a directory":
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if how == "a directory" {
+			if err := os.Mkdir(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	case "may not be executed":
+		deploy(t, path, "bad")
+		if err := os.Chmod(path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	case "replaced twice":
+		deploy(t, path, "good")
+		deploy(t, path, "bad", "exits")
+	case "a script without a pack":
+		place(t, path, []byte("#!/bin/sh\nexit 0\n"))
+	default:
+		deploy(t, path, "bad", how)
+	}
+}
+
+// TestExecFails has the kernel refuse, in the last moment, to make another program of the master.
+func TestExecFails(t *testing.T) {
+	t.Parallel()
+	p, path := startVersion(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "PACK_TEST_FAIL_EXEC=3") })
+	deploy(t, path, "2")
+	kept := load(p, 4, 0)
+	kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
+	keeping, connecting := apply(t, kept), apply(t, load(p, 4, 0))
+	before := p.Upkeep()
+	for i := range 3 {
+		p.Signal(syscall.SIGUSR2)
+		failed := p.Logged(i+1, "upgrade failed, the old workers go on")
+		if failed["error"] != "no memory for another program" {
+			t.Errorf("%v", failed)
+		}
+		p.HasWorkers(2)
+		p.IsParent()
+	}
+	p.answersVersion("1")
+	after := p.Upkeep()
+	if after.Descriptors > before.Descriptors+2 { // what the master needs to read the environment of workers comes and goes
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "reloaded")
+	p.Signal(syscall.SIGUSR2)
+	p.Logged(1, "upgraded")
+	p.HasWorkers(2)
+	p.answersVersion("2")
+	for _, u := range []*underLoad{keeping, connecting} {
+		if r := u.finish(); r.Failed() != 0 || u == keeping && r.Conns != kept.Clients {
+			t.Errorf("%v", r)
+		}
+	}
+	p.Stop()
+}
+
+// TestUnknownVersions starts the program as a master of another version would.
+func TestUnknownVersions(t *testing.T) {
+	t.Parallel()
+	for words, want := range map[string]string{
+		"version=99 protocol=1": "it takes over a state of version 1, and this is version 99",
+		"version=1 protocol=99": "it speaks version 1 of the protocol with workers, and these speak 99",
+	} {
+		ours, theirs, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0])
+		cmd.ExtraFiles = []*os.File{theirs}
+		cmd.Env = append(os.Environ(), asProgram+"=versioned", "GORACE=atexit_sleep_ms=0",
+			fmt.Sprintf("GOPHERPACK_REHEARSAL=fd=3 parent=%d %s", os.Getpid(), words))
+		err = cmd.Run()
+		theirs.Close()
+		answer, _ := io.ReadAll(ours)
+		ours.Close()
+		if err != nil || !strings.Contains(string(answer), want) {
+			t.Errorf("%s: %v, %q; want %q", words, err, answer, want)
+		}
+	}
+
+	// One that takes over what it does not understand becomes its predecessor again.
+	previous := t.TempDir() + "/previous"
+	deploy(t, previous, "0", "prints what it inherits")
+	exe, err := os.Open(previous)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	for content, want := range map[string]string{
+		"version=99 {}": "the state is of version 99, this program knows version 1",
+		"version=1 {":   "the state: unexpected end of JSON input",
+		"version=1 {}":  "the state: there is no generation 0",
+		`version=1 {"generations": [{"lifelines": {"0": 9}}]}`: "the state: generation 0 has no members",
+	} {
+		version, text, _ := strings.Cut(content, " ")
+		state, err := os.CreateTemp(t.TempDir(), "state")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer state.Close()
+		if _, err := state.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh", "-c", `GOPHERPACK_SUCCESSION="$2 pid=$$ fd=3 previous=4" exec "$1"`, "sh", os.Args[0], version)
+		cmd.ExtraFiles = []*os.File{state, exe}
+		cmd.Env = append(os.Environ(), asProgram+"=versioned", "GORACE=atexit_sleep_ms=0")
+		out, err := cmd.Output()
+		if err != nil || !strings.Contains(string(out), " returned="+want) {
+			t.Errorf("%s: %v, %q; want it to be given back because of %q", content, err, out, want)
+		}
+	}
+}
+
+// TestOnUpgrade has the hook call an upgrade off.
+func TestOnUpgrade(t *testing.T) {
+	t.Parallel()
+	p, path := startVersion(t, nil)
+	deploy(t, path, "2", "does not want to go")
+	p.Signal(syscall.SIGUSR2)
+	p.Logged(1, "upgraded")
+	p.Signal(syscall.SIGUSR2)
+	if failed := p.Logged(1, "upgrade failed, the old workers go on"); failed["error"] != "OnUpgrade: not before Friday" {
+		t.Errorf("%v", failed)
+	}
+	p.HasWorkers(2)
+	p.answersVersion("2")
+	p.Stop()
+	err := pack.New(pack.Config{}).Upgrade(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "does not run a pack") {
+		t.Errorf("outside a running pack: %v", err)
+	}
+}

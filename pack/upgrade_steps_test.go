@@ -1,0 +1,140 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/program"
+)
+
+// TestKillDuringUpgrade kills some process at a step of an upgrade: an old worker, a new one, the master; or each at each step.
+func TestKillDuringUpgrade(t *testing.T) {
+	t.Parallel()
+	type kill struct{ step, whom string }
+	kills := []kill{{"exec", "0.1"}, {"ready", "1.2"}, {"succeed", "master"}}
+	for _, step := range []string{"rehearse", "launched", "ready", "freeze", "exec", "succeed", "adopted", "replaced"} {
+		for _, whom := range []string{"0.1", "1.1", "0.2", "1.2", "master"} {
+			if step == "rehearse" && strings.HasSuffix(whom, ".2") {
+				continue // it is not there yet
+			}
+			if k := (kill{step, whom}); !slices.Contains(kills, k) {
+				kills = append(kills, k)
+			}
+		}
+	}
+	for _, k := range test.Some(3, kills) {
+		t.Run(k.step+" "+k.whom, func(t *testing.T) {
+			t.Parallel()
+			killDuringUpgrade(t, k.step, k.whom, 2, "-canary=100ms")
+		})
+	}
+}
+
+// killDuringUpgrade kills one process at a step of an upgrade. Either version goes on then, and the next upgrade works.
+func killDuringUpgrade(t *testing.T, step, whom string, workers int, args ...string) {
+	t.Helper()
+	p, path := startVersion(t, func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, "PACK_TEST_KILL=at "+step+" "+whom)
+	}, append(args, "-workers="+strconv.Itoa(workers))...)
+	deploy(t, path, "2")
+	p.Signal(syscall.SIGUSR2)
+	if whom == "master" {
+		p.Wait(20 * time.Second)
+		return // and nobody may be left, says the clean-up
+	}
+	version, upgrades := "1", 0
+	if p.Logged(1, "upgraded", "upgrade failed, the old workers go on").Msg() == "upgraded" {
+		version, upgrades = "2", 1
+	}
+	p.HasWorkers(workers)
+	p.answersVersion(version)
+	deploy(t, path, "3")
+	p.Signal(syscall.SIGUSR2)
+	p.Logged(upgrades+1, "upgraded")
+	p.HasWorkers(workers)
+	p.answersVersion("3")
+	p.Stop()
+}
+
+// TestManyWishes asks for ten upgrades and some reloads at once. Those that come while one is in progress are refused.
+func TestManyWishes(t *testing.T) {
+	t.Parallel()
+	p, path := startVersion(t, nil, "-canary=300ms")
+	u := apply(t, load(p, 4, 0))
+	deploy(t, path, "2")
+	for range 10 {
+		p.Signal(syscall.SIGUSR2)
+		p.Signal(syscall.SIGHUP)
+	}
+	p.Logged(1, "upgraded", "reloaded")
+	p.Logged(1, "upgrade refused", "reload refused")
+	if r := u.finish(); r.Failed() != 0 {
+		t.Errorf("%v", r)
+	}
+	p.HasWorkers(2)
+	p.Signal(syscall.SIGUSR2)
+	p.Logged(1, "upgraded")
+	p.HasWorkers(2)
+	p.answersVersion("2")
+	p.Stop()
+}
+
+// TestChangesExcludeEachOther has a reload during an upgrade refused, and so must an upgrade during a reload.
+func TestChangesExcludeEachOther(t *testing.T) {
+	t.Parallel()
+	p, path := startVersion(t, nil, "-canary=300ms")
+	deploy(t, path, "2")
+	p.Signal(syscall.SIGUSR2)
+	p.Logged(1, "upgrading")
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "reload refused")
+	p.Logged(1, "upgraded")
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "reloading")
+	p.Signal(syscall.SIGUSR2)
+	p.Logged(1, "upgrade refused")
+	p.Logged(1, "reloaded")
+	p.HasWorkers(2)
+	p.answersVersion("2")
+	p.Stop()
+}
+
+// TestStopDuringUpgrade stops a pack at some moments, or many, of an upgrade. Nobody who retries nothing may be reset.
+func TestStopDuringUpgrade(t *testing.T) {
+	t.Parallel()
+	for i := 0; i < 36; i += test.Times(7, 1) {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			p, path := startVersion(t, nil, "-canary=30ms", fmt.Sprintf("-rolling=%v", i%3 == 2))
+			deploy(t, path, "2")
+			u := apply(t, load(p, 2, 0))
+			u.until(&u.answered, 10)
+			p.Signal(syscall.SIGUSR2)
+			timer := time.NewTimer(time.Duration(i) * 8 * time.Millisecond)
+			<-timer.C
+			p.Signal(syscall.SIGTERM)
+			// While one program takes the place of the other, the signal ends the process at once; then the workers stop by
+			// themselves.
+			p.Wait(program.Patience)
+			status := p.Cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if status.ExitStatus() != 0 && status.Signal() != syscall.SIGTERM {
+				t.Errorf("%v", p.Err())
+			}
+			p.WaitSilent()
+			const late = "connect: connection refused"
+			if r := u.finish(); r.Failed() != r.Failures[late] && os.Geteuid() == 0 {
+				t.Errorf("%v; want no failure but %q", r, late)
+			}
+		})
+	}
+}
