@@ -3,7 +3,7 @@ package sockets
 import (
 	"testing"
 
-	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }

@@ -5,7 +5,7 @@ package worker
 import (
 	"testing"
 
-	"github.com/gopherpack/gopherpack/internal/leaktest"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
