@@ -132,9 +132,3 @@ func (u *Upgrader) receiveAll(c *control) error {
 		}
 	}
 }
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
-}

@@ -36,7 +36,7 @@ func (u *Upgrader) Listen(ctx context.Context, network, address string) (net.Lis
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: listen on %s: %w", n, err)
 	}
-	if unix, ok := l.(*net.UnixListener); ok {
+	if unix, ok := l.(interface{ SetUnlinkOnClose(bool) }); ok {
 		unix.SetUnlinkOnClose(false) // the successor listens there
 	}
 	return l, nil

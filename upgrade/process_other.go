@@ -1,11 +1,10 @@
-//go:build !unix
+//go:build !unix || aix
 
 package upgrade
 
 import (
 	"context"
 	"errors"
-	"os"
 
 	"github.com/gopherpack/gopherpack/internal/executable"
 )
@@ -19,4 +18,3 @@ func (u *Upgrader) start(context.Context, *executable.Image) (*control, error) {
 }
 
 func tryOut(context.Context, *executable.Image) error { return errors.ErrUnsupported }
-func dup(*os.File) (*os.File, error)                  { return nil, errors.ErrUnsupported }

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && !aix
 
 package upgrade
 
@@ -92,20 +92,6 @@ func openControl(fd int) (*control, error) {
 	return &control{conn: conn}, err
 }
 
-// dup copies a descriptor, close-on-exec, in its mode.
-func dup(f *os.File) (*os.File, error) {
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	fd := -1
-	cerr := rc.Control(func(from uintptr) { fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 3) })
-	if err = errors.Join(cerr, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
-}
-
 // draining returns how many predecessors have not ended. It is called with mu locked.
 func (u *Upgrader) draining() (n int) {
 	if u.parent != nil {
@@ -131,8 +117,8 @@ func (u *Upgrader) draining() (n int) {
 	return n + len(u.ancestors)
 }
 
-// command returns the command of a program that gets a descriptor and is told so.
-func command(image *executable.Image, variable string, theirs *os.File) (*exec.Cmd, error) {
+// commandFor returns the command of a program that gets a descriptor and is told so.
+func commandFor(image *executable.Image, variable string, theirs *os.File) (*exec.Cmd, error) {
 	path, err := image.Path()
 	if err != nil {
 		return nil, err
@@ -151,7 +137,7 @@ func (u *Upgrader) start(ctx context.Context, image *executable.Image) (*control
 		return nil, err
 	}
 	ours := &control{conn: conn}
-	cmd, err := command(image, childEnv, theirs)
+	cmd, err := commandFor(image, childEnv, theirs)
 	if err == nil {
 		err = cmd.Start()
 	}
@@ -219,7 +205,7 @@ func tryOut(ctx context.Context, image *executable.Image) error {
 		return err
 	}
 	defer ours.Close()
-	cmd, err := command(image, tryOutEnv, theirs)
+	cmd, err := commandFor(image, tryOutEnv, theirs)
 	if err != nil {
 		theirs.Close()
 		return err

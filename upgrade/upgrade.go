@@ -36,7 +36,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/executable"
@@ -159,7 +158,7 @@ func (u *Upgrader) Ready() error {
 	if u.parent == nil {
 		return nil
 	}
-	if err := u.parent.send(message{Type: msgReady}); err != nil && !errors.Is(err, syscall.EPIPE) { // gone already
+	if err := u.parent.send(message{Type: msgReady}); err != nil && !isGone(err) {
 		return fmt.Errorf("upgrade: tell the predecessor: %w", err)
 	}
 	return nil

@@ -39,6 +39,20 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if how := os.Getenv(asAsked); how != "" {
+		if err := asked(how); err != nil {
+			fmt.Fprintln(os.Stderr, "asked:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if os.Getenv(asPuppet) != "" {
+		if err := puppet(); err != nil {
+			fmt.Fprintln(os.Stderr, "puppet:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	test.Parallel("8")
 	leaktest.Main(m)
 }

@@ -1,0 +1,56 @@
+package upgrade
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// modeTells says that a file's mode tells whether it may be executed.
+const modeTells = true
+
+// openExecutable opens a file so that it can be executed, under a number that the files which a child gets do not take.
+func openExecutable(path string) (*os.File, error) {
+	low, err := os.OpenFile(path, unix.O_PATH, 0) // whoever may execute it need not be allowed to read it
+	if err != nil {
+		return nil, err
+	}
+	defer low.Close()
+	for _, least := range []int{64, 16} { // few descriptors may be allowed
+		if f, err := duplicate(low, least); err == nil {
+			return f, nil
+		}
+	}
+	_, err = duplicate(low, 16)
+	return nil, err
+}
+
+func pathOf(f *os.File, name string) (path string, script bool, err error) {
+	fd, err := descriptor(f)
+	if err != nil {
+		return "", false, err
+	}
+	path = "/proc/self/fd/" + strconv.Itoa(fd)
+	if _, err := os.Stat(path); err != nil {
+		return "", false, fmt.Errorf("%w (is /proc mounted?)", err)
+	}
+	if isScript(path) {
+		path, err = byName(name)
+		return path, true, err
+	}
+	return path, false, nil
+}
+
+func isScript(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var begin [2]byte
+	_, err = io.ReadFull(f, begin[:])
+	return err == nil && string(begin[:]) == "#!"
+}

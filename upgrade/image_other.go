@@ -1,0 +1,17 @@
+//go:build !linux
+
+package upgrade
+
+import (
+	"os"
+	"runtime"
+)
+
+const modeTells = runtime.GOOS != "windows"
+
+func openExecutable(path string) (*os.File, error) { return os.Open(path) }
+
+func pathOf(_ *os.File, name string) (path string, script bool, err error) {
+	path, err = byName(name)
+	return path, false, err
+}

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package upgrade
+
+import "os"
+
+const runningFile = ""
+
+func privileged() bool { return os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() }
+
+func nameProcess(string) {}

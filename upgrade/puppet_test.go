@@ -1,0 +1,522 @@
+//go:build linux
+
+package upgrade_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/upgrade"
+)
+
+// asPuppet makes the test binary a puppet, which does what it reads from standard input and says what it is after each
+// command.
+const asPuppet = "UPGRADE_TEST_PUPPET"
+
+// status is what a puppet is.
+type status struct {
+	PID, Parent          int
+	Comm, Path, Dir, Cwd string
+	Args                 []string
+	Inherited            bool
+	State                int // bytes
+	Files                []string
+	Returned, Err        string
+	Open                 int   // descriptors
+	Passed               []int // of those, which a program that it starts would get
+	FileLimit            uint64
+	Error                string // of the last command
+	Said                 string // by the last command
+}
+
+func puppet() error {
+	e := upgrade.Inherited()
+	in := bufio.NewReader(os.Stdin)
+	var result, said string
+	for {
+		s := look(e)
+		s.Error, s.Said = result, said
+		line, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s\n", line)
+		command, err := in.ReadString('\n')
+		if err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		result, said = "", ""
+		if said, err = obey(e, strings.Split(strings.TrimSuffix(command, "\n"), " ")); err != nil {
+			result = err.Error()
+		}
+	}
+}
+
+// obey does what a puppet is told.
+func obey(e *upgrade.Estate, words []string) (said string, err error) {
+	signals := upgrade.Signals{Stop: []os.Signal{syscall.SIGTERM}, Ignore: []os.Signal{syscall.SIGHUP}}
+	number := func(i int) int {
+		n, err := strconv.Atoi(words[i])
+		if err != nil {
+			panic(err)
+		}
+		return n
+	}
+	switch words[0] {
+	case "become": // path, files, bytes of state
+		image, err := upgrade.OpenImage(words[1])
+		if err != nil {
+			return "", err
+		}
+		defer image.Close()
+		files, err := numbered(number(2))
+		defer func() {
+			for _, f := range files {
+				f.Close()
+			}
+		}()
+		if err != nil {
+			return "", err
+		}
+		return "", upgrade.Become(image, bytes.Repeat([]byte("x"), number(3)), files, signals, "ADDED=1")
+	case "pass": // a standard file
+		image, err := upgrade.RunningImage()
+		if err != nil {
+			return "", err
+		}
+		defer image.Close()
+		return "", upgrade.Become(image, nil, []*os.File{os.Stderr}, signals)
+	case "twice":
+		image, err := upgrade.RunningImage()
+		if err != nil {
+			return "", err
+		}
+		defer image.Close()
+		files, _ := numbered(1)
+		defer files[0].Close()
+		return "", upgrade.Become(image, nil, []*os.File{files[0], files[0]}, signals)
+	case "hand":
+		return "", e.HandBack(errors.New(strings.Join(words[1:], " ")), signals)
+	case "drop":
+		return "", e.Files[number(1)].Close()
+	case "close":
+		e.Close()
+		e.Close()
+	case "environ":
+		return strings.Join(slices.DeleteFunc(upgrade.Environ(), func(v string) bool {
+			return !strings.HasPrefix(v, "GOPHERPACK") && !strings.HasPrefix(v, "ADDED") && !strings.HasPrefix(v, asPuppet)
+		}), " "), nil
+	case "forget": // how it was started
+		os.Args = []string{"forgotten"}
+		os.Clearenv()
+		return "", os.Chdir("/")
+	case "run": // another puppet, with an environment
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), words[1:]...)
+		out, err := cmd.Output()
+		return string(out), err
+	case "name":
+		if err := os.WriteFile("/proc/self/comm", []byte("7"), 0); err != nil {
+			return "", err
+		}
+		upgrade.NameProcess()
+	case "notify":
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	case "ignored":
+		return fmt.Sprint(disposition(syscall.SIGHUP), " ", disposition(syscall.SIGTERM)), nil
+	case "late":
+		image, err := upgrade.RunningImage()
+		if err != nil {
+			return "", err
+		}
+		defer image.Close()
+		signals.Late = func() os.Signal { return syscall.SIGTERM }
+		err = upgrade.Become(image, nil, nil, signals)
+		if late, ok := errors.AsType[upgrade.LateSignal](err); ok {
+			return late.Signal.String(), nil
+		}
+		return "", err
+	default:
+		return "", errors.New("an unknown command")
+	}
+	return "", nil
+}
+
+// numbered returns files that hold their number.
+func numbered(n int) (files []*os.File, err error) {
+	for i := range n {
+		fd, err := unix.MemfdCreate("numbered", unix.MFD_CLOEXEC)
+		if err != nil {
+			return files, err
+		}
+		f := os.NewFile(uintptr(fd), "numbered")
+		files = append(files, f)
+		fmt.Fprint(f, i)
+	}
+	return files, nil
+}
+
+func look(e *upgrade.Estate) status {
+	comm, _ := os.ReadFile("/proc/self/comm")
+	s := status{PID: os.Getpid(), Parent: os.Getppid(), Comm: strings.TrimSpace(string(comm)), Args: upgrade.Args(), Dir: upgrade.Dir()}
+	s.Path, _ = upgrade.Path()
+	s.Cwd, _ = unix.Getwd()
+	if e != nil {
+		s.Inherited, s.State, s.Returned = true, len(e.State), e.Returned
+		if e.Err() != nil {
+			s.Err = e.Err().Error()
+		}
+		for _, f := range e.Files {
+			text, _ := io.ReadAll(io.NewSectionReader(f, 0, 100))
+			s.Files = append(s.Files, string(text))
+		}
+	}
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, entry := range entries {
+		fd, _ := strconv.Atoi(entry.Name())
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+			s.Open++
+			if flags&unix.FD_CLOEXEC == 0 && fd > 2 {
+				s.Passed = append(s.Passed, fd)
+			}
+		}
+	}
+	var limit unix.Rlimit
+	unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	s.FileLimit = limit.Cur
+	return s
+}
+
+// disposition returns what /proc says about a signal of this process.
+func disposition(s syscall.Signal) string {
+	text, _ := os.ReadFile("/proc/self/status")
+	for name, word := range map[string]string{"SigIgn": "ignored", "SigCgt": "caught"} {
+		_, rest, _ := strings.Cut(string(text), name+":\t")
+		mask, _ := strconv.ParseUint(rest[:16], 16, 64)
+		if mask&(1<<(s-1)) != 0 {
+			return word
+		}
+	}
+	return "default"
+}
+
+// stage is a puppet on its strings.
+type stage struct {
+	t   *testing.T
+	dir string
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+	now status
+}
+
+// raise starts a puppet at the executable dir/current/server, where current leads to v1.
+func raise(t *testing.T, env ...string) *stage {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stage{t: t, dir: dir}
+	s.install("v1")
+	if err := os.Symlink("v1", dir+"/current"); err != nil {
+		t.Fatal(err)
+	}
+	s.cmd = exec.Command(dir+"/current/server", "an argument")
+	s.cmd.Env = append(os.Environ(), asPuppet+"=1", "GORACE=atexit_sleep_ms=0")
+	s.cmd.Env = append(s.cmd.Env, env...)
+	s.cmd.Stderr = os.Stderr
+	s.start()
+	return s
+}
+
+func (s *stage) start() {
+	s.t.Helper()
+	in, err := s.cmd.StdinPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.in, s.out = in, bufio.NewReader(out)
+	out.(*os.File).SetReadDeadline(time.Now().Add(time.Minute))
+	s.t.Cleanup(func() {
+		s.cmd.Process.Kill()
+		s.cmd.Wait()
+	})
+	s.read()
+}
+
+// install makes an executable of a version.
+func (s *stage) install(version string) {
+	s.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Mkdir(s.dir+"/"+version, 0o755); err != nil && !os.IsExist(err) {
+		s.t.Fatal(err)
+	}
+	os.Remove(s.dir + "/" + version + "/server")
+	if out, err := exec.Command("cp", self, s.dir+"/"+version+"/server").CombinedOutput(); err != nil {
+		s.t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func (s *stage) read() {
+	s.t.Helper()
+	line, err := s.out.ReadBytes('\n')
+	if err != nil {
+		s.t.Fatalf("the puppet: %v", err)
+	}
+	s.now = status{}
+	if err := json.Unmarshal(line, &s.now); err != nil {
+		s.t.Fatalf("%q: %v", line, err)
+	}
+}
+
+// tell gives a command and waits until it is done.
+func (s *stage) tell(format string, args ...any) {
+	s.t.Helper()
+	if _, err := fmt.Fprintf(s.in, format+"\n", args...); err != nil {
+		s.t.Fatal(err)
+	}
+	s.read()
+}
+
+// done is tell of what must not fail.
+func (s *stage) done(format string, args ...any) {
+	s.t.Helper()
+	if s.tell(format, args...); s.now.Error != "" {
+		s.t.Fatalf(format+": %s", append(args, s.now.Error)...)
+	}
+}
+
+// TestBecome passes on nothing and a lot, many times.
+func TestBecome(t *testing.T) {
+	t.Parallel()
+	s := raise(t)
+	first := s.now
+	if first.Inherited || first.Comm != "server" || first.Path != s.dir+"/current/server" {
+		t.Fatalf("at first: %+v", first)
+	}
+	for _, c := range []struct{ files, state int }{{0, 0}, {1, 1}, {600, 3 << 20}, {2, 100}} {
+		s.done("forget")
+		s.done("become %s/current/server %d %d", s.dir, c.files, c.state)
+		now := s.now
+		if !now.Inherited || now.PID != first.PID || now.Parent != first.Parent || now.State != c.state || now.Err != "" {
+			t.Errorf("%d files, %d bytes: %+v", c.files, c.state, now)
+		}
+		if len(now.Files) != c.files {
+			t.Fatalf("%d files, want %d", len(now.Files), c.files)
+		}
+		for i, text := range now.Files {
+			if text != strconv.Itoa(i) {
+				t.Errorf("file %d holds %q", i, text)
+			}
+		}
+		if now.Comm != first.Comm || now.Path != first.Path || now.Cwd != first.Cwd || !slices.Equal(now.Args, first.Args) {
+			t.Errorf("it was %+v and is %+v", first, now)
+		}
+		if !slices.Equal(now.Passed, first.Passed) {
+			t.Errorf("a program that it starts would get descriptors %v", now.Passed)
+		}
+		s.done("environ")
+		if want := asPuppet + "=1 ADDED=1"; s.now.Said != want {
+			t.Errorf("environment: %q, want %q", s.now.Said, want)
+		}
+		s.done("close")
+		if s.now.Open != first.Open {
+			t.Errorf("%d descriptors are open after Close, %d at first", s.now.Open, first.Open)
+		}
+	}
+	s.done("name")
+	if s.now.Comm != "server" {
+		t.Errorf("it is named %q", s.now.Comm)
+	}
+	s.done("pass")
+	if len(s.now.Files) != 1 || !slices.Equal(s.now.Passed, first.Passed) {
+		t.Errorf("with standard error passed on: %+v", s.now)
+	}
+}
+
+// TestBecomeFails looks at what must be as it was.
+func TestBecomeFails(t *testing.T) {
+	t.Parallel()
+	s := raise(t)
+	if err := os.WriteFile(s.dir+"/text", []byte("no program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.done("ignored")
+	before := s.now.Said
+	s.done("notify")
+	first := s.now
+	for command, want := range map[string]string{
+		"become " + s.dir + "/text 3 3": "exec format error",
+		"become " + s.dir + "/none 3 3": "no such file",
+		"become " + s.dir + " 3 3":      "is not a regular file",
+		"twice":                         "passed on twice",
+		"late":                          "",
+	} {
+		s.tell("%s", command)
+		if !strings.Contains(s.now.Error, want) || s.now.Inherited {
+			t.Errorf("%s: %+v; want %q", command, s.now, want)
+		}
+		if command == "late" && s.now.Said != "terminated" {
+			t.Errorf("late: %q", s.now.Said)
+		}
+		now := s.now
+		now.Error, now.Said = "", ""
+		if fmt.Sprint(now) != fmt.Sprint(first) {
+			t.Errorf("%s: it was\n%+v and is\n%+v", command, first, now)
+		}
+		s.done("ignored")
+		if s.now.Said != before {
+			t.Errorf("%s: HUP and TERM are %s, were %s", command, s.now.Said, before)
+		}
+	}
+}
+
+// TestHandBack goes back to an executable that is not on disk any more.
+func TestHandBack(t *testing.T) {
+	t.Parallel()
+	s := raise(t)
+	first := s.now
+	for i := range 3 {
+		s.install("v2")
+		s.done("become %s/v2/server 400 5000", s.dir)
+		s.done("hand no luck, %d\x00times", i)
+		now := s.now
+		if now.PID != first.PID || now.State != 5000 || len(now.Files) != 400 || now.Returned != fmt.Sprintf("no luck, %dtimes", i) {
+			t.Errorf("the previous executable: %+v", now)
+		}
+		if !slices.Equal(now.Passed, first.Passed) {
+			t.Errorf("a program that it starts would get descriptors %v", now.Passed)
+		}
+		s.tell("hand again")
+		if want := "its successor handed back (no luck, "; !strings.Contains(s.now.Error, want) {
+			t.Errorf("handed back by the previous executable: %q, want %q", s.now.Error, want)
+		}
+		s.done("close")
+		if s.now.Open != first.Open {
+			t.Errorf("%d descriptors are open after Close, %d at first", s.now.Open, first.Open)
+		}
+	}
+	s.done("become %s/v2/server 3 3", s.dir)
+	s.done("drop 1")
+	s.tell("hand incomplete")
+	if want := "was closed"; !strings.Contains(s.now.Error, want) || s.now.Returned != "" {
+		t.Errorf("with a closed file: %q, want %q", s.now.Error, want)
+	}
+}
+
+// TestNotDeceived has processes inherit an environment that was not meant for them.
+func TestNotDeceived(t *testing.T) {
+	t.Parallel()
+	s := raise(t)
+	own := []string{
+		fmt.Sprintf("GOPHERPACK_ESTATE=version=1 pid=%d start=1 memory=0 previous=1 ignored=0 text=", s.now.PID),
+		"GOPHERPACK_ESTATE=version=1 pid=1 start=1 memory=3 previous=4 text=x",
+		"GOPHERPACK_PREFLIGHT=version=1 fd=0 inode=0 text=/bin/sh",
+		"GOPHERPACK_PREFLIGHT=version=1 fd=3 inode=0 text=/bin/sh",
+		"GOPHERPACK_SUCCESSOR=version=1 fd=3 inode=1 text=/bin/sh",
+		"GOPHERPACK_SUCCESSOR=nonsense", "GOPHERPACK_ESTATE=",
+	}
+	for _, v := range own {
+		name, _, _ := strings.Cut(v, "=")
+		fresh := raise(t, v)
+		if fresh.now.Inherited || fresh.now.Path != fresh.dir+"/current/server" {
+			t.Errorf("%s: %+v", v, fresh.now)
+		}
+		fresh.done("environ")
+		if strings.Contains(fresh.now.Said, name) {
+			t.Errorf("%s is still there: %s", name, fresh.now.Said)
+		}
+	}
+}
+
+// TestSignalsBetween looks at what has become of signals in the new program.
+func TestSignalsBetween(t *testing.T) {
+	t.Parallel()
+	for asked, want := range map[bool]string{false: "default caught", true: "caught caught"} {
+		s := raise(t)
+		s.done("notify")
+		s.done("become %s/current/server 0 0", s.dir)
+		s.done("ignored")
+		if want := "ignored caught"; s.now.Said != want { // Go's runtime has handlers for most signals
+			t.Errorf("HUP and TERM are %q, want %q", s.now.Said, want)
+		}
+		if asked {
+			s.done("notify")
+		}
+		s.done("close")
+		s.done("ignored")
+		if s.now.Said != want {
+			t.Errorf("after Close, asked for: %v: HUP and TERM are %q, want %q", asked, s.now.Said, want)
+		}
+	}
+}
+
+// TestStartDirectory turns the link that a program was started through.
+func TestStartDirectory(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stage{t: t, dir: dir}
+	s.install("v1")
+	s.install("v2")
+	if err := os.Symlink("v1", dir+"/current"); err != nil {
+		t.Fatal(err)
+	}
+	for pwd, want := range map[string][2]string{
+		dir + "/current": {dir + "/current", dir + "/v2"}, dir + "/v1": {dir + "/v1", dir + "/v1"},
+		"": {dir + "/v1", dir + "/v1"}, dir: {dir + "/v1", dir + "/v1"}, ".": {dir + "/v1", dir + "/v1"},
+	} {
+		s := &stage{t: t, dir: dir}
+		s.cmd = exec.Command("./server")
+		s.cmd.Dir = dir + "/v1"
+		s.cmd.Env = append(os.Environ(), asPuppet+"=1", "GORACE=atexit_sleep_ms=0", "PWD="+pwd)
+		s.start()
+		if s.now.Dir != want[0] || s.now.Cwd != dir+"/v1" {
+			t.Errorf("PWD=%s: Dir is %s, want %s", pwd, s.now.Dir, want[0])
+		}
+		os.Remove(dir + "/current")
+		os.Symlink("v2", dir+"/current")
+		s.done("forget")
+		s.done("become %s/current/server 0 0", dir)
+		if s.now.Cwd != want[1] || s.now.Dir != want[0] {
+			t.Errorf("PWD=%s: the next program is in %s, Dir is %s; want %s, %s", pwd, s.now.Cwd, s.now.Dir, want[1], want[0])
+		}
+		s.done("hand back")
+		if s.now.Cwd != dir+"/v1" {
+			t.Errorf("PWD=%s: the previous program is in %s, want %s", pwd, s.now.Cwd, dir+"/v1")
+		}
+		os.Remove(dir + "/current")
+		os.Symlink("v1", dir+"/current")
+	}
+}

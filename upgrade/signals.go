@@ -1,0 +1,58 @@
+package upgrade
+
+import (
+	"fmt"
+	"os"
+	"time"
+)
+
+// Signals says what happens to signals while one program becomes another. Neither has handlers then: not the old
+// program, since a signal that a handler of Go's has received is lost when execve(2) ends its thread, and not yet the
+// new one. A mask would not help: Go programs unblock HUP, INT, QUIT and TERM when they start, before they have
+// handlers.
+type Signals struct {
+	// Stop are signals to end the program. They have their default action, which ends the process, from before execve
+	// on, so that none is lost. The first process of a PID namespace has no default action: there, one that arrives
+	// within microseconds of execve may be lost.
+	Stop []os.Signal
+
+	// Ignore are signals that the new program handles, but must not die of before it does, such as HUP. They are
+	// ignored until the new program asks for them; [Estate.Close] gives those that it has not asked for their default
+	// action.
+	Ignore []os.Signal
+
+	// Late, if set, is called when signals have these actions and handlers that had begun have ended. It returns a Stop
+	// signal that the program had received before and has not acted upon, nil if there is none. If there is one, the
+	// program is not replaced, and the error is a [LateSignal].
+	Late func() os.Signal
+}
+
+// LateSignal is the error of [Become] and [Estate.HandBack] when [Signals.Late] returns a signal: the program is to end
+// instead of becoming another.
+type LateSignal struct{ Signal os.Signal }
+
+func (l LateSignal) Error() string { return fmt.Sprintf("%v arrived before", l.Signal) }
+
+// settle is how long a thread may take from the kernel's delivery of a signal to the end of Go's handler: microseconds,
+// unless another thread has its CPU.
+const settle = 20 * time.Millisecond
+
+// set gives the signals their actions, and returns which it has made ignored, bit n-1 for signal n. After an error,
+// everything is as it was.
+func (s Signals) set() (ignored uint64, restore func(), err error) {
+	ignored, restore, err = setActions(s.Stop, s.Ignore)
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(s.Stop)+len(s.Ignore) > 0 {
+		time.Sleep(settle)
+	}
+	if s.Late == nil {
+		return ignored, restore, nil
+	}
+	if late := s.Late(); late != nil {
+		restore()
+		return 0, nil, LateSignal{late}
+	}
+	return ignored, restore, nil
+}
