@@ -34,7 +34,7 @@ type status struct {
 	PID, Parent          int
 	Comm, Path, Dir, Cwd string
 	Args                 []string
-	Inherited            bool
+	Inherited, Asked     bool
 	State                int // bytes
 	Files                []string
 	Returned, Err        string
@@ -45,7 +45,7 @@ type status struct {
 	Said                 string // by the last command
 }
 
-func puppet() error {
+func puppet(string) error {
 	e := upgrade.Inherited()
 	in := bufio.NewReader(os.Stdin)
 	var result, said string
@@ -178,6 +178,7 @@ func look(e *upgrade.Estate) status {
 	comm, _ := os.ReadFile("/proc/self/comm")
 	s := status{PID: os.Getpid(), Parent: os.Getppid(), Comm: strings.TrimSpace(string(comm)), Args: upgrade.Args(), Dir: upgrade.Dir()}
 	s.Path, _ = upgrade.Path()
+	s.Asked = upgrade.Asked() != nil
 	s.Cwd, _ = unix.Getwd()
 	if e != nil {
 		s.Inherited, s.State, s.Returned = true, len(e.State), e.Returned
@@ -228,8 +229,8 @@ type stage struct {
 	now status
 }
 
-// raise starts a puppet at the executable dir/current/server, where current leads to v1.
-func raise(t *testing.T, env ...string) *stage {
+// prepare returns a puppet that will be started as dir/current/server, where current leads to v1.
+func prepare(t *testing.T) *stage {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -242,8 +243,15 @@ func raise(t *testing.T, env ...string) *stage {
 	}
 	s.cmd = exec.Command(dir+"/current/server", "an argument")
 	s.cmd.Env = append(os.Environ(), asPuppet+"=1", "GORACE=atexit_sleep_ms=0")
-	s.cmd.Env = append(s.cmd.Env, env...)
 	s.cmd.Stderr = os.Stderr
+	return s
+}
+
+// raise starts a puppet.
+func raise(t *testing.T, env ...string) *stage {
+	t.Helper()
+	s := prepare(t)
+	s.cmd.Env = append(s.cmd.Env, env...)
 	s.start()
 	return s
 }
@@ -454,6 +462,42 @@ func TestNotDeceived(t *testing.T) {
 		fresh.done("environ")
 		if strings.Contains(fresh.now.Said, name) {
 			t.Errorf("%s is still there: %s", name, fresh.now.Said)
+		}
+	}
+}
+
+// TestSetuid has a program with another user's rights not believe whoever starts it.
+func TestSetuid(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("making a setuid program of another user's: ", unix.EPERM)
+	}
+	for _, mode := range []uint32{0o755, 0o4755} {
+		s := prepare(t)
+		executable := s.dir + "/v1/server"
+		if err := errors.Join(os.Chown(executable, 65534, 0), unix.Chmod(executable, mode)); err != nil {
+			t.Fatal(err)
+		}
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs := os.NewFile(uintptr(fds[0]), "theirs")
+		defer theirs.Close()
+		defer unix.Close(fds[1])
+		info, err := theirs.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.cmd.ExtraFiles = []*os.File{theirs}
+		s.cmd.Env = append(s.cmd.Env, fmt.Sprintf("GOPHERPACK_PREFLIGHT=version=1 fd=3 inode=%d text=/bin/sh", info.Sys().(*syscall.Stat_t).Ino))
+		s.start()
+		setuid := mode&unix.S_ISUID != 0
+		if s.now.Asked == setuid {
+			t.Errorf("mode %o: asked: %v", mode, s.now.Asked)
+		}
+		s.tell("late")
+		if want := "it has rights by its file"; setuid != strings.Contains(s.now.Error, want) {
+			t.Errorf("mode %o: become: %q", mode, s.now.Error)
 		}
 	}
 }

@@ -32,26 +32,14 @@ import (
 const asServer = "UPGRADE_TEST_SERVER"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(asServer); dir != "" {
-		if err := server(dir); err != nil {
-			fmt.Fprintln(os.Stderr, "error:", err)
-			os.Exit(1)
+	for variable, run := range map[string]func(string) error{asServer: server, asAsked: asked, asPuppet: puppet, asLoop: loop} {
+		if value := os.Getenv(variable); value != "" {
+			if err := run(value); err != nil {
+				fmt.Fprintln(os.Stderr, "error:", err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
-	}
-	if how := os.Getenv(asAsked); how != "" {
-		if err := asked(how); err != nil {
-			fmt.Fprintln(os.Stderr, "asked:", err)
-			os.Exit(1)
-		}
-		return
-	}
-	if os.Getenv(asPuppet) != "" {
-		if err := puppet(); err != nil {
-			fmt.Fprintln(os.Stderr, "puppet:", err)
-			os.Exit(1)
-		}
-		return
 	}
 	test.Parallel("8")
 	leaktest.Main(m)
