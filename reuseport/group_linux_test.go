@@ -413,6 +413,63 @@ func TestQuiesce(t *testing.T) {
 	}
 }
 
+// TestResume lets connections in again that Quiesce kept out, also by another descriptor of the socket.
+func TestResume(t *testing.T) {
+	l := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", 1)[0]
+	if err := reuseport.Resume(l.(syscall.Conn)); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("nothing to undo: %v, want ENOENT", err)
+	}
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range 2 {
+		err := reuseport.Quiesce(l.(syscall.Conn))
+		if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := net.DialTimeout("tcp", l.Addr().String(), 50*time.Millisecond); err == nil {
+			c.Close()
+			t.Error("a connection after Quiesce was accepted")
+		}
+		if err := reuseport.Resume(f); err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.DialTimeout("tcp", l.Addr().String(), 5*time.Second)
+		if err != nil {
+			t.Fatalf("after Resume: %v", err)
+		}
+		c.Close()
+	}
+	l.Close()
+	if err := reuseport.Resume(l.(syscall.Conn)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a closed listener: %v", err)
+	}
+}
+
+// TestResumeLocked cannot undo a filter that a process has locked.
+func TestResumeLocked(t *testing.T) {
+	l := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", 1)[0].(syscall.Conn)
+	if err := reuseport.Quiesce(l); err != nil {
+		t.Skip(err)
+	}
+	rc, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := reuseport.Resume(l); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("%v; want that it is not permitted", err)
+	}
+}
+
 // TestUnprivileged runs the other tests as nobody, without any capability.
 func TestUnprivileged(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -430,7 +487,7 @@ func TestUnprivileged(t *testing.T) {
 	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/test", exe, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(dir+"/test", "-test.run=^(TestAttachCPU|TestDetach|TestEveryMember|TestExclusive|TestGroupOfOne)", "-test.v")
+	cmd := exec.Command(dir+"/test", "-test.run=^(TestAttachCPU|TestDetach|TestEveryMember|TestExclusive|TestGroupOfOne|TestResume)", "-test.v")
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -45,12 +45,12 @@ func (f *file) bindAddress() (address string, err error) {
 	return address, nil
 }
 
-// made is the mode that the file has in the moment of the bind, from which it is told from all others that somebody may put in
-// its place: of these, no one else can make one that is ours. Nobody can connect yet, but for its owner.
-const made = unix.S_ISUID | unix.S_ISGID | unix.S_ISVTX | unix.S_IWUSR
+// made are bits in the mode that the file has in the moment of the bind, whatever the umask. They tell it from all others that
+// somebody may put in its place: of these, no one else can make one that is ours.
+const made = unix.S_ISUID | unix.S_ISGID | unix.S_ISVTX
 
-// mark sets the mode with which the file of a socket will be made, and reports whether it can.
-func mark(fd int, _ fs.FileMode) bool { return unix.Fchmod(fd, made) == nil }
+// mark sets the mode with which the file of a socket will be made, and reports whether it can. Nobody but the owner may connect.
+func mark(fd int) bool { return unix.Fchmod(fd, made|unix.S_IWUSR) == nil }
 
 // make gives the file, which has just been bound, its permissions and its owner.
 func (f *file) make(files Files, marked bool) error {

@@ -16,7 +16,7 @@ func openDirectory(string) (*os.File, error) { return nil, nil }
 
 func (f *file) bindAddress() (string, error) { return f.path, nil }
 
-func mark(int, fs.FileMode) bool { return false }
+func mark(int) bool { return false }
 
 func (f *file) make(files Files, _ bool) (err error) {
 	if f.id, _, err = f.stat(f.name); err != nil {

@@ -27,7 +27,7 @@ func openDirectory(path string) (*os.File, error) {
 
 func (f *file) bindAddress() (string, error) { return f.path, nil }
 
-func mark(int, fs.FileMode) bool { return false }
+func mark(int) bool { return false }
 
 // make gives the file, which has just been bound, its permissions and its owner.
 func (f *file) make(files Files, _ bool) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -15,7 +16,7 @@ type State struct {
 	Endpoint  wire.Endpoint `json:"endpoint"`
 	Shared    bool          `json:"shared,omitempty"`
 	Path      string        `json:"path,omitempty"`      // of a Unix socket in the file system
-	Directory int           `json:"directory,omitempty"` // where Path is, plus 1; 0 if it is not known
+	Directory int           `json:"directory,omitempty"` // where Path is, plus 1; 0 if only Path tells
 	Inode     FileID        `json:"inode,omitzero"`      // at Path
 	Quiesced  bool          `json:"quiesced,omitempty"`  // the file has another name, so that nobody connects
 	Listeners []int         `json:"listeners"`
@@ -123,10 +124,7 @@ func (k *Keeper) Import(states []State, files []*os.File) (steering map[wire.End
 		if err := s.take(state, files); err != nil {
 			return steering, fmt.Errorf("take over %s: %w", state.Endpoint, err)
 		}
-		f, err := pick(files, state.Steering)
-		if err == nil {
-			f, err = duplicate(f)
-		}
+		f, err := copyOf(files, state.Steering)
 		if err != nil {
 			return steering, fmt.Errorf("take over the steering of %s: %w", state.Endpoint, err)
 		}
@@ -145,7 +143,7 @@ func (s *set) take(state State, files []*os.File) error {
 		return fmt.Errorf("it has %d sockets, shared %v", n, s.shared)
 	}
 	for _, i := range state.Listeners {
-		f, err := pick(files, i+1)
+		f, err := pick(files, i)
 		if err != nil {
 			return err
 		}
@@ -170,21 +168,33 @@ func (s *set) take(state State, files []*os.File) error {
 	if state.Path == "" {
 		return nil
 	}
-	dir, err := pick(files, state.Directory)
-	if err != nil {
-		return err
+	dir, name := filepath.Split(state.Path)
+	s.file = &file{path: state.Path, name: name, id: state.Inode, hidden: state.Quiesced}
+	var err error
+	if state.Directory == 0 {
+		s.file.dir, err = openDirectory(dir)
+	} else {
+		s.file.dir, err = copyOf(files, state.Directory)
 	}
-	s.file, err = adopt(state.Path, dir, state.Inode, state.Quiesced)
 	return err
 }
 
-// pick returns the file of a number that is one more than its index; nil for 0.
-func pick(files []*os.File, number int) (*os.File, error) {
-	switch {
-	case number == 0:
-		return nil, nil
-	case number < 0 || number > len(files) || files[number-1] == nil:
-		return nil, fmt.Errorf("there is no descriptor %d", number-1)
+// pick returns the file of an index.
+func pick(files []*os.File, i int) (*os.File, error) {
+	if i < 0 || i >= len(files) || files[i] == nil {
+		return nil, fmt.Errorf("there is no descriptor %d", i)
 	}
-	return files[number-1], nil
+	return files[i], nil
+}
+
+// copyOf returns a copy of the file of a number that is one more than its index; nil for 0.
+func copyOf(files []*os.File, number int) (*os.File, error) {
+	if number == 0 {
+		return nil, nil
+	}
+	f, err := pick(files, number-1)
+	if err != nil {
+		return nil, err
+	}
+	return duplicate(f)
 }

@@ -23,8 +23,8 @@ func (k *Keeper) Quiesce(i int) error {
 }
 
 // QuiesceFinal is Quiesce in a stop, when nobody goes on. It keeps new connections out of shared sockets, too, for good: the
-// files of Unix sockets are removed, and on Linux the sockets refuse connections, and their Accept returns EINVAL once
-// nothing is queued.
+// files of Unix sockets are removed, and on Linux the sockets refuse connections. From then on poll(2) says POLLIN and
+// POLLRDHUP of them even if nothing is queued; accept(2) tells, by EAGAIN.
 func (k *Keeper) QuiesceFinal(i int) error {
 	return k.each(i, func(s *set, l net.Listener) error {
 		if s.shared {

@@ -1,3 +1,5 @@
+//go:build unix
+
 package sockets
 
 import (
@@ -26,37 +28,57 @@ func skipIfRefused(t *testing.T, err error) {
 	}
 }
 
+// TestConnOfDeadSocket has a worker shut its socket down, which ends it for all.
+func TestConnOfDeadSocket(t *testing.T) {
+	k := keeper(t)
+	for _, e := range []wire.Endpoint{tcp("localhost:0"), abstract(t)} {
+		open(t, k, e, 1)
+		l := listener(t, k, e, 0)
+		rc, err := l.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rc.Control(func(fd uintptr) { syscall.Shutdown(int(fd), syscall.SHUT_RD) })
+		if _, err := k.Conn(e, 0); err == nil || !strings.Contains(err.Error(), "has shut it down") {
+			t.Errorf("%s: %v", e, err)
+		}
+		if q := k.Queued(); q != nil {
+			t.Errorf("connections wait on %v", q)
+		}
+	}
+}
+
 // TestQuiesce keeps connections out, and lets them in again in each way there is.
 func TestQuiesce(t *testing.T) {
 	k := keeper(t)
 	e := tcp("127.0.0.1:0")
 	address := open(t, k, e, 1).Address
 	l := listener(t, k, e, 0)
-	for name, quiesce := range map[string]func() error{
-		"of a worker":     func() error { return k.Quiesce(0) },
-		"of an endpoint":  func() error { return k.QuiesceEndpoint(e) },
-		"in a stop":       func() error { return k.QuiesceFinal(0) },
-		"by a worker":     func() error { return reuseport.Quiesce(l.(syscall.Conn)) },
-		"more than once":  func() error { return errors.Join(k.Quiesce(0), k.Quiesce(0), k.QuiesceEndpoint(e)) },
-		"of too few":      func() error { return errors.Join(k.Quiesce(0), k.Resume(1)) },
-		"of what is else": func() error { return errors.Join(k.Quiesce(0), k.ResumeEndpoint(tcp("else"))) },
-	} {
-		for again, resume := range map[string]func() error{
-			"a worker gets it":    func() error { _, err := k.Conn(e, 0); return err },
-			"the worker's":        func() error { return k.Resume(0) },
-			"the endpoint's":      func() error { return k.ResumeEndpoint(e) },
-			"both, and once more": func() error { return errors.Join(k.Resume(0), k.ResumeEndpoint(e), k.Resume(0)) },
-		} {
-			skipIfRefused(t, quiesce())
-			if reaches(t, "tcp", address, l) {
-				t.Errorf("%s, a connection came in", name)
-			}
-			if err := resume(); err != nil {
-				t.Errorf("%s, %s: %v", name, again, err)
-			}
-			if !reaches(t, "tcp", address, l) {
-				t.Errorf("%s, %s: connections are still kept out", name, again)
-			}
+	quiesces := []func() error{
+		func() error { return k.Quiesce(0) },
+		func() error { return k.QuiesceEndpoint(e) },
+		func() error { return k.QuiesceFinal(0) },
+		func() error { return reuseport.Quiesce(l.(syscall.Conn)) }, // as a worker does
+		func() error { return errors.Join(k.Quiesce(0), k.Quiesce(0), k.QuiesceEndpoint(e)) },
+		func() error { return errors.Join(k.Quiesce(0), k.Resume(1), k.ResumeEndpoint(tcp("else"))) },
+	}
+	resumes := []func() error{
+		func() error { _, err := k.Conn(e, 0); return err },
+		func() error { return k.Resume(0) },
+		func() error { return k.ResumeEndpoint(e) },
+		func() error { return errors.Join(k.Resume(0), k.ResumeEndpoint(e), k.Resume(0)) },
+	}
+	for i := range 12 { // each with two others
+		quiesce, resume := i%len(quiesces), i%len(resumes)
+		skipIfRefused(t, quiesces[quiesce]())
+		if reaches(t, "tcp", address, l) {
+			t.Errorf("quiesced in way %d, a connection came in", quiesce)
+		}
+		if err := resumes[resume](); err != nil {
+			t.Error(err)
+		}
+		if !reaches(t, "tcp", address, l) {
+			t.Errorf("quiesced in way %d and resumed in way %d, connections are kept out", quiesce, resume)
 		}
 	}
 }
@@ -196,9 +218,7 @@ func TestQuiesceFinal(t *testing.T) {
 			c.Close()
 		}
 		if runtime.GOOS == "linux" {
-			if _, err := l.Accept(); !errors.Is(err, syscall.EINVAL) {
-				t.Errorf("%s: Accept of an empty queue: %v", e, err)
-			}
+			acceptsNothing(t, l)
 		}
 		_, connErr := k.Conn(e, 0)
 		_, _, exportErr := k.Export(nil, nil)
@@ -294,5 +314,18 @@ func BenchmarkQueued(b *testing.B) {
 		if q := k.Queued(); q != nil {
 			b.Fatal(q)
 		}
+	}
+}
+
+// acceptsNothing checks that nothing is queued on a socket.
+func acceptsNothing(t *testing.T, l net.Listener) {
+	t.Helper()
+	rc, err := l.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc.Control(func(fd uintptr) { _, _, err = syscall.Accept(int(fd)) })
+	if !errors.Is(err, syscall.EAGAIN) {
+		t.Errorf("accept of an empty queue: %v", err)
 	}
 }

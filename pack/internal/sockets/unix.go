@@ -89,7 +89,7 @@ func openFile(ctx context.Context, path string, files Files) (_ *set, err error)
 		return nil, err
 	}
 	marked := false
-	l, err := listenUnix(ctx, address, path, func(fd int) { marked = mark(fd, files.Mode) })
+	l, err := listenUnix(ctx, address, path, func(fd int) { marked = mark(fd) })
 	if err != nil {
 		return nil, err
 	}
@@ -197,16 +197,4 @@ func (f *file) release() {
 	if f.dir != nil {
 		f.dir.Close()
 	}
-}
-
-// adopt makes a file of what a predecessor knew of it. dir is where it is, of which a copy is made; nil if that is not known.
-func adopt(path string, dir *os.File, id FileID, hidden bool) (_ *file, err error) {
-	where, name := filepath.Split(path)
-	f := &file{path: path, name: name, id: id, hidden: hidden}
-	if dir != nil {
-		f.dir, err = duplicate(dir)
-	} else {
-		f.dir, err = openDirectory(where)
-	}
-	return f, err
 }

@@ -1,0 +1,177 @@
+package sockets
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// nobody is who attacks, and for whom sockets are made.
+const nobody = 65534
+
+// attack puts other files in the place of a socket as soon as that is there, until stdin ends: in turn a link to a file of
+// root's, a link to a directory, and a socket of root's that is in the same directory.
+func attack(path string) {
+	go func() {
+		os.Stdin.Read(make([]byte, 1))
+		os.Exit(0)
+	}()
+	dir := path[:strings.LastIndexByte(path, '/')]
+	fmt.Println("attacking")
+	for i := 0; ; i++ {
+		own := dir + "/own"
+		os.Remove(own)
+		target := []string{"../victim", "../directory"}[i/2%2]
+		if err := os.Symlink(target, own); err != nil {
+			panic(err)
+		}
+		for {
+			var st unix.Stat_t
+			if unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+				break
+			}
+		}
+		if i%2 == 0 {
+			unix.Rename(own, path)
+		} else {
+			unix.Rename(dir+"/admin", path)
+			for range i % 2000 { // let it be looked at
+			}
+			unix.Rename(path, dir+"/admin")
+		}
+		os.Remove(path)
+	}
+}
+
+// held is a file that is looked at whatever becomes of its name.
+type held struct {
+	path string
+	fd   int
+	was  string
+}
+
+func hold(t *testing.T, path string) *held {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	h := &held{path: path, fd: fd}
+	h.was, _ = h.is(t)
+	return h
+}
+
+// is returns what must not change of it, and whether it has a name.
+func (h *held) is(t *testing.T) (properties string, named bool) {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Fstat(h.fd, &st); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%o, %d:%d", st.Mode, st.Uid, st.Gid), st.Nlink > 0
+}
+
+// startAttack has nobody attack the Unix socket x in a directory of its own, until the test ends.
+func startAttack(t *testing.T, base, dir string) {
+	t.Helper()
+	exe, err := os.ReadFile("/proc/self/exe")
+	if err := errors.Join(err, os.WriteFile(base+"/test", exe, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(base + "/test")
+	cmd.Env = append(os.Environ(), asAttacker+"="+dir+"/x")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		cmd.Wait()
+	})
+	if _, err := stdout.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listenAsRoot makes a socket that only root may connect to.
+func listenAsRoot(t *testing.T, path string) *held {
+	t.Helper()
+	k := keeper(t)
+	if _, err := k.Open(t.Context(), local(path), 1); err != nil {
+		t.Fatal(err)
+	}
+	return hold(t, path)
+}
+
+// TestAttack has another user, who may write in the directory of a Unix socket, swap files while root opens, quiesces and closes
+// the socket.
+func TestAttack(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root has something to lose")
+	}
+	base, err := os.MkdirTemp("", "sockets") // t.TempDir is out of reach for others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(base) })
+	dir := base + "/dir"
+	if err := errors.Join(os.Chmod(base, 0o755), os.Mkdir(dir, 0o755), os.Chown(dir, nobody, nobody),
+		os.WriteFile(base+"/victim", nil, 0o600), os.Mkdir(base+"/directory", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	links := []*held{hold(t, base+"/victim"), hold(t, base+"/directory")}
+	admin := listenAsRoot(t, dir+"/admin")
+	startAttack(t, base, dir)
+
+	limit := 2 * time.Second
+	if testing.Short() {
+		limit /= 10
+	}
+	e := local(dir + "/x")
+	opened, swapped, other := 0, 0, 0
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		k := New(Files{Mode: 0o666, Owner: &Owner{nobody, nobody}})
+		switch _, err := k.Open(t.Context(), e, 1); {
+		case err == nil:
+			opened++
+			k.QuiesceEndpoint(e)
+			k.ResumeEndpoint(e)
+		case errors.Is(err, errSwapped):
+			swapped++
+		default:
+			other++
+		}
+		k.Close()
+		for _, h := range append(links, admin) {
+			if is, _ := h.is(t); is != h.was {
+				t.Fatalf("%s was %s, is %s", h.path, h.was, is)
+			}
+		}
+		for _, h := range links {
+			if _, named := h.is(t); !named {
+				t.Fatalf("%s was removed", h.path)
+			}
+		}
+		if _, named := admin.is(t); !named { // by the attacker, who may, or in its name
+			admin = listenAsRoot(t, admin.path)
+		}
+	}
+	t.Logf("%d were opened, %d were swapped, %d failed otherwise", opened, swapped, other)
+}
