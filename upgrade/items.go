@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 )
 
 // name is what a descriptor is known by to both sides.
@@ -12,6 +16,7 @@ type name struct {
 	Kind    string `json:"kind"` // listener, packet or file
 	Network string `json:"network,omitempty"`
 	Address string `json:"address"`
+	Index   int    `json:"index,omitempty"` // of several with the same address
 }
 
 func (n name) String() string {
@@ -23,16 +28,56 @@ func (n name) String() string {
 
 // item is a descriptor that is handed on, a copy of what the caller has.
 type item struct {
-	file *os.File
-	path string // of a Unix socket, which is removed in the end
+	file      *os.File
+	path      string // of a Unix socket, which is removed in the end
+	inherited bool
+}
+
+// close closes the copy and, for the last process that has it, removes the Unix socket.
+func (i *item) close(last bool) error {
+	err := i.file.Close()
+	if last && i.path != "" {
+		if rerr := os.Remove(i.path); err == nil && !os.IsNotExist(rerr) {
+			err = rerr
+		}
+	}
+	return err
+}
+
+// holdings are what one process hands on to the next.
+type holdings struct {
+	items     map[name]*item
+	ancestors []syscall.Conn // end with earlier processes
+	state     []byte         // nil if there is none
+}
+
+// names returns the names of the items, those of one address in their order.
+func (h *holdings) names() []name {
+	var all []name
+	for n := range h.items {
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b name) int { return a.Index - b.Index })
+	return all
+}
+
+func (h *holdings) close() {
+	for _, i := range h.items {
+		i.close(false)
+	}
+	for _, a := range h.ancestors {
+		a.(*os.File).Close()
+	}
 }
 
 // Listen returns the predecessor's listener for the same network (tcp, tcp4, tcp6, unix or unixpacket) and address, as
-// they are written, or opens one. The caller closes it. Whatever becomes of it, the socket stays open for the successor
-// until Close.
+// they are written, or opens one. The n-th call for an address returns the n-th socket that the predecessor had for it, so
+// that two for ":0", or a group of sockets with SO_REUSEPORT, stay two. The caller closes the listener. Whatever becomes
+// of it, the socket stays open for the successor until Close.
 func (u *Upgrader) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	n := name{"listener", network, address}
-	l, err := socket(u, n, net.FileListener, func() (net.Listener, error) { return u.listenConfig().Listen(ctx, network, address) })
+	n := name{Kind: "listener", Network: network, Address: address}
+	config := u.listenConfig()
+	l, err := socket(u, n, config.fromFile, func() (net.Listener, error) { return config.Listen(ctx, network, address) })
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: listen on %s: %w", n, err)
 	}
@@ -44,73 +89,180 @@ func (u *Upgrader) Listen(ctx context.Context, network, address string) (net.Lis
 
 // ListenPacket is Listen for packet sockets: udp, udp4, udp6 or unixgram.
 func (u *Upgrader) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	n := name{"packet", network, address}
-	p, err := socket(u, n, net.FilePacketConn, func() (net.PacketConn, error) { return u.listenConfig().ListenPacket(ctx, network, address) })
+	n := name{Kind: "packet", Network: network, Address: address}
+	config := u.listenConfig()
+	open := func() (net.PacketConn, error) { return config.ListenPacket(ctx, network, address) }
+	p, err := socket(u, n, net.FilePacketConn, open)
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: listen on %s: %w", n, err)
 	}
 	return p, nil
 }
 
-func (u *Upgrader) listenConfig() *net.ListenConfig {
+func (u *Upgrader) listenConfig() *listenConfig {
 	if u.config.ListenConfig != nil {
-		return u.config.ListenConfig
+		return &listenConfig{*u.config.ListenConfig}
 	}
-	c := new(net.ListenConfig)
+	c := new(listenConfig)
 	c.SetMultipathTCP(false)
 	return c
 }
 
-// socket returns an inherited socket, or opens one, and keeps a copy of it.
-func socket[S interface{ Close() error }](u *Upgrader, n name, from func(*os.File) (S, error), open func() (S, error)) (s S, err error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.handed {
-		return s, ErrDone
+// listenConfig also makes inherited listeners.
+type listenConfig struct{ net.ListenConfig }
+
+func (c *listenConfig) fromFile(f *os.File) (net.Listener, error) {
+	l, err := net.FileListener(f)
+	if tcp, ok := l.(*net.TCPListener); ok && (c.KeepAlive != 0 || c.KeepAliveConfig.Enable) {
+		return &keepAliveListener{tcp, c}, nil
 	}
-	if i := u.items[n]; i != nil { // asked for again
-		return from(i.file)
+	return l, err
+}
+
+// keepAliveListener does for an inherited listener what net does for one that a ListenConfig has opened.
+type keepAliveListener struct {
+	*net.TCPListener
+	config *listenConfig
+}
+
+func (l *keepAliveListener) Accept() (net.Conn, error) {
+	c, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
 	}
-	if i := u.inherited[n]; i != nil {
-		if s, err = from(i.file); err == nil {
-			u.items[n] = i
-			delete(u.inherited, n)
+	return c, nil
+}
+
+func (l *keepAliveListener) AcceptTCP() (*net.TCPConn, error) {
+	c, err := l.TCPListener.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	switch { // as in net, errors are ignored
+	case l.config.KeepAliveConfig.Enable:
+		c.SetKeepAliveConfig(l.config.KeepAliveConfig)
+	case l.config.KeepAlive < 0:
+		c.SetKeepAlive(false)
+	default:
+		c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: l.config.KeepAlive})
+	}
+	return c, nil
+}
+
+// socket returns an inherited socket, or opens one, and keeps a copy of it. It opens it without the lock, since a host
+// name may have to be resolved.
+func socket[S interface{ Close() error }](
+	u *Upgrader, n name, from func(*os.File) (S, error), open func() (S, error),
+) (s S, err error) {
+	if i, err := u.claim(&n); err != nil {
+		return s, err
+	} else if i != nil {
+		if s, err = from(i.file); err != nil {
+			u.unclaim(n, i)
 		}
 		return s, err
 	}
+	i := &item{}
+	if i.path, err = socketPath(n); err != nil {
+		u.unclaim(n, nil)
+		return s, err
+	}
 	if s, err = open(); err != nil {
+		u.unclaim(n, nil)
 		return s, err
 	}
 	filer, ok := any(s).(interface{ File() (*os.File, error) })
-	if !ok {
+	if ok {
+		i.file, err = filer.File()
+	} else {
+		err = fmt.Errorf("%T has no descriptor", s)
+	}
+	if err == nil {
+		if err = u.add(n, i); err != nil {
+			i.close(true)
+		}
+	}
+	if err != nil {
+		u.unclaim(n, nil)
 		s.Close()
-		return s, fmt.Errorf("%T has no descriptor", s)
 	}
-	i := &item{}
-	if i.file, err = filer.File(); err != nil {
-		s.Close()
-		return s, err
-	}
-	if (n.Network == "unix" || n.Network == "unixpacket" || n.Network == "unixgram") && n.Address != "" && n.Address[0] != '@' {
-		i.path = n.Address
-	}
-	u.items[n] = i
-	return s, nil
+	return s, err
 }
 
-// AddFile hands a copy of a file's descriptor to the successor under a name. The file stays the caller's.
+// socketPath returns where a Unix socket will be in the file system, whatever becomes of the working directory.
+func socketPath(n name) (string, error) {
+	if !strings.HasPrefix(n.Network, "unix") || n.Address == "" || n.Address[0] == '@' {
+		return "", nil
+	}
+	return filepath.Abs(n.Address)
+}
+
+// claim gives the next socket of an address its index, and returns the inherited one, if there is one.
+func (u *Upgrader) claim(n *name) (*item, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.phase > serving {
+		return nil, ErrDone
+	}
+	for u.claimed[*n] {
+		n.Index++
+	}
+	u.claimed[*n] = true
+	i := u.inherited[*n]
+	if i != nil {
+		u.items[*n] = i
+		delete(u.inherited, *n)
+	}
+	return i, nil
+}
+
+// unclaim undoes claim.
+func (u *Upgrader) unclaim(n name, i *item) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.claimed, n)
+	if i != nil && u.items[n] == i {
+		delete(u.items, n)
+		u.inherited[n] = i
+	}
+}
+
+// add adds a descriptor to what is handed on.
+func (u *Upgrader) add(n name, i *item) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.phase == replaced || u.phase == closed {
+		return ErrDone
+	}
+	if old := u.items[n]; old != nil {
+		u.retired = append(u.retired, old.file) // it may be on its way to a successor
+	}
+	u.items[n] = i
+	u.retire()
+	return nil
+}
+
+// retire closes what was replaced, unless an upgrade is under way. It is called with mu locked.
+func (u *Upgrader) retire() {
+	if u.busy == nil {
+		closeAll(u.retired)
+		u.retired = nil
+	}
+}
+
+// AddFile hands a copy of a file's descriptor to the successor under a name, instead of what was added under it before.
+// The file stays the caller's.
 func (u *Upgrader) AddFile(fileName string, f *os.File) error {
 	n := name{Kind: "file", Address: fileName}
 	copied, err := dup(f)
+	if err == nil {
+		if err = u.add(n, &item{file: copied}); err != nil {
+			copied.Close()
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("upgrade: add %s: %w", n, err)
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if old := u.items[n]; old != nil {
-		old.file.Close()
-	}
-	u.items[n] = &item{file: copied}
 	return nil
 }
 
@@ -120,6 +272,9 @@ func (u *Upgrader) File(fileName string) (*os.File, error) {
 	n := name{Kind: "file", Address: fileName}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.phase == closed {
+		return nil, fmt.Errorf("upgrade: %s: %w", n, ErrDone)
+	}
 	i := u.items[n]
 	if i == nil {
 		if i = u.inherited[n]; i == nil {

@@ -1,30 +1,3 @@
-// Package upgrade replaces a running server by the executable that is on disk now, without closing its sockets: they, and
-// files and a small state, are handed to the successor.
-//
-// There are two ways. By default the successor is a new process, which runs beside the old one until it is ready; if it
-// does not become ready nothing has happened. With [Config.InPlace] the program becomes the new one in the same process,
-// by execve(2), once it has finished what it was doing: the process ID stays, for a container whose first process this
-// is, a terminal, or a service manager.
-//
-//	u, err := upgrade.New(nil)
-//	l, err := u.Listen(ctx, "tcp", ":8080")
-//	go srv.Serve(l)
-//	err = u.Ready()                // the predecessor may go
-//	go func() {
-//		for range hangups {
-//			log.Print(u.Upgrade(ctx)) // why it did not work; nil if it did
-//		}
-//	}()
-//	<-u.Done()                     // a successor has taken over, or Close was called
-//	srv.Shutdown(ctx)              // finish what is there
-//	err = u.Finish()               // in place, this does not return
-//
-// The sockets stay open from the first process to the last: connections that nobody accepts for a moment wait in their
-// queues. What is lost is lost by the server that stops: a connection on which a request arrives while
-// [net/http.Server.Shutdown] runs is closed without an answer. Package pack does better.
-//
-// Descriptors travel over a Unix socket pair that both processes inherit. It works on Linux, macOS and the BSDs, in place
-// on Linux only; elsewhere [Upgrader.Upgrade] returns an error that matches [errors.ErrUnsupported].
 package upgrade
 
 import (
@@ -34,29 +7,29 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
-
-	"github.com/gopherpack/gopherpack/internal/executable"
 )
 
 var (
 	// ErrInProgress is the error of Upgrade while another call has not returned.
 	ErrInProgress = errors.New("an upgrade is in progress")
 
-	// ErrDone is the error of Upgrade when a successor has taken over already, or Close was called.
+	// ErrDone is the error of Upgrade and others when a successor has taken over already, or Close was called.
 	ErrDone = errors.New("this process has handed over, or is closed")
 )
 
 // Config has options. The zero value, and nil, are good defaults. The fields must not change after New.
 type Config struct {
 	// InPlace becomes the new program in this process instead of starting another. The new executable is tried out
-	// before, as far as New, so that one that cannot run is found while there is a way back.
+	// before, as far as New: see [Preflight].
 	InPlace bool
 
-	// Path is where the executable of the successor is. Default: where this program was started from, with symbolic
-	// links not resolved, so that a link can be turned to another version.
+	// Path is where the executable of the successor is. Default: what the function Path returns.
 	Path string
 
 	// ReadyTimeout is how long a new process may take until it calls Ready; then it is killed. Default 60 s.
@@ -67,185 +40,178 @@ type Config struct {
 
 	// ListenConfig opens sockets that are not inherited. Default: one without Multipath TCP.
 	ListenConfig *net.ListenConfig
+
+	// Signals says what happens to signals in place, while there are neither the old handlers nor the new ones. Default:
+	// SIGTERM and SIGINT stop the program, SIGHUP, SIGUSR1 and SIGUSR2 are ignored.
+	Signals Signals
 }
 
-// StateLimit is how long the state may be, in bytes.
-const StateLimit = 32 << 10
+// phase is where an Upgrader is in its life.
+type phase int
+
+const (
+	starting phase = iota // Ready has not been called
+	serving
+	leaving  // in place: what it does is finished, then it becomes the successor
+	replaced // a new process has taken over
+	closed
+)
 
 // Upgrader holds what is handed to the successor. Its methods are safe for concurrent use.
 type Upgrader struct {
 	config Config
 	path   string
 
-	succeeds  bool       // there was a predecessor
-	parent    *control   // to the predecessor; nil if there is none, or it was this process
-	ancestors []*os.File // end with processes before that
+	succeeds bool     // there was a predecessor
+	parent   *control // to the predecessor; nil if there is none, or it was this process
+	estate   *Estate  // from the predecessor, if it was this process
+	given    []byte   // the predecessor's state
 
 	mu        sync.Mutex
-	busy      bool // Upgrade runs
-	ready     bool
-	handed    bool           // a successor has taken over, or will in Finish
+	phase     phase
+	busy      *attempt       // Upgrade or Finish runs
 	child     *control       // to the successor; held until this process ends, which tells it
+	image     *Image         // of the successor, in place
+	stop      *stopWatch     // from when the successor was tried out, in place
 	items     map[name]*item // what this process hands on
 	inherited map[name]*item // what it has not asked for yet
-	given     []byte         // the predecessor's state
+	claimed   map[name]bool  // sockets that were asked for
+	retired   []*os.File     // copies that were replaced while a successor may be getting them
+	ancestors []*os.File     // end with processes before the predecessor
 	state     []byte         // for the successor
 	done      chan struct{}
 }
 
-// New takes over what a predecessor hands on, if there is one. It must be called early, before the program starts others,
-// and once. In a program that only tries out whether it could be an in-place successor, New ends the process.
+// attempt is a call of Upgrade or Finish that has not returned.
+type attempt struct {
+	cancel context.CancelCauseFunc
+	ended  chan struct{}
+}
+
+var newCalled atomic.Bool
+
+// New takes over what a predecessor hands on, if there is one. It must be called once, a second call is an error, and
+// early: what a program starts, opens or changes before, a program that is only tried out does, too.
+//
+// In such a program New ends the process. If New cannot take over from a predecessor it tells it so: in place it becomes
+// the predecessor's executable again, and does not return; otherwise this program should end.
 func New(c *Config) (*Upgrader, error) {
-	u := &Upgrader{items: map[name]*item{}, inherited: map[name]*item{}, done: make(chan struct{})}
-	if c != nil {
-		u.config = *c
+	if !newCalled.CompareAndSwap(false, true) {
+		return nil, errors.New("upgrade: New was called before")
 	}
-	u.config.ReadyTimeout = cmp.Or(u.config.ReadyTimeout, 60*time.Second)
-	u.config.MaxDraining = cmp.Or(u.config.MaxDraining, 4)
-	if u.config.ReadyTimeout < 0 || u.config.MaxDraining < 0 {
-		return nil, fmt.Errorf("upgrade: a negative ReadyTimeout or MaxDraining: %v, %d", u.config.ReadyTimeout, u.config.MaxDraining)
+	u := &Upgrader{
+		items: map[name]*item{}, inherited: map[name]*item{}, claimed: map[name]bool{}, done: make(chan struct{}),
 	}
-	u.path = u.config.Path
-	if u.path == "" {
-		var err error
-		if u.path, err = executable.Path(); err != nil {
-			return nil, fmt.Errorf("upgrade: %w", err)
-		}
+	err := u.configure(c)
+	if q := Asked(); q != nil {
+		answer(q, err)
 	}
-	if err := u.inherit(); err != nil {
-		return nil, fmt.Errorf("upgrade: take over from the predecessor: %w", err)
+	if err = errors.Join(u.takeOver(), err); err != nil {
+		return nil, u.HandBack(fmt.Errorf("upgrade: %w", err))
 	}
 	return u, nil
 }
 
-// Inherited reports whether there was a predecessor.
-func (u *Upgrader) Inherited() bool {
-	return u.succeeds
-}
-
-// State returns what the predecessor set by SetState, nil if there is none.
-func (u *Upgrader) State() []byte {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return slices.Clone(u.given)
-}
-
-// SetState sets what the successor gets by State, at most StateLimit bytes. What counts is the last call before Upgrade,
-// or in place before Finish.
-func (u *Upgrader) SetState(state []byte) error {
-	if len(state) > StateLimit {
-		return fmt.Errorf("upgrade: a state of %d bytes: at most %d", len(state), StateLimit)
+func (u *Upgrader) configure(c *Config) (err error) {
+	if c != nil {
+		u.config = *c
 	}
+	if s := &u.config.Signals; s.Stop == nil && s.Ignore == nil {
+		s.Stop, s.Ignore = []os.Signal{syscall.SIGTERM, os.Interrupt}, usualSignals
+	}
+	u.config.ReadyTimeout = cmp.Or(u.config.ReadyTimeout, 60*time.Second)
+	u.config.MaxDraining = cmp.Or(u.config.MaxDraining, 4)
+	if u.config.ReadyTimeout < 0 || u.config.MaxDraining < 0 {
+		return fmt.Errorf("a negative ReadyTimeout or MaxDraining: %v, %d", u.config.ReadyTimeout, u.config.MaxDraining)
+	}
+	if u.path, err = started.path, started.pathErr; u.config.Path != "" {
+		u.path, err = filepath.Abs(u.config.Path)
+	}
+	return err
+}
+
+// takeOver takes over from a predecessor, if there is one.
+func (u *Upgrader) takeOver() (err error) {
+	var all *holdings
+	switch {
+	case Inherited() != nil:
+		u.estate = Inherited()
+		all, err = u.estate.holdings()
+	case started.successor != nil:
+		u.parent, all, err = connect(started.successor)
+	default:
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("take over from the predecessor: %w", err)
+	}
+	u.succeeds = true
+	u.inherited, u.given, u.state = all.items, all.state, all.state
+	for _, a := range all.ancestors {
+		u.ancestors = append(u.ancestors, a.(*os.File))
+	}
+	return nil
+}
+
+// Inherited reports whether there was a predecessor.
+func (u *Upgrader) Inherited() bool { return u.succeeds }
+
+// Returned returns why the successor has handed back, if this is the predecessor's executable again, in place. Else it
+// returns "".
+func (u *Upgrader) Returned() string {
+	if u.estate == nil {
+		return ""
+	}
+	return u.estate.Returned
+}
+
+// State returns what the predecessor set by SetState, nil if there is none. The slice is the caller's.
+func (u *Upgrader) State() []byte { return slices.Clone(u.given) }
+
+// SetState sets what the successor gets by State. It may be of any size. What counts is the last call before Upgrade, or
+// in place before Finish; without one, it is what State returns.
+func (u *Upgrader) SetState(state []byte) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.phase == replaced || u.phase == closed {
+		return fmt.Errorf("upgrade: set the state: %w", ErrDone)
+	}
 	u.state = append([]byte{}, state...)
 	return nil
 }
 
-// Ready tells the predecessor that this process serves, so that it finishes. What was inherited and not asked for is
-// closed. Until it is called this process cannot be replaced.
+// Ready tells the predecessor that this process serves, and returns when the predecessor has begun to finish, or has
+// ended. What was inherited and not asked for is closed. In place there is no way back from then on. Until Ready is called
+// this process cannot be replaced.
 func (u *Upgrader) Ready() error {
+	if u.parent != nil {
+		if err := u.parent.ready(); err != nil {
+			return fmt.Errorf("upgrade: tell the predecessor: %w", err)
+		}
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.ready = true
+	switch u.phase {
+	case starting:
+	case closed:
+		return fmt.Errorf("upgrade: ready: %w", ErrDone)
+	default:
+		return nil
+	}
 	for n, i := range u.inherited {
-		i.file.Close()
-		if i.path != "" {
-			os.Remove(i.path)
-		}
+		i.close(true)
 		delete(u.inherited, n)
 	}
-	if u.parent == nil {
-		return nil
+	if u.estate != nil {
+		u.estate.Files = nil // they are items, or were
+		u.estate.Close()
 	}
-	if err := u.parent.send(message{Type: msgReady}); err != nil && !isGone(err) {
-		return fmt.Errorf("upgrade: tell the predecessor: %w", err)
-	}
+	u.phase = serving
 	return nil
-}
-
-// Upgrade starts the successor and waits until it is ready; then Done is closed and the error is nil. If it does not
-// become ready, the error says why and this process goes on as if nothing had happened. It gives up when ctx ends.
-//
-// In place, it tries the executable out and closes Done; Finish then becomes the program.
-//
-// Errors match [ErrInProgress], [ErrDone], [os.ErrNotExist] for an executable that is not there, or the errno of what
-// failed.
-func (u *Upgrader) Upgrade(ctx context.Context) error {
-	if err := u.begin(); err != nil {
-		return fmt.Errorf("upgrade: %w", err)
-	}
-	child, err := u.launch(ctx)
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.busy = false
-	if err != nil {
-		return fmt.Errorf("upgrade: %w", err)
-	}
-	if u.handed { // Close was called meanwhile
-		if child != nil {
-			child.close()
-		}
-		return nil
-	}
-	u.child, u.handed = child, true
-	close(u.done)
-	return nil
-}
-
-// begin reports why there cannot be an upgrade now.
-func (u *Upgrader) begin() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	switch {
-	case u.handed:
-		return ErrDone
-	case u.busy:
-		return ErrInProgress
-	case !u.ready:
-		return errors.New("this process is not ready itself: Ready was not called")
-	}
-	if n := u.draining(); n > u.config.MaxDraining {
-		return fmt.Errorf("%d predecessors have not ended yet, and MaxDraining is %d", n, u.config.MaxDraining)
-	}
-	u.busy = true
-	return nil
-}
-
-// launch starts the successor and waits until it is ready. In place there is none yet.
-func (u *Upgrader) launch(ctx context.Context) (*control, error) {
-	image, err := executable.Open(u.path)
-	if err != nil {
-		return nil, err
-	}
-	defer image.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, u.config.ReadyTimeout, fmt.Errorf("not ready within %v", u.config.ReadyTimeout))
-	defer cancel()
-	if u.config.InPlace {
-		return nil, tryOut(ctx, image)
-	}
-	if os.Getpid() == 1 {
-		return nil, errors.New("process 1 cannot hand over to another process: set Config.InPlace")
-	}
-	return u.start(ctx, image)
 }
 
 // Done is closed when a successor has taken over, or Close was called: then stop accepting, finish, and call Finish.
 func (u *Upgrader) Done() <-chan struct{} { return u.done }
-
-// Finish is called when this process has finished what it was doing. In place it becomes the new program, and returns
-// only if that fails. Otherwise it returns nil and the process should end, which tells the successor.
-func (u *Upgrader) Finish() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if !u.config.InPlace || !u.handed || u.items == nil {
-		return nil
-	}
-	if err := u.become(); err != nil {
-		return fmt.Errorf("upgrade: %w", err)
-	}
-	return nil
-}
 
 // WaitParent waits until the predecessor has ended, at once if there is none, or until ctx ends.
 func (u *Upgrader) WaitParent(ctx context.Context) error {
@@ -258,38 +224,4 @@ func (u *Upgrader) WaitParent(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("upgrade: wait for the predecessor: %w", context.Cause(ctx))
 	}
-}
-
-// Close gives up the sockets, for a program that ends without a successor: Unix sockets are removed from the file system.
-// If a successor has taken over it only closes this process's copies. Done is closed.
-func (u *Upgrader) Close() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	var errs []error
-	for _, all := range []map[name]*item{u.items, u.inherited} {
-		for _, i := range all {
-			errs = append(errs, i.file.Close())
-			if i.path != "" && !u.handed {
-				if err := os.Remove(i.path); !errors.Is(err, os.ErrNotExist) {
-					errs = append(errs, err)
-				}
-			}
-		}
-	}
-	u.items, u.inherited = nil, nil
-	if !u.handed {
-		u.handed = true
-		close(u.done)
-	}
-	if u.parent != nil {
-		u.parent.close()
-	}
-	for _, f := range u.ancestors {
-		f.Close()
-	}
-	u.ancestors = nil
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("upgrade: close: %w", err)
-	}
-	return nil
 }

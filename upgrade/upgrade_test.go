@@ -52,7 +52,6 @@ func server(dir string) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	signal.Notify(stops, syscall.SIGTERM)
 	is := func(how string) bool { _, err := os.Stat(dir + "/" + how); return err == nil }
-	_, trying := os.LookupEnv("UPGRADE_TRY_OUT")
 	if is("exits") {
 		os.Exit(3)
 	}
@@ -62,7 +61,7 @@ func server(dir string) error {
 	u, err := upgrade.New(&upgrade.Config{
 		InPlace: is("in place"), Path: dir + "/current/server", ReadyTimeout: 2 * time.Second, MaxDraining: 2,
 	})
-	if err != nil || trying {
+	if err != nil || upgrade.Asked() != nil {
 		return fmt.Errorf("New: %w", err)
 	}
 	n, _ := strconv.Atoi(string(u.State()))
@@ -402,7 +401,7 @@ func TestBadSuccessors(t *testing.T) {
 					r.set(bad, true)
 				}
 				if how == "in place" && bad == "other" {
-					want = "does not call New"
+					want = "it ended with exit status 0 before it answered"
 				}
 				for range 2 {
 					r.hangUp()
@@ -463,22 +462,32 @@ func TestEndsAtOnce(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	t.Parallel()
+	defer upgrade.ForgetNew()
+	for _, c := range []upgrade.Config{{MaxDraining: -1}, {ReadyTimeout: -1}} {
+		if _, err := upgrade.New(&c); err == nil || !strings.Contains(err.Error(), "negative") {
+			t.Errorf("a wrong configuration: %v", err)
+		}
+		upgrade.ForgetNew()
+	}
 	u, err := upgrade.New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if u.Inherited() || u.State() != nil {
+	if _, err := upgrade.New(nil); err == nil || !strings.Contains(err.Error(), "called before") {
+		t.Errorf("New again: %v", err)
+	}
+	if u.Inherited() || u.State() != nil || u.Returned() != "" {
 		t.Error("something was inherited")
 	}
 	if err := u.Upgrade(t.Context()); err == nil || !strings.Contains(err.Error(), "Ready was not called") {
 		t.Errorf("before Ready: %v", err)
 	}
-	if err := u.SetState(make([]byte, upgrade.StateLimit+1)); err == nil {
-		t.Error("a state that is too long was taken")
-	}
 	if f, err := u.File("nothing"); f != nil || err != nil {
 		t.Errorf("a file that nobody added: %v, %v", f, err)
+	}
+	why := errors.New("why")
+	if err := u.HandBack(why); err != why {
+		t.Errorf("handed back to nobody: %v", err)
 	}
 	_, err = u.Listen(t.Context(), "tcp", "256.0.0.1:0")
 	if _, ok := errors.AsType[*net.OpError](err); !ok {
@@ -489,28 +498,35 @@ func TestErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	again, err := u.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil || again.Addr().String() != l.Addr().String() {
-		t.Errorf("the same listener again: %v, %v; want %v", again.Addr(), err, l.Addr())
+	if again, err := u.Listen(t.Context(), "tcp", l.Addr().String()); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("its address again: %v, %v", again, err)
 	}
-	again.Close()
 	if err := u.WaitParent(t.Context()); err != nil {
 		t.Errorf("without a predecessor: %v", err)
 	}
-	if err := u.Close(); err != nil {
+	if err := u.Ready(); err != nil {
 		t.Error(err)
 	}
-	<-u.Done()
-	if err := u.Upgrade(t.Context()); !errors.Is(err, upgrade.ErrDone) {
-		t.Errorf("after Close: %v", err)
+	if err := u.HandBack(why); !errors.Is(err, why) || !strings.Contains(err.Error(), "no way back") {
+		t.Errorf("handed back after Ready: %v", err)
 	}
-	if _, err := u.Listen(t.Context(), "tcp", "127.0.0.1:0"); !errors.Is(err, upgrade.ErrDone) {
-		t.Errorf("after Close: %v", err)
+	for range 2 {
+		if err := u.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	<-u.Done()
+	_, lerr := u.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	_, ferr := u.File("file")
+	for what, err := range map[string]error{
+		"Upgrade": u.Upgrade(t.Context()), "Listen": lerr, "File": ferr, "AddFile": u.AddFile("file", os.Stdin),
+		"SetState": u.SetState(nil), "Ready": u.Ready(),
+	} {
+		if !errors.Is(err, upgrade.ErrDone) {
+			t.Errorf("%s after Close: %v", what, err)
+		}
 	}
 	if err := u.Finish(); err != nil {
 		t.Error(err)
-	}
-	if _, err := upgrade.New(&upgrade.Config{MaxDraining: -1}); err == nil {
-		t.Error("a wrong configuration was taken")
 	}
 }
