@@ -22,9 +22,9 @@ func (k *Keeper) Quiesce(i int) error {
 	})
 }
 
-// QuiesceFinal is Quiesce in a stop, when nobody goes on. It keeps new connections out of shared sockets, too, for good: the
-// files of Unix sockets are removed, and on Linux the sockets refuse connections. From then on poll(2) says POLLIN and
-// POLLRDHUP of them even if nothing is queued; accept(2) tells, by EAGAIN.
+// QuiesceFinal is Quiesce in a stop, when nobody goes on. It keeps new connections out of shared sockets, too, for good: files of
+// Unix sockets are removed, and Unix sockets without a file refuse connections, on Linux, where they are. From then on poll(2)
+// says POLLIN and POLLRDHUP of such a socket even if nothing is queued; only accept(2) tells, by EAGAIN.
 func (k *Keeper) QuiesceFinal(i int) error {
 	return k.each(i, func(s *set, l net.Listener) error {
 		if s.shared {
@@ -117,7 +117,7 @@ func (s *set) resume(l net.Listener) error {
 	return nil
 }
 
-// refuse has a shared socket refuse new connections for good, while those that are queued can be accepted.
+// refuse keeps new connections out of a shared socket for good, while those that are queued can be accepted.
 func (s *set) refuse() error {
 	if s.final {
 		return nil
@@ -125,9 +125,11 @@ func (s *set) refuse() error {
 	s.final = true
 	if s.file != nil {
 		s.file.remove()
+		return nil
 	}
-	if l, ok := s.listeners[0].(*net.TCPListener); ok {
+	l := s.listeners[0].(syscall.Conn)
+	if _, ok := l.(*net.TCPListener); ok {
 		return reuseport.Quiesce(l)
 	}
-	return shutdown(s.listeners[0].(syscall.Conn))
+	return shutdown(l)
 }

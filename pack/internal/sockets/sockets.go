@@ -171,8 +171,11 @@ func (k *Keeper) Close() {
 
 // close closes the sockets for good.
 func (s *set) close() {
-	if s.shared {
-		s.refuse()
+	if s.file != nil {
+		s.file.remove()
+	}
+	if u, ok := s.listeners[0].(*net.UnixListener); ok {
+		shutdown(u) // who has a copy serves what is queued
 	}
 	s.release()
 }
