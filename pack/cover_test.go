@@ -57,7 +57,7 @@ func TestQueueOfHung(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	p.Logged(1, "worker hangs, others serve its queue")
+	p.Logged(1, "worker hangs, others serve its queue", "worker takes nothing from its queue, others serve it")
 	syscall.Kill(pid, syscall.SIGCONT)
 	p.Logged(1, "worker goes on")
 	p.becomes("up", 2)

@@ -60,7 +60,7 @@ func TestFailures(t *testing.T) {
 		{name: "negative age", program: "http", args: []string{"-maxage=-1s"}, want: "pack: Recycle.Age is negative: -1s"},
 		{name: "memory limits", program: "http", args: []string{"-maxmemory=2", "-hardmemory=1"}, want: "pack: Recycle.MemoryHard, 1 bytes, is not above Recycle.Memory, 2"},
 		{name: "mode", program: "http", args: []string{"-unixmode=4600"}, want: "pack: UnixMode"},
-		{name: "owner", program: "http", args: []string{"-unixowner=nobody-there", "-address=unix " + dir + "/owned"}, want: "UnixOwner \"nobody-there\": user: unknown user nobody-there"},
+		{name: "owner", program: "http", args: []string{"-unixowner=nobody-there", "-address=unix " + dir + "/owned"}, want: "UnixOwner: user \"nobody-there\": user: unknown user nobody-there"},
 		{name: "negative timeout", program: "http", args: []string{"-ready=-1s"}, want: "pack: ReadyTimeout is negative: -1s"},
 		{name: "drain longer than shutdown", program: "http", args: []string{"-drain=2s", "-shutdown=1s"}, want: "DrainDelay 2s leaves nothing of ShutdownTimeout 1s"},
 		{name: "too many files", program: "http", args: []string{"-files=99999999999"}, want: "raise nofile to 99999999999: the hard limit is"},

@@ -49,7 +49,7 @@ func configFlags() (c *pack.Config, address *string) {
 	flag.DurationVar(&c.ShutdownTimeout, "shutdown", 0, "")
 	flag.DurationVar(&c.ReadyTimeout, "ready", 0, "")
 	flag.DurationVar(&c.DrainDelay, "drain", 0, "")
-	flag.DurationVar(&c.Canary, "canary", 20*time.Millisecond, "")
+	flag.DurationVar(&c.MinReady, "minready", 20*time.Millisecond, "")
 	flag.BoolVar(&c.Rolling, "rolling", false, "")
 	flag.IntVar(&c.MaxGenerations, "generations", 0, "")
 	flag.Func("hang", "", func(text string) (err error) {

@@ -76,7 +76,7 @@ func TestRollingGoesBack(t *testing.T) {
 	}) {
 		t.Run(tt.how, func(t *testing.T) {
 			t.Parallel()
-			p, path := startVersion(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, tt.env) }, "-workers=3", "-rolling", "-canary=1s")
+			p, path := startVersion(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, tt.env) }, "-workers=3", "-rolling", "-minready=1s")
 			kept := load(p, 4, 0)
 			kept.KeepAlive, kept.Pause = true, 10*time.Millisecond
 			loads := []*underLoad{apply(t, kept)}
@@ -125,7 +125,7 @@ func TestKillDuringRolling(t *testing.T) {
 		for _, whom := range test.Some(1, []string{"0.2", "0.1", "2.1", "2.2", "master"}) {
 			t.Run(step+" "+whom, func(t *testing.T) {
 				t.Parallel()
-				killDuringUpgrade(t, step, whom, 3, "-rolling", "-canary=50ms")
+				killDuringUpgrade(t, step, whom, 3, "-rolling", "-minready=50ms")
 			})
 		}
 	}
@@ -146,7 +146,7 @@ func TestStopDuringRolling(t *testing.T) {
 	}) {
 		t.Run(fmt.Sprintf("%s, %s %d", tt.how, tt.msg, tt.n), func(t *testing.T) {
 			t.Parallel()
-			p, path := startVersion(t, nil, "-workers=3", "-rolling", "-canary=300ms")
+			p, path := startVersion(t, nil, "-workers=3", "-rolling", "-minready=300ms")
 			deploy(t, path, "2", tt.how)
 			u := apply(t, load(p, 2, 0))
 			u.until(&u.answered, 10)

@@ -24,7 +24,7 @@ func command(w master.WorkerSpec) (*exec.Cmd, error) {
 		Path:        w.Image,
 		Args:        upgrade.Args(),
 		Dir:         startDirectory(),
-		Env:         append(workerEnv(w.Plan, w.ID), identityEnv+"="+who.String()),
+		Env:         append(workerEnv(upgrade.Environ(), w.Plan, w.ID), identityEnv+"="+who.String()),
 		Stdout:      os.Stdout,
 		Stderr:      os.Stderr,
 		SysProcAttr: attr,
@@ -45,12 +45,12 @@ func startDirectory() string {
 	return dir
 }
 
-// workerEnv returns the environment of a worker, with the GOMAXPROCS and the GOMEMLIMIT that it needs. One that is pinned
+// workerEnv returns the environment of a worker by that of this program, with the GOMAXPROCS and the GOMEMLIMIT that it needs. One that is pinned
 // needs none, since it sees its own CPUs alone; the operator's was meant for the whole program, and the plan has
 // regarded it.
-func workerEnv(p plan.Plan, id int) []string {
+func workerEnv(environ []string, p plan.Plan, id int) []string {
 	var env []string
-	for _, entry := range upgrade.Environ() {
+	for _, entry := range environ {
 		switch name, _, _ := strings.Cut(entry, "="); name {
 		case "GOMAXPROCS", "GOMEMLIMIT", identityEnv, procgroupEnv:
 		default:

@@ -4,7 +4,6 @@ package pack_test
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -22,12 +21,12 @@ import (
 func TestBadExecutables(t *testing.T) {
 	t.Parallel()
 	for _, tt := range test.Some(3, []struct{ how, want string }{
-		{"exits", "the new executable does not do as a master: exit status 3"},
+		{"exits", "the new executable does not do as a master: it ended before it answered: exit status 3"},
 		{"panics", "a worker failed before it was ready: exit status 2"},
 		{"bad successor", "OnStart: cannot start the scheduler"},
 		{"hangs", "the new executable does not do as a master: no answer within 2s"},
-		{"no pack", "it ended, with exit status 0, without having called Run"},
-		{"killed in rehearsal", "the new executable does not do as a master: signal: killed"},
+		{"no pack", "it ended with exit status 0 before it answered"},
+		{"killed in preflight", "the new executable does not do as a master: it ended before it answered: signal: killed"},
 		{"bad configuration", "the new executable will not be the master: the number of workers is negative: -1"},
 		{"sleeps in workers", "a worker failed before it was ready: killed: not ready within 2s"},
 		{"crashes after ready", "a new worker failed within 2s of being ready: exit status 5"},
@@ -37,13 +36,13 @@ func TestBadExecutables(t *testing.T) {
 		{"missing", "server: no such file or directory"},
 		{"a directory", "is not a regular file"},
 		{"may not be executed", "may not be executed: its mode is -rw-r--r--"},
-		{"replaced twice", "the new executable does not do as a master: exit status 3"},
-		{"a script without a pack", "it ended, with exit status 0, without having called Run"},
+		{"replaced twice", "the new executable does not do as a master: it ended before it answered: exit status 3"},
+		{"a script without a pack", "it ended with exit status 0 before it answered"},
 	}) {
 		t.Run(tt.how, func(t *testing.T) {
 			t.Parallel()
 			how, want := tt.how, tt.want
-			p, path := startVersion(t, nil, "-canary=2s")
+			p, path := startVersion(t, nil, "-minready=2s")
 			kept := load(p, 4, 0)
 			kept.KeepAlive, kept.Pause = true, 10*time.Millisecond
 			loads := []*underLoad{apply(t, kept)}
@@ -146,59 +145,32 @@ func TestExecFails(t *testing.T) {
 	p.Stop()
 }
 
-// TestUnknownVersions starts the program as a master of another version would.
+// TestUnknownVersions has the program asked, and passed on to, by a master of another version.
 func TestUnknownVersions(t *testing.T) {
 	t.Parallel()
-	for words, want := range map[string]string{
-		"version=99 protocol=1": "it takes over a state of version 1, and this is version 99",
-		"version=1 protocol=99": "it speaks version 1 of the protocol with workers, and these speak 99",
+	path := t.TempDir() + "/asks"
+	deploy(t, path, "0", "asks")
+	for question, want := range map[string]string{
+		`{"version":99,"protocol":2}`: "it takes over a state of version 2, and this is version 99",
+		`{"version":2,"protocol":99}`: "it speaks version 2 of the protocol with workers, and these speak 99",
 	} {
-		ours, theirs, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command(os.Args[0])
-		cmd.ExtraFiles = []*os.File{theirs}
-		cmd.Env = append(os.Environ(), asProgram+"=versioned", "GORACE=atexit_sleep_ms=0",
-			fmt.Sprintf("GOPHERPACK_REHEARSAL=fd=3 parent=%d %s", os.Getpid(), words))
-		err = cmd.Run()
-		theirs.Close()
-		answer, _ := io.ReadAll(ours)
-		ours.Close()
-		if err != nil || !strings.Contains(string(answer), want) {
-			t.Errorf("%s: %v, %q; want %q", words, err, answer, want)
-		}
-	}
-
-	// One that takes over what it does not understand becomes its predecessor again.
-	previous := t.TempDir() + "/previous"
-	deploy(t, previous, "0", "prints what it inherits")
-	exe, err := os.Open(previous)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer exe.Close()
-	for content, want := range map[string]string{
-		"version=99 {}": "the state is of version 99, this program knows version 1",
-		"version=1 {":   "the state: unexpected end of JSON input",
-		"version=1 {}":  "the state: there is no generation 0",
-		`version=1 {"generations": [{"lifelines": {"0": 9}}]}`: "the state: generation 0 has no members",
-	} {
-		version, text, _ := strings.Cut(content, " ")
-		state, err := os.CreateTemp(t.TempDir(), "state")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer state.Close()
-		if _, err := state.WriteString(text); err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command("sh", "-c", `GOPHERPACK_SUCCESSION="$2 pid=$$ fd=3 previous=4" exec "$1"`, "sh", os.Args[0], version)
-		cmd.ExtraFiles = []*os.File{state, exe}
+		cmd := exec.Command(path, "-successor="+os.Args[0], "-state="+question)
 		cmd.Env = append(os.Environ(), asProgram+"=versioned", "GORACE=atexit_sleep_ms=0")
-		out, err := cmd.Output()
-		if err != nil || !strings.Contains(string(out), " returned="+want) {
-			t.Errorf("%s: %v, %q; want it to be given back because of %q", content, err, out, want)
+		if out, err := cmd.Output(); err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v, %q; want %q", question, err, out, want)
+		}
+	}
+	// One that takes over what it does not understand becomes its predecessor again.
+	deploy(t, path, "0", "passes on")
+	for state, want := range map[string]string{
+		`{"version":99}`: "it is of version 99, and this program knows version 2",
+		`{`:              "unexpected end of JSON input",
+		`{"version":2}`:  "there is no generation 0",
+	} {
+		cmd := exec.Command(path, "-successor="+os.Args[0], "-state="+state)
+		cmd.Env = append(os.Environ(), asProgram+"=versioned", "GORACE=atexit_sleep_ms=0")
+		if out, err := cmd.Output(); err != nil || !strings.Contains(string(out), "handed back: the state of the predecessor: "+want) {
+			t.Errorf("%s: %v, %q; want it to be handed back because of %q", state, err, out, want)
 		}
 	}
 }

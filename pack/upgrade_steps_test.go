@@ -21,10 +21,10 @@ import (
 func TestKillDuringUpgrade(t *testing.T) {
 	t.Parallel()
 	type kill struct{ step, whom string }
-	kills := []kill{{"exec", "0.1"}, {"ready", "1.2"}, {"succeed", "master"}}
-	for _, step := range []string{"rehearse", "launched", "ready", "freeze", "exec", "succeed", "adopted", "replaced"} {
+	kills := []kill{{"exec", "0.1"}, {"ready", "1.2"}, {"takeOver", "master"}}
+	for _, step := range []string{"preflight", "launched", "ready", "freeze", "exec", "takeOver", "adopted", "replaced"} {
 		for _, whom := range []string{"0.1", "1.1", "0.2", "1.2", "master"} {
-			if step == "rehearse" && strings.HasSuffix(whom, ".2") {
+			if step == "preflight" && strings.HasSuffix(whom, ".2") {
 				continue // it is not there yet
 			}
 			if k := (kill{step, whom}); !slices.Contains(kills, k) {
@@ -35,7 +35,7 @@ func TestKillDuringUpgrade(t *testing.T) {
 	for _, k := range test.Some(3, kills) {
 		t.Run(k.step+" "+k.whom, func(t *testing.T) {
 			t.Parallel()
-			killDuringUpgrade(t, k.step, k.whom, 2, "-canary=100ms")
+			killDuringUpgrade(t, k.step, k.whom, 2, "-minready=100ms")
 		})
 	}
 }
@@ -69,43 +69,42 @@ func killDuringUpgrade(t *testing.T, step, whom string, workers int, args ...str
 // TestManyWishes asks for ten upgrades and some reloads at once. Those that come while one is in progress are refused.
 func TestManyWishes(t *testing.T) {
 	t.Parallel()
-	p, path := startVersion(t, nil, "-canary=300ms")
+	p, path := startVersion(t, nil, "-minready=300ms")
 	u := apply(t, load(p, 4, 0))
 	deploy(t, path, "2")
 	for range 10 {
 		p.Signal(syscall.SIGUSR2)
 		p.Signal(syscall.SIGHUP)
 	}
-	p.Logged(1, "upgraded", "reloaded")
-	p.Logged(1, "upgrade refused", "reload refused")
+	p.Logged(1, "upgrade will follow", "reload will follow")
+	p.Logged(2, "upgraded", "reloaded")
 	if r := u.finish(); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
-	p.HasWorkers(2)
-	p.Signal(syscall.SIGUSR2)
-	p.Logged(1, "upgraded")
 	p.HasWorkers(2)
 	p.answersVersion("2")
 	p.Stop()
 }
 
-// TestChangesExcludeEachOther has a reload during an upgrade refused, and so must an upgrade during a reload.
-func TestChangesExcludeEachOther(t *testing.T) {
+// TestChangesFollowEachOther asks for a reload during an upgrade, which is made afterwards, by the new program, and for an
+// upgrade during a reload.
+func TestChangesFollowEachOther(t *testing.T) {
 	t.Parallel()
-	p, path := startVersion(t, nil, "-canary=300ms")
+	p, path := startVersion(t, nil, "-minready=300ms")
 	deploy(t, path, "2")
 	p.Signal(syscall.SIGUSR2)
 	p.Logged(1, "upgrading")
 	p.Signal(syscall.SIGHUP)
-	p.Logged(1, "reload refused")
+	p.Logged(1, "reload will follow")
 	p.Logged(1, "upgraded")
-	p.Signal(syscall.SIGHUP)
 	p.Logged(1, "reloading")
+	deploy(t, path, "3")
 	p.Signal(syscall.SIGUSR2)
-	p.Logged(1, "upgrade refused")
+	p.Logged(1, "upgrade will follow")
 	p.Logged(1, "reloaded")
+	p.Logged(2, "upgraded")
 	p.HasWorkers(2)
-	p.answersVersion("2")
+	p.answersVersion("3")
 	p.Stop()
 }
 
@@ -115,7 +114,7 @@ func TestStopDuringUpgrade(t *testing.T) {
 	for i := 0; i < 36; i += test.Times(7, 1) {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
-			p, path := startVersion(t, nil, "-canary=30ms", fmt.Sprintf("-rolling=%v", i%3 == 2))
+			p, path := startVersion(t, nil, "-minready=30ms", fmt.Sprintf("-rolling=%v", i%3 == 2))
 			deploy(t, path, "2")
 			u := apply(t, load(p, 2, 0))
 			u.until(&u.answered, 10)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/gopherpack/gopherpack/internal/test/program"
 	"github.com/gopherpack/gopherpack/pack"
+	"github.com/gopherpack/gopherpack/upgrade"
 )
 
 func init() { programs["versioned"] = versionedProgram }
@@ -75,11 +76,10 @@ func ownVersion() (version, how string) {
 func versionedProgram() error {
 	c, address := configFlags()
 	accepts := flag.String("accepts", "", "")
+	successor, state := flag.String("successor", "", ""), flag.String("state", "", "")
 	flag.Parse()
 	version, how := ownVersion()
-	_, rehearsing := os.LookupEnv("GOPHERPACK_REHEARSAL")
-	_, succeeding := os.LookupEnv("GOPHERPACK_SUCCESSION")
-	_, working := os.LookupEnv("GOPHERPACK_IDENTITY")
+	asked, succeeding, working := upgrade.Asked() != nil, upgrade.Inherited() != nil, !pack.IsMaster()
 	is := func(what string) bool { return strings.Contains(how, what) }
 	srv := &http.Server{Handler: handler()}
 	http.HandleFunc("/version", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, version) })
@@ -87,16 +87,15 @@ func versionedProgram() error {
 	srv.Handler = http.DefaultServeMux
 	srv.ConnState = acceptLog(*accepts)
 	switch {
-	case is("prints what it inherits"):
-		fmt.Println(os.Getenv("GOPHERPACK_SUCCESSION"))
-		os.Exit(0)
+	case is("asks"), is("passes on"):
+		return passOn(*successor, *state, is("asks"))
 	case is("exits"):
 		os.Exit(3)
 	case is("hangs"):
 		time.Sleep(time.Hour)
 	case is("no pack"):
 		return nil
-	case is("killed in rehearsal") && rehearsing:
+	case is("killed in preflight") && asked:
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case is("bad configuration") && !working:
 		c.Workers = -1
@@ -142,6 +141,24 @@ func versionedProgram() error {
 		p.Handle("tcp", strings.Fields(extra)[0], srv)
 	}
 	return p.Run(context.Background())
+}
+
+// passOn asks a program in a preflight, or becomes it, and prints what it answers, or why it hands back.
+func passOn(successor, text string, ask bool) error {
+	if e := upgrade.Inherited(); e != nil {
+		fmt.Println("handed back:", e.Returned)
+		return nil
+	}
+	image, err := upgrade.OpenImage(successor)
+	if err != nil {
+		return err
+	}
+	if !ask {
+		return upgrade.Become(image, []byte(text), nil, upgrade.Signals{})
+	}
+	answer, err := upgrade.Preflight(context.Background(), image, []byte(text))
+	fmt.Println(string(answer))
+	return err
 }
 
 // startVersion deploys version 1 and starts it.

@@ -112,9 +112,12 @@ func (c *core) wanted(e event) {
 	case ch.kind == placing:
 		c.moved = &ch.cpus
 	default:
+		before := c.wish
 		c.wish.Reload, c.wish.Upgrade = c.wish.Reload || wish.Reload, c.wish.Upgrade || wish.Upgrade
 		c.wish.Workers += wish.Workers
-		c.log(slog.LevelInfo, ch.kind.String()+" will follow", "reason", err)
+		if c.wish != before {
+			c.log(slog.LevelInfo, ch.kind.String()+" will follow", "reason", err)
+		}
 	}
 }
 

@@ -55,6 +55,7 @@ type core struct {
 	steering     steeringState
 	steeredAmong int // workers
 	steered      map[int]roster.Steer
+	unattached   bool // sockets are to be steered when the steering knows who serves
 
 	change    *change
 	wish      handoff.Wish   // what was asked for during a change, to be done afterwards
@@ -139,7 +140,7 @@ type worker struct {
 	said       map[wire.Type]bool
 	meter      wire.Meter
 	share      float64 // of the limits of Recycle
-	slot       int     // where it reports; -1 if nowhere
+	slot       int     // where it reports, or slotNone, slotPending
 	detached   bool    // it is adopted, and not listened to yet
 	ending     bool    // it is being killed: what it says does not count
 	restarting bool    // it was asked to end, and another follows
@@ -314,7 +315,7 @@ func (c *core) find(number int) *generation {
 // addWorker begins to know a worker process.
 func (c *core) addWorker(g *generation, ref roster.Ref, pid int, started time.Time, share float64) *worker {
 	w := &worker{
-		Ref: ref, generation: g, pid: pid, started: started, share: share, slot: -1,
+		Ref: ref, generation: g, pid: pid, started: started, share: share, slot: slotNone,
 		said: map[wire.Type]bool{}, draining: map[loan]bool{},
 	}
 	c.workers[ref] = w

@@ -86,7 +86,7 @@ type spoken struct {
 	ref     roster.Ref
 	group   *group
 	process *procgroup.Process
-	outbox  *outbox // nil until its control socket is served
+	outbox  *outbox
 }
 
 // know returns what is known of a worker process, which is remembered until it is gone.
@@ -95,7 +95,7 @@ func (m *Master) know(g *group, ref roster.Ref, p *procgroup.Process) *spoken {
 	defer m.mu.Unlock()
 	w := m.members[ref]
 	if w == nil || w.group != g {
-		w = &spoken{ref: ref, group: g, process: p}
+		w = &spoken{ref: ref, group: g, process: p, outbox: newOutbox(m, ref)}
 		m.members[ref] = w
 	}
 	return w
@@ -113,7 +113,7 @@ func (m *Master) spokenTo(ref roster.Ref) *spoken {
 func (m *Master) serve(g *group, ref roster.Ref, p *procgroup.Process, socket *net.UnixConn) {
 	w := m.know(g, ref, p)
 	conn := wire.NewConn(socket)
-	w.setOutbox(m, newOutbox(m, ref, conn))
+	w.outbox.open(conn)
 	m.post(connected{ref: ref, pid: p.PID, started: p.Started, share: 1 - rand.Float64()/10})
 	for !p.Released() {
 		r, err := conn.Receive()
@@ -207,12 +207,12 @@ func (m *Master) onWorker(e effect) {
 			time.AfterFunc(stackTime, func() { p.Kill(e.why) })
 		})
 	case send:
-		if w := m.spokenTo(e.ref); w != nil && w.outbox != nil {
+		if w := m.spokenTo(e.ref); w != nil {
 			w.outbox.put(letter{msg: e.msg, socket: e.socket, board: e.board})
 		}
 	case forward:
 		l := letter{msg: wire.Message{Type: wire.Handover, Endpoint: &e.endpoint}, from: e.from, conn: e.parcel.(*handedOver)}
-		if w := m.spokenTo(e.to); w == nil || w.outbox == nil || !w.outbox.put(l) {
+		if w := m.spokenTo(e.to); w == nil || !w.outbox.put(l) {
 			m.post(undelivered{e.from, e.endpoint, e.parcel})
 		}
 	}
@@ -241,9 +241,7 @@ func (m *Master) release() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, w := range m.members {
-		if w.outbox != nil {
-			w.outbox.stop()
-		}
+		w.outbox.stop()
 	}
 	clear(m.members)
 }
@@ -255,9 +253,7 @@ func (m *Master) flushOutboxes(orKill bool) {
 	m.mu.Lock()
 	var members []*spoken
 	for _, w := range m.members {
-		if w.outbox != nil {
-			members = append(members, w)
-		}
+		members = append(members, w)
 	}
 	m.mu.Unlock()
 	deadline := time.NewTimer(patience)

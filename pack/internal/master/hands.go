@@ -264,6 +264,8 @@ func (m *Master) preflight(q handoff.Question) (spec, error) {
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
+		} else if cause := errors.Unwrap(err); cause != nil { // which executable it was is known
+			err = cause
 		}
 		return spec{}, fmt.Errorf("the new executable does not do as a master: %w", err)
 	}

@@ -30,14 +30,29 @@ type outbox struct {
 	conn   *wire.Conn
 
 	mu      sync.Mutex
+	opened  bool // conn is there
 	letters []letter
 	sending bool
 	stopped bool
 	idle    []chan struct{} // closed when there is nothing to send
 }
 
-func newOutbox(m *Master, ref roster.Ref, conn *wire.Conn) *outbox {
-	return &outbox{master: m, ref: ref, conn: conn}
+func newOutbox(m *Master, ref roster.Ref) *outbox { return &outbox{master: m, ref: ref} }
+
+// open has letters sent from here on. Those that were put before wait for it.
+func (o *outbox) open(conn *wire.Conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.conn, o.opened = conn, true
+	o.begin()
+}
+
+// begin begins to send if there is something to send. It is called with mu locked.
+func (o *outbox) begin() {
+	if o.opened && !o.sending && len(o.letters) > 0 {
+		o.sending = true
+		go o.send()
+	}
 }
 
 // put has a letter sent. It returns false if none is any more.
@@ -53,10 +68,7 @@ func (o *outbox) put(l letter) bool {
 		return false
 	}
 	o.letters = append(o.letters, l)
-	if !o.sending {
-		o.sending = true
-		go o.send()
-	}
+	o.begin()
 	return true
 }
 
@@ -138,13 +150,6 @@ func (o *outbox) stop() {
 		}
 	}
 	o.letters = nil
-}
-
-// setOutbox has a worker told things from here on.
-func (w *spoken) setOutbox(m *Master, o *outbox) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	w.outbox = o
 }
 
 // handedOver is a connection on its way from one worker to another.

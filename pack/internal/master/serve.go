@@ -279,7 +279,7 @@ func (c *core) beginSteering(p spec) {
 	c.steering, c.steered, c.steeredAmong = steeringStarts, nil, p.plan.Workers()
 	clear(c.stuck)
 	for _, w := range c.order {
-		w.slot = -1
+		w.slot = slotNone
 	}
 	c.set(steeringTimer, steeringTime)
 	c.emit(startSteering{p.plan})
@@ -295,12 +295,17 @@ func (c *core) onSteering(e event) {
 	case steeringFailed:
 		c.loseSteering(e.err)
 	case steeringJoined:
-		if w := c.workers[e.ref]; w != nil && c.steering == steeringOn && e.slot >= 0 {
-			w.slot = e.slot
+		w := c.workers[e.ref]
+		if w == nil || c.steering != steeringOn || w.slot != slotPending {
+			if e.slot >= 0 {
+				c.emit(leaveSteering{e.slot})
+			}
+			return
+		}
+		w.slot = e.slot
+		c.changed()
+		if e.slot >= 0 {
 			c.emit(send{ref: w.Ref, msg: wire.Message{Type: wire.Board, Slot: e.slot}, board: true})
-			c.changed()
-		} else if e.slot >= 0 {
-			c.emit(leaveSteering{e.slot})
 		}
 	case steeringHung:
 		c.stuckAt(e.worker, e.hung)
@@ -323,10 +328,11 @@ func (c *core) steeringStarted(err error) {
 	for _, w := range c.order {
 		c.join(w)
 	}
-	for _, e := range c.open() {
-		c.attach(e)
-	}
+	c.unattached = true // until the steering knows who serves
 	c.changed()
+	if c.current == nil {
+		c.attachAll()
+	}
 	if c.stage == opening {
 		c.openNext()
 	}
@@ -342,9 +348,17 @@ func (c *core) loseSteering(err error) {
 	c.changed()
 }
 
+// attachAll has what comes to all endpoints steered.
+func (c *core) attachAll() {
+	c.unattached = false
+	for _, e := range c.open() {
+		c.attach(e)
+	}
+}
+
 // attach has what comes to an endpoint steered.
 func (c *core) attach(e wire.Endpoint) {
-	if known := c.endpoints[e]; c.steering == steeringOn && known != nil && !known.shared && c.steeredAmong <= known.sockets {
+	if known := c.endpoints[e]; c.steering == steeringOn && !c.unattached && known != nil && !known.shared && c.steeredAmong <= known.sockets {
 		c.emit(attachSteering{e, c.steeredAmong})
 	}
 }
@@ -378,7 +392,8 @@ func (c *core) steeredEndpoints() map[wire.Endpoint]bool {
 
 // join has a worker told where to report.
 func (c *core) join(w *worker) {
-	if c.steering == steeringOn && w.slot < 0 && w.state > wire.Joining && !w.detached {
+	if c.steering == steeringOn && w.slot == slotNone && w.state > wire.Joining && !w.detached {
+		w.slot = slotPending
 		c.emit(joinSteering{w.Ref})
 	}
 }
@@ -388,14 +403,28 @@ func (c *core) tellSteering() {
 	if c.steering != steeringOn || c.steeredAmong != len(c.wishes) {
 		return
 	}
+	waits := false
 	for i, wish := range c.wishes {
+		if wish.Steer.Slot == slotPending {
+			waits = true // until it is known where the worker reports
+			continue
+		}
 		if before, ok := c.steered[i]; ok && before == wish.Steer {
 			continue
 		}
 		c.steered[i] = wish.Steer
 		c.emit(steer{i, wish.Steer})
 	}
+	if c.unattached && !waits {
+		c.attachAll()
+	}
 }
+
+// Where a worker reports that reports nowhere.
+const (
+	slotNone    = -1
+	slotPending = -2 // yet
+)
 
 // stuckAt notes that the steering has found that a worker hangs, or not any more.
 func (c *core) stuckAt(id int, hung bool) {

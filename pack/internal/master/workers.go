@@ -160,8 +160,8 @@ func (c *core) asksToStop(w *worker) {
 	if w.state >= wire.Draining || c.stage >= leaving {
 		return
 	}
-	c.logWorker(slog.LevelInfo, w, "worker was told to stop by a signal, replacing it")
 	if w.state == wire.Starting {
+		c.logWorker(slog.LevelInfo, w, "replacing worker", "reason", "it was told to stop by a signal")
 		c.emit(restart{w.Ref})
 		return
 	}

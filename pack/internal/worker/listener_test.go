@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -262,11 +263,20 @@ func TestListenerInShortage(t *testing.T) {
 // shortOfFiles is a socket from which nothing can be accepted.
 type shortOfFiles struct {
 	net.Listener
+	broken atomic.Bool // off, by a deadline
 	once   sync.Once
 	failed chan struct{}
 }
 
+func (s *shortOfFiles) SetDeadline(t time.Time) error {
+	s.broken.Store(!t.IsZero())
+	return nil
+}
+
 func (s *shortOfFiles) Accept() (net.Conn, error) {
+	if s.broken.Load() {
+		return nil, os.ErrDeadlineExceeded
+	}
 	s.once.Do(func() { close(s.failed) })
 	return nil, syscall.EMFILE
 }

@@ -1,0 +1,177 @@
+//go:build unix
+
+package worker
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/internal/fdmsg"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+)
+
+// socketPair returns the two ends of a socket.
+func socketPair(t *testing.T) (ours, theirs *net.UnixConn) {
+	t.Helper()
+	ours, f, err := fdmsg.Pair("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	theirs, err = fdmsg.Conn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	return ours, theirs
+}
+
+// TestHandover has idle connections go from one worker to the next and on.
+func TestHandover(t *testing.T) {
+	const clients = 20
+	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m.expect(wire.Ready)
+	var conns []net.Conn
+	for i := range clients {
+		conns = append(conns, dial(t, m.socket))
+		if i%2 == 0 { // others are fresh
+			if err := get(conns[i], "/"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m.until("all are accepted", func() bool {
+		m.mu.Unlock()
+		defer m.mu.Lock()
+		return m.ping().Conns == clients
+	})
+	for range 3 {
+		next := supervise(t, Config{}, Handle{anyPort, hello()})
+		next.expect(wire.Ready)
+		m.tell(wire.Message{Type: wire.Drain, HandOver: true})
+		m.expect(wire.Closed)
+		for range clients {
+			r := m.expect(wire.Handover)
+			next.tell(wire.Message{Type: wire.Handover, Endpoint: r.Endpoint}, r.Files[0])
+			r.Close()
+		}
+		m.expect(wire.End)
+		m.expectNothing()
+		for _, c := range conns {
+			if err := get(c, "/"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if v := next.ping(); v.Conns != clients || v.Accepted != 0 {
+			t.Errorf("vitals %+v", v)
+		}
+		m = next
+	}
+	m.tell(finalDrain)
+	m.expect(wire.Quiesce)
+	m.tell(wire.Message{Type: wire.Quiesced})
+	m.expectEnd(0)
+}
+
+// TestHandoverEnds has connections stay, since those to which they would go drain, too.
+func TestHandoverEnds(t *testing.T) {
+	proceed := make(chan struct{})
+	c := Config{DrainDelay: func(bool) time.Duration { return limit }, OnShutdown: func(context.Context) { <-proceed }}
+	m := supervise(t, c, Handle{anyPort, hello()})
+	m.expect(wire.Ready)
+	client := dial(t, m.socket)
+	if err := get(client, "/"); err != nil {
+		t.Fatal(err)
+	}
+	m.tell(wire.Message{Type: wire.EndHandover}) // too early: it is answered when the worker drains
+	m.ping()
+	m.tell(wire.Message{Type: wire.Drain, HandOver: true})
+	m.expect(wire.HandoverEnded)
+	m.tell(wire.Message{Type: wire.EndHandover})
+	m.expect(wire.HandoverEnded)
+	close(proceed)
+	m.expect(wire.Closed)
+	if err := get(client, "/"); err != nil {
+		t.Error(err)
+	}
+	if r := m.expect(wire.End); r.Cut != 0 {
+		t.Errorf("cut %d", r.Cut)
+	}
+	m.expectNothing()
+}
+
+// TestArrivalsHoldUpNothing has many connections arrive at once.
+func TestArrivalsHoldUpNothing(t *testing.T) {
+	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m.expect(wire.Ready)
+	const arrivals = 100
+	var ours [arrivals]*net.UnixConn
+	for i := range ours {
+		var theirs *net.UnixConn
+		ours[i], theirs = socketPair(t)
+		m.tell(wire.Message{Type: wire.Handover, Endpoint: &anyPort}, theirs)
+		theirs.Close()
+	}
+	m.ping()
+	for _, c := range ours {
+		if err := get(c, "/"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.tell(wire.Message{Type: wire.Drain})
+	m.expectEnd(0)
+}
+
+// TestArrivesTooLate has a connection arrive at a worker that has closed its sockets: it goes on.
+func TestArrivesTooLate(t *testing.T) {
+	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m.expect(wire.Ready)
+	client := dial(t, m.socket) // has the worker wait
+	if err := get(client, "/"); err != nil {
+		t.Fatal(err)
+	}
+	m.tell(wire.Message{Type: wire.Drain, HandOver: true})
+	m.expect(wire.Closed)
+	first := m.expect(wire.Handover)
+	m.tell(wire.Message{Type: wire.Handover, Endpoint: &anyPort}, first.Files[0])
+	first.Close()
+	for r := range m.rest() {
+		switch r.Type {
+		case wire.Handover, wire.End:
+		default:
+			t.Errorf("%+v", r.Message)
+		}
+	}
+}
+
+// TestArrivesAtNobody has connections arrive at servers that cannot take them.
+func TestArrivesAtNobody(t *testing.T) {
+	strange := drain.Foreign(&foreign{serve: func(l net.Listener) error {
+		_, err := l.Accept()
+		return err
+	}})
+	m := supervise(t, Config{}, Handle{anyPort, strange})
+	m.expect(wire.Ready)
+	for _, e := range []wire.Endpoint{anyPort, {Network: "tcp", Address: "elsewhere"}} {
+		ours, theirs := socketPair(t)
+		m.tell(wire.Message{Type: wire.Handover, Endpoint: &e}, theirs)
+		theirs.Close()
+		ours.SetDeadline(time.Now().Add(limit))
+		if _, err := ours.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%v: %v", e, err)
+		}
+	}
+	m.tell(wire.Message{Type: wire.Handover, Endpoint: &anyPort}, m.socket.(syscall.Conn)) // no connection
+	m.ping()
+	if n := m.log.count(slog.LevelError, "does not serve the endpoint"); n < 2 {
+		t.Errorf("it logged\n%s", m.log)
+	}
+	m.tell(wire.Message{Type: wire.Drain})
+	m.expectEnd(0)
+}

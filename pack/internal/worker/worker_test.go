@@ -1,0 +1,278 @@
+//go:build unix
+
+package worker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+)
+
+var (
+	withSignals = Config{StopSignals: []os.Signal{syscall.SIGTERM, syscall.SIGINT}, OtherSignals: []os.Signal{syscall.SIGHUP}}
+	finalDrain  = wire.Message{Type: wire.Drain, Final: true}
+)
+
+func TestWorkerServesAndDrains(t *testing.T) {
+	for name, order := range map[string]wire.Message{"final": finalDrain, "others serve": {Type: wire.Drain}} {
+		t.Run(name, func(t *testing.T) {
+			m := supervise(t, Config{}, Handle{anyPort, hello()})
+			m.expect(wire.Ready)
+			c := dial(t, m.socket)
+			for range 2 {
+				if err := get(c, "/"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if v := m.ping(); v.Served != 2 || v.Accepted != 1 || v.Conns != 1 || v.Probe != "" {
+				t.Errorf("vitals %+v", v)
+			}
+			m.tell(order)
+			if order.Final {
+				m.expect(wire.Quiesce)
+				late := dial(t, m.socket)
+				m.tell(wire.Message{Type: wire.Quiesced})
+				if err := get(late, "/"); err != nil {
+					t.Errorf("what was queued: %v", err)
+				}
+			}
+			m.expectEnd(0)
+		})
+	}
+}
+
+// TestSignalIsReported wants a worker that gets a signal to go on, and to say so once.
+func TestSignalIsReported(t *testing.T) {
+	m := supervise(t, withSignals, Handle{anyPort, hello()})
+	m.expect(wire.Ready)
+	kill(t, syscall.SIGHUP)
+	kill(t, syscall.SIGTERM)
+	m.expect(wire.Stopping)
+	for range 3 {
+		kill(t, syscall.SIGTERM)
+		kill(t, syscall.SIGINT)
+		if err := get(dial(t, m.socket), "/"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.tell(wire.Message{Type: wire.Drain})
+	m.expectEnd(0)
+	if n := m.log.count(slog.LevelWarn, "") + m.log.count(slog.LevelError, ""); n > 0 {
+		t.Errorf("it logged\n%s", m.log)
+	}
+}
+
+// TestSignalBeforeReady has the signal come while the hook runs, and then either the order to drain or none.
+func TestSignalBeforeReady(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		c, begun, proceed := withSignals, make(chan struct{}), make(chan struct{})
+		c.OnStart = func(ctx context.Context) error {
+			close(begun)
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-proceed:
+				return nil
+			}
+		}
+		m := supervise(t, c, Handle{anyPort, hello()})
+		<-begun
+		kill(t, syscall.SIGTERM)
+		m.expect(wire.Stopping)
+		if !told {
+			close(proceed)
+			m.expect(wire.Ready)
+			if err := get(dial(t, m.socket), "/"); err != nil {
+				t.Error(err)
+			}
+		}
+		m.tell(wire.Message{Type: wire.Drain})
+		m.expectEnd(0)
+	}
+}
+
+// TestContextIsASignal ends the context that Run is given.
+func TestContextIsASignal(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var c Config
+	m := prepare(t, &c, Handle{anyPort, hello()})
+	m.start(ctx, c)
+	m.expect(wire.Hello)
+	m.expect(wire.Ready)
+	cancel()
+	m.expect(wire.Stopping)
+	if err := get(dial(t, m.socket), "/"); err != nil {
+		t.Error(err)
+	}
+	m.tell(wire.Message{Type: wire.Drain})
+	m.expectEnd(0)
+}
+
+// TestMasterGone wants what is queued to be served.
+func TestMasterGone(t *testing.T) {
+	blocked, release := make(chan struct{}), make(chan struct{})
+	c := Config{OnShutdown: func(context.Context) { close(blocked); <-release }}
+	other := listen(t)
+	m := supervise(t, c, Handle{anyPort, hello()})
+	m.expect(wire.Ready)
+	m.tell(wire.Message{Type: wire.Cover, Endpoint: &anyPort, Socket: 1}, other.(syscall.Conn))
+	m.ping()
+	m.conn.Close()
+	<-blocked
+	late := []net.Conn{dial(t, m.socket), dial(t, other)}
+	close(release)
+	for _, c := range late {
+		if err := get(c, "/"); err != nil {
+			t.Error(err)
+		}
+	}
+	m.expectNothing()
+	if m.log.count(slog.LevelWarn, "the master is gone") != 1 {
+		t.Errorf("it logged\n%s", m.log)
+	}
+}
+
+// TestMasterGoneEndsInTime has a hook hold the worker up.
+func TestMasterGoneEndsInTime(t *testing.T) {
+	exited := make(chan int)
+	c := Config{ShutdownTimeout: 50 * time.Millisecond, exit: func(status int) { exited <- status }}
+	c.OnShutdown = func(context.Context) {
+		if status := <-exited; status != 1 {
+			t.Errorf("exit with %d", status)
+		}
+	}
+	m := supervise(t, c, Handle{anyPort, hello()})
+	m.expect(wire.Ready)
+	m.conn.Close()
+	m.expectNothing()
+}
+
+// TestMasterTalksNonsense wants everything to go on.
+func TestMasterTalksNonsense(t *testing.T) {
+	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m.expect(wire.Ready)
+	for _, nonsense := range []string{"", "{", `{"type":""}`, `{"type":"sing"}`, `{"type":"cover"}`, `{"type":"handover"}`, `{"type":"board"}`, `[]`} {
+		m.write(nonsense)
+	}
+	m.tell(wire.Message{Type: wire.Socket}, m.socket.(syscall.Conn)) // nobody asked
+	m.tell(wire.Message{Type: wire.Quiesced})
+	m.ping()
+	if err := get(dial(t, m.socket), "/"); err != nil {
+		t.Error(err)
+	}
+	if n := m.log.count(slog.LevelError, ""); n != 1 {
+		t.Errorf("%d errors are logged\n%s", n, m.log)
+	}
+	m.tell(wire.Message{Type: wire.Drain})
+	m.expectEnd(0)
+}
+
+// TestStreamIsBroken is about what cannot be gone on from.
+func TestStreamIsBroken(t *testing.T) {
+	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m.expect(wire.Ready)
+	m.conn.Write([]byte{0xff, 0xff, 0xff, 0xff})
+	m.expectNothing()
+	if m.log.count(slog.LevelError, "cannot be received") != 1 {
+		t.Errorf("it logged\n%s", m.log)
+	}
+}
+
+// TestLongTexts has a probe and a hook fail at length.
+func TestLongTexts(t *testing.T) {
+	long := errors.New(strings.Repeat("\x01é<", 70<<10/4))
+	m := supervise(t, Config{Probe: func(context.Context) error { return long }, HangTimeout: 10 * time.Millisecond}, Handle{anyPort, hello()})
+	m.expect(wire.Ready)
+	m.until("a probe that fails", func() bool { return len(m.vitals.Probe) > wire.MaxText-10 })
+	m.tell(wire.Message{Type: wire.Drain})
+	m.expectEnd(0)
+
+	m = supervise(t, Config{OnStart: func(context.Context) error { return long }})
+	if r := m.expect(wire.Failed); len(r.Error) < wire.MaxText-10 {
+		t.Errorf("the error has %d bytes", len(r.Error))
+	}
+	m.expectNothing()
+}
+
+// TestFailures wants what goes wrong to be told once, in words that help.
+func TestFailures(t *testing.T) {
+	long := wire.Endpoint{Network: "tcp", Address: strings.Repeat("x", 600)}
+	for name, test := range map[string]struct {
+		config  Config
+		handles []Handle
+		ask     func(*fakeMaster)
+		want    string
+	}{
+		"hook":    {config: Config{OnStart: func(context.Context) error { return io.ErrClosedPipe }}, want: "OnWorkerStart: io: read/write on closed pipe"},
+		"nothing": {want: "there is nothing to serve: call Handle before Run"},
+		"nil":     {handles: []Handle{{anyPort, nil}}, want: "the server for tcp 127.0.0.1:0 is nil"},
+		"refused": {
+			handles: []Handle{{anyPort, hello()}}, want: "not this one",
+			ask: func(m *fakeMaster) { m.tell(wire.Message{Type: wire.Refused, Error: "not this one"}) },
+		},
+		"no descriptor": {
+			handles: []Handle{{anyPort, hello()}}, want: "the master sent 0 descriptors for tcp 127.0.0.1:0",
+			ask: func(m *fakeMaster) { m.tell(wire.Message{Type: wire.Socket}) },
+		},
+		"endpoint": {handles: []Handle{{long, hello()}}, want: "ask the master for"},
+		"serve": {
+			handles: []Handle{{anyPort, drain.Foreign(&foreign{serve: func(net.Listener) error { return nil }})}},
+			want:    "the server for tcp 127.0.0.1:0 stopped serving: its Serve returned nil",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := prepare(t, &test.config, test.handles...)
+			if test.ask != nil {
+				m.onAsk = func(wire.Received) { go test.ask(m) }
+			}
+			m.start(t.Context(), test.config)
+			m.expect(wire.Hello)
+			if r := m.expect(wire.Failed); !strings.HasPrefix(r.Error, test.want) {
+				t.Errorf("%q, want %q", r.Error, test.want)
+			}
+			m.expectNothing()
+		})
+	}
+}
+
+// TestServerBreaks has a server return while others serve. The master has the worker drain, or does not.
+func TestServerBreaks(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		breaks := make(chan struct{})
+		broken := &foreign{serve: func(l net.Listener) error {
+			go l.Accept()
+			<-breaks
+			return errors.New("oops")
+		}}
+		m := supervise(t, Config{}, Handle{anyPort, hello()}, Handle{wire.Endpoint{Network: "tcp", Index: 1}, drain.Foreign(broken)})
+		m.expect(wire.Ready)
+		other := listen(t)
+		m.tell(wire.Message{Type: wire.Cover, Endpoint: &anyPort, Socket: 3}, other.(syscall.Conn))
+		if err := get(dial(t, other), "/"); err != nil {
+			t.Error(err)
+		}
+		close(breaks)
+		if r := m.expect(wire.Failed); !strings.HasSuffix(r.Error, "stopped serving: oops") {
+			t.Errorf("failed: %q", r.Error)
+		}
+		if told {
+			m.tell(wire.Message{Type: wire.Drain})
+			m.expectEnd(0)
+			continue
+		}
+		if r := m.expect(wire.Covered); r.Socket != 3 || r.Error == "" {
+			t.Errorf("covered: %+v", r.Message)
+		}
+		m.expectNothing()
+	}
+}
