@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
+	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -134,7 +135,7 @@ func (c *core) nextWish() bool {
 		c.start(&change{kind: upgrading, begun: c.now})
 	case w.Workers != 0:
 		c.wish = handoff.Wish{}
-		c.start(&change{kind: scaling, begun: c.now, workers: max(1, c.current.plan.Workers()+w.Workers)})
+		c.start(&change{kind: scaling, begun: c.now, workers: c.current.plan.Workers() + w.Workers})
 	case w.Reload:
 		c.start(&change{kind: reloading, begun: c.now})
 	case c.moved != nil:
@@ -165,6 +166,10 @@ func (c *core) prepare(ch *change) {
 		ch.spec = spec{plan: ch.old.plan, user: ch.old.user}
 		c.grow(ch)
 	case scaling:
+		if err := plan.Check(ch.workers); err != nil {
+			c.abort(err)
+			return
+		}
 		c.emit(makePlan{ch.workers})
 	case placing:
 		c.emit(makePlan{c.scaled})
@@ -190,8 +195,8 @@ func (c *core) report(e event) {
 	case grown:
 		if ch != nil && ch.phase == growing {
 			c.grown(ch, e.err)
-		} else {
-			c.shrink()
+		} else if e.err == nil && c.current != nil && c.stage < leaving { // it was given up meanwhile
+			c.emit(shrinkSockets{c.current.plan.Workers()})
 		}
 		return
 	case directed:
@@ -338,7 +343,7 @@ func (c *core) advance() bool {
 		c.log(slog.LevelInfo, "worker replaced", "worker", ch.step, "generation", ch.next.number)
 		c.nextStep(ch)
 	case replacing:
-		if ch.asked || c.steering == steeringStarts {
+		if ch.asked || c.steeringSettles() {
 			return false
 		}
 		ch.asked = true
@@ -458,13 +463,15 @@ func (c *core) shrink() {
 	if c.current == nil || c.stage >= leaving {
 		return // the end closes them all
 	}
-	n := c.current.plan.Workers()
+	n, more := c.current.plan.Workers(), false
 	for _, known := range c.endpoints {
-		if !known.shared {
-			known.sockets = min(known.sockets, n)
+		if !known.shared && known.sockets > n {
+			known.sockets, more = n, true
 		}
 	}
-	c.emit(shrinkSockets{n})
+	if more {
+		c.emit(shrinkSockets{n})
+	}
 }
 
 // endChange ends the change. It is over before the log tells so, since whoever reads that may ask for the next.

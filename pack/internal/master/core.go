@@ -56,6 +56,7 @@ type core struct {
 	steeredAmong int // workers
 	steered      map[int]roster.Steer
 	unattached   bool // sockets are to be steered when the steering knows who serves
+	attaching    int  // endpoints whose sockets are about to be steered
 
 	change    *change
 	wish      handoff.Wish   // what was asked for during a change, to be done afterwards
@@ -233,8 +234,11 @@ func (c *core) expire() {
 		case hookTimer:
 			c.reopened()
 		case steeringTimer:
+			err := fmt.Errorf("the steering has not started within %v", steeringTime)
 			if c.steering == steeringStarts {
-				c.steeringStarted(fmt.Errorf("the steering has not started within %v", steeringTime))
+				c.steeringStarted(err)
+			} else if c.steeringSettles() {
+				c.loseSteering(err)
 			}
 		}
 	}

@@ -316,7 +316,7 @@ func (m *Master) become(s *handoff.State, back bool) error {
 		return err
 	}
 	m.log.flush()
-	defer m.signals.begin(m)
+	defer m.signals.again(m)
 	return Become(image, text, files, m.signals.during(m))
 }
 

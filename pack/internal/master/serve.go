@@ -277,6 +277,7 @@ const (
 // beginSteering has it begin, or begin anew for the workers of another plan.
 func (c *core) beginSteering(p spec) {
 	c.steering, c.steered, c.steeredAmong = steeringStarts, nil, p.plan.Workers()
+	c.unattached, c.attaching = false, 0
 	clear(c.stuck)
 	for _, w := range c.order {
 		w.slot = slotNone
@@ -343,7 +344,7 @@ func (c *core) loseSteering(err error) {
 	if c.steering != steeringOff {
 		c.log(slog.LevelError, "connections are not steered", "error", err)
 	}
-	c.steering, c.steered = steeringOff, nil
+	c.steering, c.steered, c.unattached, c.attaching = steeringOff, nil, false, 0
 	clear(c.stuck)
 	c.changed()
 }
@@ -359,11 +360,22 @@ func (c *core) attachAll() {
 // attach has what comes to an endpoint steered.
 func (c *core) attach(e wire.Endpoint) {
 	if known := c.endpoints[e]; c.steering == steeringOn && !c.unattached && known != nil && !known.shared && c.steeredAmong <= known.sockets {
+		c.attaching++
+		c.set(steeringTimer, steeringTime)
 		c.emit(attachSteering{e, c.steeredAmong})
 	}
 }
 
+// steeringSettles reports whether connections are to be steered, and are not yet.
+func (c *core) steeringSettles() bool {
+	return c.steering == steeringStarts || c.steering == steeringOn && (c.unattached || c.attaching > 0)
+}
+
 func (c *core) attached(e attached) {
+	c.attaching = max(0, c.attaching-1)
+	if c.stage == opening && c.attaching == 0 {
+		defer c.openNext()
+	}
 	known := c.endpoints[e.endpoint]
 	if known == nil {
 		return

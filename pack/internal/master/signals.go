@@ -16,12 +16,21 @@ type signalHand struct {
 	mux    *sigctl.Mux
 	cancel context.CancelFunc
 	done   chan struct{}
+
+	handles bool // signals are handled
+}
+
+// again begins to handle signals if that was ended.
+func (h *signalHand) again(m *Master) {
+	if !h.handles {
+		h.begin(m)
+	}
 }
 
 // begin begins to handle signals. A third one to stop has the effect that it has by default, whatever has become of the pack.
 func (h *signalHand) begin(m *Master) {
 	ctx, cancel := context.WithCancel(context.Background())
-	h.cancel, h.done = cancel, make(chan struct{})
+	h.cancel, h.done, h.handles = cancel, make(chan struct{}), true
 	s := m.Signals
 	actions := []sigctl.Action{{
 		Name:    "stop",
@@ -55,6 +64,7 @@ func (h *signalHand) begin(m *Master) {
 func (h *signalHand) end() {
 	h.cancel()
 	<-h.done
+	h.handles = false
 }
 
 // during says what happens to signals while this program becomes another.

@@ -53,7 +53,6 @@ func (c *core) violates(w *worker, err error) {
 	if w == nil || w.ending {
 		return
 	}
-	c.logWorker(slog.LevelError, w, "worker does not keep to the protocol, killing it", "error", err)
 	c.condemn(w, fmt.Errorf("it does not keep to the protocol: %w", err))
 }
 
@@ -175,7 +174,7 @@ func (c *core) terminate(ref roster.Ref) {
 		c.emit(kill{ref, errors.New("cannot ask it to end: it has not come as far as Run")})
 		return
 	}
-	if w.ending {
+	if w.ending || w.state >= wire.Draining {
 		return
 	}
 	w.state = roster.Next(w.state, roster.WasTold)
@@ -290,7 +289,7 @@ func (c *core) opened(e opened) {
 		}
 	}
 	c.changed() // who covers serves these, too
-	if c.stage == opening {
+	if c.stage == opening && c.attaching == 0 {
 		c.openNext()
 	}
 }
@@ -320,7 +319,9 @@ func (c *core) process(e process) {
 		m.ref, m.pid, m.started = e.ref, e.pid, c.now
 		log(slog.LevelDebug, "worker started", "attempt", e.ref.Attempt)
 	case procgroup.Killed:
-		log(slog.LevelWarn, "killing worker", "reason", e.err)
+		if w := c.workers[e.ref]; w == nil || !w.ending { // else the end tells why
+			log(slog.LevelWarn, "killing worker", "reason", e.err)
+		}
 	case procgroup.Failed, procgroup.Stopped:
 		if w := c.workers[e.ref]; w != nil {
 			c.removeWorker(w)

@@ -10,9 +10,9 @@ import (
 	"github.com/gopherpack/gopherpack/reuseport"
 )
 
-// Quiesce keeps new connections out of worker i's own sockets, so that those that are queued can be served before the sockets
-// are closed. A socket that workers share stays open to all, as others serve it. The error says why connections may still come:
-// see [reuseport.Quiesce].
+// Quiesce keeps new connections out of worker i's own sockets, so that those that are queued can be served before the
+// sockets are closed. A socket that workers share stays open to all, as others serve it. The error says why
+// connections may still come: see [reuseport.Quiesce].
 func (k *Keeper) Quiesce(i int) error {
 	return k.each(i, func(s *set, l net.Listener) error {
 		if s.shared {
@@ -22,13 +22,25 @@ func (k *Keeper) Quiesce(i int) error {
 	})
 }
 
-// QuiesceFinal is Quiesce in a stop, when nobody goes on. It keeps new connections out of shared sockets, too, for good: files of
-// Unix sockets are removed, and Unix sockets without a file refuse connections, on Linux, where they are. From then on poll(2)
-// says POLLIN and POLLRDHUP of such a socket even if nothing is queued; only accept(2) tells, by EAGAIN.
+// QuiesceFinal is Quiesce in a stop, when nobody goes on, and for good. It keeps new connections out of shared
+// sockets, too: files of Unix sockets are removed, and Unix sockets without a file refuse connections, on Linux, where
+// they are. From then on poll(2) says POLLIN and POLLRDHUP of such a socket even if nothing is queued; only accept(2)
+// tells, by EAGAIN.
 func (k *Keeper) QuiesceFinal(i int) error {
 	return k.each(i, func(s *set, l net.Listener) error {
-		if s.shared {
-			return s.refuse()
+		if s.final[l] {
+			return nil
+		}
+		if s.final == nil {
+			s.final = map[net.Listener]bool{}
+		}
+		s.final[l] = true
+		if s.file != nil {
+			s.file.remove()
+			return nil
+		}
+		if _, ok := l.(*net.UnixListener); ok {
+			return shutdown(l.(syscall.Conn))
 		}
 		return reuseport.Quiesce(l.(syscall.Conn))
 	})
@@ -61,15 +73,15 @@ func (k *Keeper) each(i int, f func(*set, net.Listener) error) error {
 	return errors.Join(errs...)
 }
 
-// QuiesceEndpoint keeps new connections out of all sockets of an endpoint. The file of a Unix socket is moved to another name,
-// where [Keeper.ResumeEndpoint] finds it.
+// QuiesceEndpoint keeps new connections out of all sockets of an endpoint. The file of a Unix socket is moved to
+// another name, where [Keeper.ResumeEndpoint] finds it.
 func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
 	return k.all(e, func(s *set, l net.Listener) error {
 		switch {
 		case s.file != nil:
 			return s.file.hide()
-		case e.Network == "unix": // only for good
-			return nil
+		case e.Network == "unix":
+			return fmt.Errorf("a Unix socket without a file can only be closed: %w", errors.ErrUnsupported)
 		}
 		return reuseport.Quiesce(l.(syscall.Conn))
 	})
@@ -99,8 +111,8 @@ func (k *Keeper) all(e wire.Endpoint, f func(*set, net.Listener) error) error {
 // resume lets new connections in again.
 func (s *set) resume(l net.Listener) error {
 	switch {
-	case s.final:
-		return errors.New("the socket refuses connections for good")
+	case s.final[l]:
+		return errors.New("new connections are kept out for good")
 	case !listens(l.(syscall.Conn)):
 		return errors.New("the socket does not listen any more, a process has shut it down")
 	case s.file != nil:
@@ -111,25 +123,8 @@ func (s *set) resume(l net.Listener) error {
 		return nil
 	}
 	// A worker may have kept them out by itself, so what was done here does not tell.
-	if err := reuseport.Resume(tcp); !errors.Is(err, syscall.ENOENT) && !errors.Is(err, errors.ErrUnsupported) {
+	if err := reuseport.Resume(tcp); errors.Is(err, syscall.EPERM) {
 		return err
 	}
-	return nil
-}
-
-// refuse keeps new connections out of a shared socket for good, while those that are queued can be accepted.
-func (s *set) refuse() error {
-	if s.final {
-		return nil
-	}
-	s.final = true
-	if s.file != nil {
-		s.file.remove()
-		return nil
-	}
-	l := s.listeners[0].(syscall.Conn)
-	if _, ok := l.(*net.TCPListener); ok {
-		return reuseport.Quiesce(l)
-	}
-	return shutdown(l)
+	return nil // there was none, or there can be none
 }

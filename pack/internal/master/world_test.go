@@ -1,0 +1,451 @@
+package master
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/internal/proc"
+	"github.com/gopherpack/gopherpack/pack/internal/handoff"
+	"github.com/gopherpack/gopherpack/pack/internal/plan"
+	"github.com/gopherpack/gopherpack/pack/internal/roster"
+	"github.com/gopherpack/gopherpack/pack/internal/sockets"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+	"github.com/gopherpack/gopherpack/procgroup"
+)
+
+// world stands in for the hands, the workers and the clock of a core. Workers do as ours do, unless they are told otherwise.
+type world struct {
+	core      *core
+	now       time.Time
+	out       strings.Builder
+	todo      []event // in order
+	groups    map[int]*fakeGroup
+	processes map[roster.Ref]*fakeProcess
+	waiting   map[sockets.Ref]bool // sockets on which connections wait
+	held      map[string]bool      // what hands do not do
+	frozen    bool
+	state     *handoff.State // what was passed on
+	ended     bool
+	parcels   int
+}
+
+type fakeGroup struct {
+	size     int
+	held     bool
+	proven   bool
+	stopping bool
+	attempts []int
+	again    map[int]bool
+	over     map[int]bool
+}
+
+type fakeProcess struct {
+	ref      roster.Ref
+	pid      int
+	mute     bool // it neither hears nor says anything
+	broken   bool // it ends instead of getting ready
+	stays    bool // it does not end when it is told to drain
+	serves   map[sockets.Ref]bool
+	accepted uint64
+	served   uint64
+	unheard  []send
+	listed   int
+}
+
+func newWorld(s Settings) *world {
+	w := &world{
+		now: time.Unix(1e9, 0), groups: map[int]*fakeGroup{}, processes: map[roster.Ref]*fakeProcess{},
+		waiting: map[sockets.Ref]bool{}, held: map[string]bool{},
+	}
+	s.PID, s.CanUpgrade = 1, true
+	w.core = newCore(s, w.now)
+	return w
+}
+
+func settings() Settings {
+	return Settings{
+		ShutdownTimeout: 30 * time.Second, ReadyTimeout: 60 * time.Second, MinReady: time.Second, HangTimeout: 30 * time.Second,
+		BeatEvery: time.Second, MaxGenerations: 4, Placement: affinity.PerCPU,
+	}
+}
+
+func sharesOf(workers int) plan.Plan {
+	p := plan.Plan{}
+	for i := range workers {
+		p.Shares = append(p.Shares, affinity.Of(i))
+	}
+	return p
+}
+
+var endpointsOf = []wire.Endpoint{{Network: "tcp", Address: ":80"}, {Network: "tcp", Address: ":443"}, {Network: "unix", Address: "/s"}}
+
+// post has the core told of an event, and of what follows from it.
+func (w *world) post(e event) {
+	w.todo = append(w.todo, e)
+	for len(w.todo) > 0 && !w.ended {
+		e := w.todo[0]
+		w.todo = w.todo[1:]
+		for _, f := range w.core.handle(e, w.now) {
+			w.perform(f)
+		}
+	}
+}
+
+func (w *world) then(e ...event) { w.todo = append(w.todo, e...) }
+
+func (w *world) printf(format string, args ...any) { fmt.Fprintf(&w.out, "  "+format+"\n", args...) }
+
+// pass has time go on, in which workers beat, connections are accepted, and the queues are looked at.
+func (w *world) pass(d time.Duration) {
+	const look = 200 * time.Millisecond
+	for end := w.now.Add(d); w.now.Before(end) && !w.ended; {
+		w.now = w.now.Add(min(look, end.Sub(w.now)))
+		w.accept()
+		if at := w.core.next(); !at.IsZero() && !at.After(w.now) {
+			w.post(tick{})
+		}
+		if w.now.UnixMilli()%1000 < 200 {
+			for _, ref := range w.refs() {
+				w.beat(w.processes[ref])
+			}
+		}
+		w.post(queues{slices.SortedFunc(maps.Keys(w.waiting), func(a, b sockets.Ref) int {
+			return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
+		})})
+	}
+}
+
+func (w *world) refs() []roster.Ref {
+	return slices.SortedFunc(maps.Keys(w.processes), roster.Ref.Compare)
+}
+
+// accept has connections accepted by who serves the sockets on which they wait.
+func (w *world) accept() {
+	for _, ref := range w.refs() {
+		p := w.processes[ref]
+		for s := range w.waiting {
+			if !p.mute && p.serves[s] {
+				delete(w.waiting, s)
+				p.accepted++
+				w.printf("%v accepts from socket %d", ref, s.Socket)
+			}
+		}
+	}
+}
+
+func (w *world) beat(p *fakeProcess) {
+	if c := w.core.workers[p.ref]; !p.mute && !w.frozen && c != nil && c.state >= wire.Starting {
+		w.says(p, wire.Message{Type: wire.Beat, Vitals: &wire.Vitals{Accepted: p.accepted, Served: p.served}})
+	}
+}
+
+// says has a worker say something, as the master's reader would pass it on.
+func (w *world) says(p *fakeProcess, m wire.Message) { w.then(message{ref: p.ref, msg: m}) }
+
+func (w *world) start(generation, id int) {
+	g := w.groups[generation]
+	g.attempts[id]++
+	ref := roster.Ref{Generation: generation, ID: id, Attempt: g.attempts[id]}
+	p := &fakeProcess{ref: ref, pid: 100*generation + 10*id + ref.Attempt, serves: map[sockets.Ref]bool{}}
+	p.broken = w.held[fmt.Sprintf("ready %d.%d", generation, id)]
+	w.processes[ref] = p
+	w.then(process{ref: ref, kind: procgroup.Started, pid: p.pid}, connected{ref: ref, pid: p.pid, started: w.now, share: 1})
+	w.says(p, wire.Message{Type: wire.Hello, Version: wire.Version})
+	w.listenNext(p)
+}
+
+// listenNext has a worker ask for its next socket, or say that it is ready.
+func (w *world) listenNext(p *fakeProcess) {
+	endpoints := endpointsOf[:1]
+	if p.ref.Generation > 1 && w.held["other addresses"] {
+		endpoints = endpointsOf[1:2]
+	}
+	switch {
+	case p.listed < len(endpoints):
+		w.says(p, wire.Message{Type: wire.Listen, Endpoint: &endpoints[p.listed]})
+		p.listed++
+	case p.broken:
+		w.ends(p.ref, errors.New("exit status 1"))
+	case !w.held[fmt.Sprintf("slow %d.%d", p.ref.Generation, p.ref.ID)]:
+		w.says(p, wire.Message{Type: wire.Ready})
+	}
+}
+
+// ends has a process end, with an error if it was not asked to.
+func (w *world) ends(ref roster.Ref, err error) {
+	p, g := w.processes[ref], w.groups[ref.Generation]
+	if p == nil {
+		return
+	}
+	delete(w.processes, ref)
+	w.then(gone{ref})
+	kind, retry := procgroup.Failed, time.Duration(0)
+	if err == nil {
+		kind = procgroup.Stopped
+	}
+	over := g.stopping || g.over[ref.ID] || err == nil && !g.again[ref.ID]
+	if over || !g.proven {
+		retry = -1
+	}
+	w.then(process{ref: ref, kind: kind, pid: p.pid, err: err, failures: 1, retry: retry, uptime: time.Second})
+	switch {
+	case !g.proven && err != nil:
+		w.then(groupEnded{ref.Generation, &procgroup.StartError{Err: err}})
+	case over:
+		g.over[ref.ID] = true
+		if len(g.over) == g.size {
+			w.then(groupEnded{ref.Generation, nil})
+		}
+	default:
+		delete(g.again, ref.ID)
+		w.start(ref.Generation, ref.ID)
+	}
+}
+
+// process returns the process of a worker of the youngest generation, or of "ID.GENERATION".
+func (w *world) process(name string) *fakeProcess {
+	var id, generation int
+	if n, _ := fmt.Sscanf(name, "%d.%d", &id, &generation); n < 2 {
+		generation = w.core.current.number
+	}
+	for _, ref := range slices.Backward(w.refs()) {
+		if ref.ID == id && ref.Generation == generation {
+			return w.processes[ref]
+		}
+	}
+	panic("there is no worker " + name)
+}
+
+// hears has a worker do what it is told.
+func (w *world) hears(p *fakeProcess, s send) {
+	if p.mute {
+		p.unheard = append(p.unheard, s)
+		return
+	}
+	m := s.msg
+	switch m.Type {
+	case wire.Socket, wire.Cover, wire.DrainSocket:
+		if s.socket != nil {
+			p.serves[*s.socket] = true
+		}
+		if m.Type == wire.Socket {
+			w.listenNext(p)
+		} else if m.Type == wire.DrainSocket && !w.held["drained"] {
+			delete(p.serves, *s.socket)
+			w.says(p, wire.Message{Type: wire.Drained, Endpoint: m.Endpoint, Socket: m.Socket})
+		}
+	case wire.Refused:
+		w.says(p, wire.Message{Type: wire.Failed, Error: m.Error})
+		w.ends(p.ref, errors.New(m.Error))
+	case wire.Uncover:
+		delete(p.serves, sockets.Ref{Endpoint: *m.Endpoint, Socket: m.Socket})
+	case wire.Ping:
+		w.beat(p)
+	case wire.EndHandover:
+		w.says(p, wire.Message{Type: wire.HandoverEnded})
+	case wire.Drain:
+		if m.Final {
+			w.says(p, wire.Message{Type: wire.Quiesce})
+		}
+		clear(p.serves)
+		w.says(p, wire.Message{Type: wire.Closed})
+		if !p.stays {
+			w.says(p, wire.Message{Type: wire.End})
+			w.ends(p.ref, nil)
+		}
+	}
+}
+
+// perform does what the core wants done, and prints what matters of it.
+func (w *world) perform(e effect) {
+	switch e := e.(type) {
+	case logLine:
+		if e.level > slog.LevelDebug {
+			w.printf("%v %s%s", e.level, e.msg, attributes(e.args))
+		}
+	case launch:
+		w.launch(e)
+	case admit:
+		g := w.groups[e.generation]
+		g.proven = true
+		delete(g.over, e.id)
+		w.start(e.generation, e.id)
+	case retire:
+		w.groups[e.generation].over[e.id] = true
+		if p := w.find(e.generation, e.id); p != nil {
+			w.then(terminate{p.ref})
+		}
+	case restart:
+		w.groups[e.ref.Generation].again[e.ref.ID] = true
+		w.then(terminate{e.ref})
+	case stopGeneration:
+		w.stop(e.generation)
+	case killGeneration:
+		w.printf("kill generation %d", e.generation)
+		w.groups[e.generation].stopping = true
+		for _, ref := range w.refs() {
+			if ref.Generation == e.generation && !w.held["kill"] {
+				w.ends(ref, errors.New("killed"))
+			}
+		}
+	case proven:
+		if g := w.groups[e.ref.Generation]; !g.proven {
+			g.proven = true
+			for id := 1; id < g.size; id++ {
+				w.start(e.ref.Generation, id)
+			}
+		}
+	case kill:
+		w.printf("kill %v: %v", e.ref, e.why)
+		w.ends(e.ref, fmt.Errorf("killed: %w", e.why))
+	case killWithStacks:
+		w.printf("kill %v with stacks: %v", e.ref, e.why)
+		w.ends(e.ref, e.why)
+	case send:
+		w.printSend(e)
+		if p := w.processes[e.ref]; p != nil {
+			w.hears(p, e)
+		}
+	case forward:
+		w.printf("connection %v of %v to %v", e.parcel, e.from, e.to)
+	case drop:
+		w.printf("connection %v is closed", e.parcel)
+	case openSockets:
+		if w.held["open"] {
+			return
+		}
+		n := e.workers
+		w.then(opened{info: sockets.Info{Endpoint: e.endpoint, Sockets: n, Address: e.endpoint.Address}})
+	case growSockets:
+		w.then(grown{})
+	case directSockets:
+		w.printf("direct to %d sockets", e.workers)
+		w.then(directed{})
+	case quiesceSockets:
+		w.printf("keep new connections out of sockets %v", e.ids)
+		w.then(quiesced{ref: e.ref})
+	case examine:
+		w.then(examined{ref: e.ref, times: proc.Times{Runnable: w.held["CPU"]}, first: e.first})
+	case runHook:
+		if !w.held[string(e.name)] {
+			w.then(hooked{name: e.name})
+		}
+	case makePlan:
+		w.then(planned{plan: sharesOf(max(e.workers, 1))})
+	case addTicketKey:
+		w.then(newTicketKey{[]byte("key")})
+	case openImage:
+		w.then(imageOpened{name: "server"})
+	case preflight:
+		if !w.held["preflight"] {
+			w.then(preflown{spec: spec{plan: sharesOf(w.core.current.plan.Workers()), image: true}})
+		}
+	case release:
+		w.frozen = true
+		w.then(released{})
+	case execute:
+		w.state = e.state
+		w.printf("become the %s program", map[bool]string{false: "next", true: "previous"}[e.back])
+		if w.held["exec"] {
+			w.frozen = false
+			w.then(execFailed{err: errors.New("no memory")})
+		}
+	case startSteering:
+		w.then(steeringStarted{})
+	case attachSteering:
+		w.then(attached{endpoint: e.endpoint, mode: "eBPF"})
+	case joinSteering:
+		w.then(steeringJoined{e.ref, e.ref.ID})
+	case steer:
+		w.printf("steer %d %v", e.worker, e.to.State)
+	case closeSockets:
+		w.printf("close all sockets")
+	case shrinkSockets:
+		w.printf("close sockets from %d on", e.workers)
+	case keepSockets, quiesceEndpoint:
+		w.printf("%s", describe(e))
+	case done:
+		w.printf("the end: %v", e.err)
+		w.ended = true
+	}
+}
+
+func (w *world) launch(e launch) {
+	if e.adopt {
+		w.frozen = false
+		for _, ref := range w.refs() {
+			if ref.Generation == e.generation {
+				w.then(connected{ref: ref, pid: w.processes[ref].pid, started: w.now})
+			}
+		}
+		return
+	}
+	n := e.spec.plan.Workers()
+	w.groups[e.generation] = &fakeGroup{size: n, held: e.held, attempts: make([]int, n), again: map[int]bool{}, over: map[int]bool{}}
+	if !e.held {
+		w.start(e.generation, 0)
+	}
+}
+
+func (w *world) find(generation, id int) *fakeProcess {
+	for ref, p := range w.processes {
+		if ref.Generation == generation && ref.ID == id {
+			return p
+		}
+	}
+	return nil
+}
+
+func (w *world) stop(generation int) {
+	g := w.groups[generation]
+	g.stopping = true
+	for id := range g.size {
+		if p := w.find(generation, id); p != nil {
+			w.then(terminate{p.ref})
+		} else {
+			g.over[id] = true
+		}
+	}
+	if len(g.over) == g.size {
+		w.then(groupEnded{generation, nil})
+	}
+}
+
+func (w *world) printSend(s send) {
+	switch m := s.msg; m.Type {
+	case wire.Tickets, wire.Socket, wire.Board, wire.Ping, wire.Quiesced, wire.Reopen:
+	case wire.Drain:
+		w.printf("%v drain%s", s.ref, map[bool]string{true: ", final"}[m.Final])
+	case wire.Cover, wire.Uncover, wire.DrainSocket:
+		w.printf("%v %s socket %d of %v", s.ref, m.Type, m.Socket, m.Endpoint)
+	default:
+		w.printf("%v %s %s", s.ref, m.Type, m.Error)
+	}
+}
+
+func attributes(args []any) string {
+	var b strings.Builder
+	for i := 0; i+1 < len(args); i += 2 {
+		fmt.Fprintf(&b, " %v=%v", args[i], args[i+1])
+	}
+	return b.String()
+}
+
+// groupState is what a group tells of itself when it lets go.
+func (w *world) groupState(generation int) *procgroup.State {
+	g := w.groups[generation]
+	s := &procgroup.State{Members: make([]procgroup.MemberState, g.size)}
+	for id := range g.size {
+		s.Members[id].Attempts = g.attempts[id]
+		if p := w.find(generation, id); p != nil {
+			s.Members[id].PID = p.pid
+		}
+	}
+	return s
+}
