@@ -16,8 +16,8 @@ import (
 // nobody is who attacks, and for whom sockets are made.
 const nobody = 65534
 
-// attack puts other files in the place of a socket as soon as that is there, until stdin ends: in turn a link to a file of
-// root's, a link to a directory, and a socket of root's that is in the same directory.
+// attack puts other files in the place of a socket as soon as that is there, until stdin ends: in turn a link to a
+// file of root's, a link to a directory, and a socket of root's that is in the same directory.
 func attack(path string) {
 	go func() {
 		os.Stdin.Read(make([]byte, 1))
@@ -120,8 +120,8 @@ func listenAsRoot(t *testing.T, path string) *held {
 	return hold(t, path)
 }
 
-// TestAttack has another user, who may write in the directory of a Unix socket, swap files while root opens, quiesces and closes
-// the socket.
+// TestAttack has another user, who may write in the directory of a Unix socket, swap files while root opens, quiesces
+// and closes the socket.
 func TestAttack(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root has something to lose")

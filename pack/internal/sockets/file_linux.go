@@ -18,18 +18,14 @@ func openDirectory(path string) (*os.File, error) {
 	if path == "" {
 		path = "."
 	}
-	f, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
-	}
-	return f, nil
+	return os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
 // maxPath is how long the address of a Unix socket may be, with the zero byte at its end.
 const maxPath = len(unix.RawSockaddrUnix{}.Path)
 
-// bindAddress returns what to bind the socket to. The kernel follows no link there. It shows the address to whoever asks, so
-// it is the path that the user wrote, unless that is too long.
+// bindAddress returns what to bind the socket to. The kernel follows no link there. It shows the address to whoever
+// asks, so it is the path that the user wrote, unless that is too long.
 func (f *file) bindAddress() (address string, err error) {
 	if len(f.path) < maxPath {
 		return f.path, nil
@@ -45,11 +41,12 @@ func (f *file) bindAddress() (address string, err error) {
 	return address, nil
 }
 
-// made are bits in the mode that the file has in the moment of the bind, whatever the umask. They tell it from all others that
-// somebody may put in its place: of these, no one else can make one that is ours.
+// made are bits in the mode that the file has in the moment of the bind, whatever the umask. They tell it from all
+// others that somebody may put in its place: of these, no one else can make one that is ours.
 const made = unix.S_ISUID | unix.S_ISGID | unix.S_ISVTX
 
-// mark sets the mode with which the file of a socket will be made, and reports whether it can. Nobody but the owner may connect.
+// mark sets the mode with which the file of a socket will be made, and reports whether it can. Nobody but the owner
+// may connect.
 func mark(fd int) bool { return unix.Fchmod(fd, made|unix.S_IWUSR) == nil }
 
 // make gives the file, which has just been bound, its permissions and its owner.
@@ -68,7 +65,8 @@ func (f *file) make(files Files, marked bool) error {
 			return errSwapped
 		}
 		f.id = identify(&st)
-		// In this order nobody may connect for a moment who must not, and to give the file away is the only right that it takes.
+		// In this order nobody may connect for a moment who must not, and to give the file away is the only right that
+		// it takes.
 		uid, gid := -1, -1
 		if files.Owner != nil {
 			uid, gid = files.Owner.UID, files.Owner.GID
@@ -116,8 +114,8 @@ func (f *file) stat(name string) (id FileID, mode fs.FileMode, err error) {
 	return id, mode, err
 }
 
-// alive reports whether a process listens at the socket that has a name in the directory. If none does it calls ifNot, while no
-// other file can have the same number.
+// alive reports whether a process listens at the socket that has a name in the directory. If none does it calls ifNot,
+// while no other file can have the same number.
 func (f *file) alive(name string, id FileID, ifNot func() error) (alive bool, err error) {
 	err = f.at(func(dir int) error {
 		fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// These systems have no descriptors of files that cannot be opened, such as sockets. So the file is handled by its name in the
-// directory, without following a symbolic link; but another file may come between a look and the touch.
+// These systems have no descriptors of files that cannot be opened, such as sockets. So the file is handled by its
+// name in the directory, without following a symbolic link; but another file may come between a look and the touch.
 
 // refuses would be what poll(2) says of a socket that was shut down.
 const refuses = 0
@@ -67,8 +67,8 @@ func (f *file) stat(name string) (id FileID, mode fs.FileMode, err error) {
 	return id, mode, err
 }
 
-// alive reports whether a process listens at the socket that has a name in the directory, and calls ifNot if none does. It
-// connects by path.
+// alive reports whether a process listens at the socket that has a name in the directory, and calls ifNot if none
+// does. It connects by path.
 func (f *file) alive(name string, _ FileID, ifNot func() error) (bool, error) {
 	return dial(filepath.Join(filepath.Dir(f.path), name), ifNot)
 }

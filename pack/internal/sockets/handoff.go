@@ -10,8 +10,8 @@ import (
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
-// State is the sockets of an endpoint as they go to the program that takes this one's place. Descriptors are indices into the
-// files that come along.
+// State is the sockets of an endpoint as they go to the program that takes this one's place. Descriptors are indices
+// into the files that come along.
 type State struct {
 	Endpoint  wire.Endpoint `json:"endpoint"`
 	Shared    bool          `json:"shared,omitempty"`
@@ -29,8 +29,9 @@ type FileID struct {
 	Inode  uint64 `json:"inode"`
 }
 
-// Export describes the sockets, and appends copies of their descriptors to files, which the caller closes. steering returns
-// what the steering of an endpoint needs, a file that is the caller's too, or nil. If it fails, what it appended is closed.
+// Export describes the sockets, and appends copies of their descriptors to files, which the caller closes. steering
+// returns what the steering of an endpoint needs, a file that is the caller's too, or nil. If it fails, what it
+// appended is closed.
 func (k *Keeper) Export(files []*os.File, steering func(wire.Endpoint) (*os.File, error)) (
 	states []State, all []*os.File, err error,
 ) {
@@ -66,8 +67,8 @@ func (k *Keeper) export(files []*os.File) (states []State, all []*os.File, err e
 	defer k.mu.Unlock()
 	for _, e := range k.endpoints() {
 		s := k.open[e]
-		if s.final {
-			return states, files, fmt.Errorf("%s: the socket refuses connections for good", e)
+		if len(s.final) > 0 {
+			return states, files, fmt.Errorf("%s: new connections are kept out for good", e)
 		}
 		state := State{Endpoint: e, Shared: s.shared}
 		for _, l := range s.listeners {
@@ -94,8 +95,8 @@ func (k *Keeper) export(files []*os.File) (states []State, all []*os.File, err e
 	return states, files, nil
 }
 
-// Import takes over the sockets that a predecessor exported, all or none. It takes copies: the files stay the caller's, which
-// closes those that it returns for the steering, too.
+// Import takes over the sockets that a predecessor exported, all or none. It takes copies: the files stay the
+// caller's, which closes those that it returns for the steering, too.
 func (k *Keeper) Import(states []State, files []*os.File) (steering map[wire.Endpoint]*os.File, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

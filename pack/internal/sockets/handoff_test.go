@@ -55,7 +55,8 @@ func openPipe(t *testing.T) *os.File {
 	return r
 }
 
-// TestHandoff has a keeper take over what another has, which closes nothing but its copies, as a program does that is replaced.
+// TestHandoff has a keeper take over what another has, which closes nothing but its copies, as a program does that is
+// replaced.
 func TestHandoff(t *testing.T) {
 	was := t.TempDir()
 	t.Chdir(was)
@@ -150,7 +151,8 @@ func TestExportFails(t *testing.T) {
 		}
 		return openPipe(t), nil
 	})
-	if !errors.Is(err, oops) || !strings.Contains(err.Error(), u.String()) || states != nil || len(files) != 1 || files[0] != given[0] {
+	if !errors.Is(err, oops) || !strings.Contains(err.Error(), u.String()) || states != nil ||
+		len(files) != 1 || files[0] != given[0] {
 		t.Errorf("%v, %v, %v", states, files, err)
 	}
 	if given[:2][1] != nil {
@@ -176,11 +178,11 @@ func TestImportFails(t *testing.T) {
 		{func(s []State, _ []*os.File) []State { s[1].Listeners[0] = -1; return s }, "no descriptor -1"},
 		{func(s []State, f []*os.File) []State { s[1].Listeners[0] = len(f); return s }, "there is no descriptor"},
 		{func(s []State, f []*os.File) []State { f[s[1].Listeners[0]] = nil; return s }, "there is no descriptor"},
-		{func(s []State, _ []*os.File) []State { s[1].Steering = 99; return s }, "take over the steering of " + u.String() + ": there is no descriptor 98"},
+		{func(s []State, _ []*os.File) []State { s[1].Steering = 99; return s }, "the steering of " + u.String() + ": there is no"},
 		{func(s []State, _ []*os.File) []State { s[1].Directory = -1; return s }, "there is no descriptor -2"},
-		{func(s []State, _ []*os.File) []State { s[1].Listeners = s[0].Listeners[:1]; return s }, "a socket of another kind: tcp"},
-		{func(s []State, _ []*os.File) []State { s[0].Listeners[1] = s[1].Listeners[0]; return s }, "a socket of another kind: unix"},
-		{func(s []State, _ []*os.File) []State { s[0].Listeners[1] = s[0].Steering - 1; return s }, "take over " + e.String()},
+		{func(s []State, _ []*os.File) []State { s[1].Listeners = s[0].Listeners[:1]; return s }, "another kind: tcp"},
+		{func(s []State, _ []*os.File) []State { s[0].Listeners[1] = s[1].Listeners[0]; return s }, "another kind: unix"},
+		{func(s []State, _ []*os.File) []State { s[0].Listeners[1] = s[0].Steering - 1; return s }, "over " + e.String()},
 	} {
 		var changed []State
 		for _, s := range states {

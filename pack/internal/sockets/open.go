@@ -22,8 +22,8 @@ type opening struct {
 	canceled bool // by its own caller, which says nothing to others
 }
 
-// Open opens the sockets of an endpoint, one for each of so many workers, unless they are open. It may wait for a name to be
-// resolved. If several callers ask for one endpoint, one opens it and the others get the result.
+// Open opens the sockets of an endpoint, one for each of so many workers, unless they are open. It may wait for a name
+// to be resolved. If several callers ask for one endpoint, one opens it and the others get the result.
 //
 // A Unix socket whose process is gone is replaced. A path that is relative means the current directory, now and later.
 func (k *Keeper) Open(ctx context.Context, e wire.Endpoint, workers int) (Info, error) {
@@ -130,25 +130,20 @@ func openTCP(ctx context.Context, e wire.Endpoint, workers int) (*set, error) {
 
 // explain adds what to do to the errors that users meet most. It is called with mu locked.
 func (k *Keeper) explain(err error) error {
+	op, isOp := errors.AsType[*net.OpError](err) // of the bind
 	hint := ""
-	switch {
+	switch linux := runtime.GOOS == "linux"; {
 	case errors.Is(err, syscall.EADDRINUSE):
+		hint = "is another instance running?"
 		if own := k.occupant(err); own != "" {
 			hint = "this pack listens on " + own + " already"
-		} else {
-			hint = "is another instance running?"
-			if runtime.GOOS == "linux" {
-				hint += " ss -lntxp shows who listens"
-			}
+		} else if linux {
+			hint += " ss -lntxp shows who listens"
 		}
-	case errors.Is(err, syscall.EACCES):
+	case errors.Is(err, syscall.EACCES) && isOp && op.Net == "unix":
 		hint = "the directory must be writable for this user"
-		if op, ok := errors.AsType[*net.OpError](err); ok && op.Net != "unix" {
-			hint = "low ports need root"
-			if runtime.GOOS == "linux" {
-				hint = "ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
-			}
-		}
+	case errors.Is(err, syscall.EACCES) && isOp && linux:
+		hint = "ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		hint = "no interface of this machine has that address"
 	}
@@ -158,8 +153,8 @@ func (k *Keeper) explain(err error) error {
 	return fmt.Errorf("%w (%s)", err, hint)
 }
 
-// occupant returns the endpoint of ours that takes an address which another was to have; "" if there is none. It is called with
-// mu locked.
+// occupant returns the endpoint of ours that takes an address which another was to have; "" if there is none. It is
+// called with mu locked.
 func (k *Keeper) occupant(err error) string {
 	op, _ := errors.AsType[*net.OpError](err)
 	taken, _ := errors.AsType[*takenError](err)

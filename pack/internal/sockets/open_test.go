@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -124,5 +127,73 @@ func TestCloseWhileOpening(t *testing.T) {
 			c.Close()
 			t.Error("the Unix socket is open")
 		}
+	}
+}
+
+// TestOpenAtOnce has many callers open the same.
+func TestOpenAtOnce(t *testing.T) {
+	k := keeper(t)
+	for i := range 20 {
+		e := wire.Endpoint{Network: "tcp", Address: "localhost:0", Index: i}
+		infos := make([]Info, 10)
+		var callers sync.WaitGroup
+		for i := range infos {
+			callers.Go(func() {
+				var err error
+				if infos[i], err = k.Open(t.Context(), e, 2); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		callers.Wait()
+		if len(slices.Compact(infos)) != 1 {
+			t.Errorf("the callers got %v", infos)
+		}
+	}
+}
+
+// TestAllAtOnce calls everything at the same time.
+func TestAllAtOnce(t *testing.T) {
+	k := New(Files{Mode: 0o600})
+	dir := t.TempDir()
+	endpoints := []wire.Endpoint{
+		tcp("127.0.0.1:0"), {Network: "tcp", Address: "127.0.0.1:0", Index: 1}, local(dir + "/x"),
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	var calls sync.WaitGroup
+	for _, call := range []func(i int){
+		func(i int) { k.Open(ctx, endpoints[i%3], 2) },
+		func(i int) { k.Open(ctx, endpoints[i%3], 3) },
+		func(int) { k.Infos() },
+		func(int) { k.Queued() },
+		func(i int) { k.Grow(ctx, 2+i%3, nil) },
+		func(i int) { k.Direct(2+i%3, nil) },
+		func(i int) { k.Shrink(2 + i%3) },
+		func(i int) { k.Keep(map[wire.Endpoint]bool{endpoints[i%3]: true}) },
+		func(i int) { k.Conn(endpoints[i%3], i%4) },
+		func(i int) { k.Listeners(endpoints[i%3], i%4) },
+		func(i int) { k.Quiesce(i % 4) },
+		func(i int) { k.Resume(i % 4) },
+		func(i int) { k.QuiesceEndpoint(endpoints[i%3]) },
+		func(i int) { k.ResumeEndpoint(endpoints[i%3]) },
+		func(int) {
+			_, files, _ := k.Export(nil, nil)
+			for _, f := range files {
+				f.Close()
+			}
+		},
+	} {
+		calls.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				call(i)
+			}
+		})
+	}
+	calls.Wait()
+	k.QuiesceFinal(0)
+	k.Close()
+	if entries, err := os.ReadDir(dir); len(entries) > 0 || err != nil {
+		t.Errorf("in the directory are %v, %v", entries, err)
 	}
 }

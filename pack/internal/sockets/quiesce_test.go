@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,7 +56,6 @@ func TestQuiesce(t *testing.T) {
 	quiesces := []func() error{
 		func() error { return k.Quiesce(0) },
 		func() error { return k.QuiesceEndpoint(e) },
-		func() error { return k.QuiesceFinal(0) },
 		func() error { return reuseport.Quiesce(l.(syscall.Conn)) }, // as a worker does
 		func() error { return errors.Join(k.Quiesce(0), k.Quiesce(0), k.QuiesceEndpoint(e)) },
 		func() error { return errors.Join(k.Quiesce(0), k.Resume(1), k.ResumeEndpoint(tcp("else"))) },
@@ -91,6 +89,9 @@ func TestQuiesceOneWorker(t *testing.T) {
 	open(t, k, u, 2)
 	open(t, k, path, 2)
 	shared := []wire.Endpoint{u, path}
+	if err := k.QuiesceEndpoint(u); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("an abstract socket is quiesced: %v", err)
+	}
 	err := k.Quiesce(0)
 	for _, e := range shared {
 		if !reaches(t, "unix", e.Address, listener(t, k, e, 0)) {
@@ -201,7 +202,8 @@ func TestQuiesceFinal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := net.Dial("unix", e.Address); !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
+		_, err := net.Dial("unix", e.Address)
+		if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v, want it refused", e, err)
 		}
 		if q := k.Queued(); nameless(e.Address) && q != nil {
@@ -218,14 +220,39 @@ func TestQuiesceFinal(t *testing.T) {
 			c.Close()
 		}
 		acceptsNothing(t, l)
-		_, connErr := k.Conn(e, 0)
-		_, _, exportErr := k.Export(nil, nil)
-		for _, err := range []error{connErr, exportErr, k.ResumeEndpoint(e)} {
-			if err == nil || !strings.Contains(err.Error(), "refuses connections for good") {
-				t.Errorf("%s, afterwards: %v", e, err)
-			}
-		}
+		isFinal(t, k, e)
 		k.Close()
+	}
+}
+
+// isFinal checks that a keeper does not let connections in again.
+func isFinal(t *testing.T, k *Keeper, e wire.Endpoint) {
+	t.Helper()
+	if _, err := k.Conn(e, 0); err != nil {
+		t.Errorf("%s: who is to serve the queue gets %v", e, err)
+	}
+	_, _, err := k.Export(nil, nil)
+	for _, err := range []error{err, k.ResumeEndpoint(e)} {
+		if err == nil || !strings.Contains(err.Error(), "kept out for good") {
+			t.Errorf("%s, afterwards: %v", e, err)
+		}
+	}
+}
+
+// TestQuiesceFinalTCP is not undone when another gets the socket, who is to serve its queue.
+func TestQuiesceFinalTCP(t *testing.T) {
+	k := keeper(t)
+	e := tcp("127.0.0.1:0")
+	address := open(t, k, e, 2).Address
+	skipIfRefused(t, k.QuiesceFinal(0))
+	isFinal(t, k, e)
+	if err := k.QuiesceFinal(1); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if reaches(t, "tcp", address, listener(t, k, e, 0), listener(t, k, e, 1)) {
+			t.Error("a connection came in")
+		}
 	}
 }
 
@@ -249,70 +276,6 @@ func TestCloseRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Close()
-}
-
-func TestQueued(t *testing.T) {
-	k := keeper(t)
-	if q := k.Queued(); q != nil {
-		t.Errorf("nothing is open, and something queued: %v", q)
-	}
-	e, u := tcp("127.0.0.1:0"), local(t.TempDir()+"/x")
-	address := open(t, k, e, 1).Address
-	is := func(want ...Ref) {
-		t.Helper()
-		if got := k.Queued(); !slices.Equal(got, want) {
-			t.Errorf("queued on %v, want %v", got, want)
-		}
-	}
-	dial := func(network, address string) {
-		t.Helper()
-		c, err := net.Dial(network, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-	}
-	accept := func(e wire.Endpoint) {
-		t.Helper()
-		c, err := listener(t, k, e, 0).Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Close()
-	}
-	is()
-	dial("tcp", address)
-	is(Ref{e, 0})
-	is(Ref{e, 0}) // it is not used up
-	open(t, k, u, 1)
-	is(Ref{e, 0})
-	dial("unix", u.Address)
-	is(Ref{e, 0}, Ref{u, 0})
-	accept(e)
-	is(Ref{u, 0})
-	dial("tcp", address)
-	k.Keep(map[wire.Endpoint]bool{e: true})
-	is(Ref{e, 0})
-	accept(e)
-	is()
-}
-
-// BenchmarkQueued asks about as many sockets as a large machine's pack has.
-func BenchmarkQueued(b *testing.B) {
-	k := New(Files{})
-	defer k.Close()
-	for i := range 8 {
-		if _, err := k.Open(b.Context(), wire.Endpoint{Network: "tcp", Address: "127.0.0.1:0", Index: i}, 1024); err != nil {
-			b.Skip(err)
-		}
-	}
-	k.Queued()
-	b.ReportAllocs()
-	for b.Loop() {
-		if q := k.Queued(); q != nil {
-			b.Fatal(q)
-		}
-	}
 }
 
 // acceptsNothing checks that nothing is queued on a socket.

@@ -11,9 +11,9 @@ import (
 	"github.com/gopherpack/gopherpack/reuseport"
 )
 
-// Grow opens sockets for more workers, if n is more, for all endpoints or none. Nothing comes to them before [Keeper.Direct] is
-// called, so until then [Keeper.Shrink] can close them again without a loss. steered are the endpoints for which a program
-// chooses that knows the sockets, and so none of the new ones.
+// Grow opens sockets for more workers, if n is more, for all endpoints or none. Nothing comes to them before
+// [Keeper.Direct] is called, so until then [Keeper.Shrink] can close them again without a loss. steered are the
+// endpoints for which a program chooses that knows the sockets, and so none of the new ones.
 func (k *Keeper) Grow(ctx context.Context, n int, steered map[wire.Endpoint]bool) (err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -56,12 +56,14 @@ func (k *Keeper) undoGrow(before map[wire.Endpoint]int, steered map[wire.Endpoin
 		s := k.open[e]
 		s.closeLast(n)
 		if !steered[e] {
-			reuseport.Detach(s.listeners[0].(syscall.Conn)) // if it cannot (Linux 5.3), it chooses among all that are left
+			// If it cannot (before Linux 5.3), the program goes on choosing among those that are left, which are all.
+			reuseport.Detach(s.listeners[0].(syscall.Conn))
 		}
 	}
 }
 
-// Direct has the kernel choose among the sockets of the first n workers only, but for the endpoints that are steered otherwise.
+// Direct has the kernel choose among the sockets of the first n workers only, but for the endpoints that are steered
+// otherwise.
 func (k *Keeper) Direct(n int, steered map[wire.Endpoint]bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -89,8 +91,8 @@ func (s *set) direct(n int) error {
 	return nil
 }
 
-// Shrink closes the sockets that n workers have no use for. Nothing may come to them any more, and the kernel goes on choosing
-// among the others only, since a worker may still have a copy.
+// Shrink closes the sockets that n workers have no use for. Nothing may come to them any more, and the kernel goes on
+// choosing among the others only, since a worker may still have a copy.
 func (k *Keeper) Shrink(n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

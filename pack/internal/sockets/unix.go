@@ -12,9 +12,10 @@ import (
 	"syscall"
 )
 
-// file is the file of a Unix socket. Who may write its directory can put another in its place at any time, such as a symbolic
-// link to a file of root's. So nothing is done by path, but through descriptors: of the directory, which is looked up once and
-// kept for life, and where the system can, of the file itself. What is found under the name is looked at before it is touched.
+// file is the file of a Unix socket. Who may write its directory can put another in its place at any time, such as a
+// symbolic link to a file of root's. So nothing is done by path, but through descriptors: of the directory, which is
+// looked up once and kept for life, and where the system can, of the file itself. What is found under the name is
+// looked at before it is touched.
 //
 // While the socket is open, even if its file was removed, the file system gives its number to no other file.
 type file struct {
@@ -59,7 +60,8 @@ func openUnix(ctx context.Context, path string, files Files) (*set, error) {
 	return s, nil
 }
 
-// nameless reports whether a Unix socket has no file: Linux has abstract names, and gives one to a socket that has none.
+// nameless reports whether a Unix socket has no file: Linux has abstract names, and gives one to a socket that has
+// none.
 func nameless(path string) bool {
 	linux := runtime.GOOS == "linux" || runtime.GOOS == "android"
 	return path == "" || linux && (path[0] == '@' || path[0] == 0)
@@ -117,8 +119,8 @@ func listenUnix(ctx context.Context, address, name string, prepare func(fd int))
 	return u, nil
 }
 
-// removeStale removes a Unix socket on which nobody listens any more, and what a process left that was killed while the file
-// had its other name.
+// removeStale removes a Unix socket on which nobody listens any more, and what a process left that was killed while
+// the file had its other name.
 func (f *file) removeStale() error {
 	if err := f.removeStaleAt(f.name); err != nil {
 		return err
@@ -157,6 +159,8 @@ func (f *file) remove() {
 	f.id, f.hidden = FileID{}, false
 }
 
+// removeAt removes a file, if it has that name. Another may come in its place between the look and the removal, but
+// who can do that could have removed it as well.
 func (f *file) removeAt(name string, id FileID) error {
 	if now, _, err := f.stat(name); err != nil || now != id {
 		return err

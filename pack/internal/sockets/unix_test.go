@@ -58,17 +58,20 @@ func TestFileOwner(t *testing.T) {
 	if s := info.Sys().(*syscall.Stat_t); int(s.Uid) != uid || int(s.Gid) != gid || info.Mode().Perm() != 0o640 {
 		t.Errorf("it belongs to %d:%d, %v; want %d:%d", s.Uid, s.Gid, info.Mode(), uid, gid)
 	}
+}
 
+// TestFileOwnerRefused leaves nothing behind.
+func TestFileOwnerRefused(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("root may give files away")
 	}
-	k = New(Files{Mode: 0o640, Owner: &Owner{0, 0}})
+	k := New(Files{Mode: 0o640, Owner: &Owner{0, 0}})
 	defer k.Close()
-	other := t.TempDir() + "/y"
-	if _, err := k.Open(t.Context(), local(other), 1); !errors.Is(err, fs.ErrPermission) {
+	path := t.TempDir() + "/x"
+	if _, err := k.Open(t.Context(), local(path), 1); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("given to root: %v", err)
 	}
-	isEmpty(t, other)
+	isEmpty(t, path)
 }
 
 // TestStale replaces what processes left that are gone.
@@ -236,19 +239,14 @@ func TestLongPath(t *testing.T) {
 	k.Close()
 	isEmpty(t, e.Address)
 	// The name itself is too long.
-	if _, err := k.files.open(t, dir+"/"+strings.Repeat("x", 108)); !errors.Is(err, syscall.ENAMETOOLONG) {
+	_, err := New(Files{}).Open(t.Context(), local(dir+"/"+strings.Repeat("x", 108)), 1)
+	if !errors.Is(err, syscall.ENAMETOOLONG) {
 		t.Error(err)
 	}
 }
 
-func (f Files) open(t *testing.T, path string) (Info, error) {
-	k := New(f)
-	defer k.Close()
-	return k.Open(t.Context(), local(path), 1)
-}
-
-// TestBindErrors looks at errors that do not come from the file's own checks.
-func TestBindErrors(t *testing.T) {
+// TestNotWritable says what is wrong with the directory.
+func TestNotWritable(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may write everywhere")
 	}
@@ -256,8 +254,27 @@ func TestBindErrors(t *testing.T) {
 	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (Files{}).open(t, dir+"/x"); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "listen unix "+dir+"/x: bind: ") {
-		t.Error(err)
+	_, err := New(Files{}).Open(t.Context(), local(dir+"/x"), 1)
+	want := "listen unix " + dir + "/x: bind: permission denied (the directory must be writable for this user)"
+	if !errors.Is(err, fs.ErrPermission) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// TestNotAllowed cannot tell whether a process listens that it may not connect to.
+func TestNotAllowed(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may connect to every socket")
+	}
+	path := t.TempDir() + "/x"
+	open(t, keeper(t), local(path), 1)
+	if err := os.Chmod(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New(Files{}).Open(t.Context(), local(path), 1)
+	want := "listen unix " + path + ": cannot tell whether a process is listening there: connect: permission denied"
+	if !errors.Is(err, fs.ErrPermission) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 
