@@ -57,6 +57,19 @@ func (u *Upgrader) attemptLocked(ctx context.Context) (context.Context, *attempt
 	return ctx, u.busy
 }
 
+// wait waits until no attempt is under way, with mu unlocked in the meantime. It cancels them, if cause is not nil.
+func (u *Upgrader) wait(cause error) {
+	for u.busy != nil {
+		a := u.busy
+		if cause != nil {
+			a.cancel(cause)
+		}
+		u.mu.Unlock()
+		<-a.ended
+		u.mu.Lock()
+	}
+}
+
 func (u *Upgrader) end(a *attempt) {
 	a.cancel(nil)
 	u.mu.Lock()
@@ -138,7 +151,8 @@ func (u *Upgrader) Finish() error {
 func (u *Upgrader) beginFinish() *attempt {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.phase != leaving || u.busy != nil {
+	u.wait(nil) // for the call of Upgrade that has just closed Done
+	if u.phase != leaving {
 		return nil
 	}
 	_, a := u.attemptLocked(context.Background())
@@ -175,13 +189,7 @@ func (u *Upgrader) HandBack(why error) error {
 func (u *Upgrader) Close() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for u.busy != nil {
-		a := u.busy
-		a.cancel(ErrDone)
-		u.mu.Unlock()
-		<-a.ended
-		u.mu.Lock()
-	}
+	u.wait(ErrDone)
 	var errs []error
 	for _, all := range []map[name]*item{u.items, u.inherited} {
 		for _, i := range all {

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"time"
 )
 
@@ -21,9 +22,9 @@ type Signals struct {
 	// action.
 	Ignore []os.Signal
 
-	// Late, if set, is called when signals have these actions and handlers that had begun have ended. It returns a Stop
-	// signal that the program had received before and has not acted upon, nil if there is none. If there is one, the
-	// program is not replaced, and the error is a [LateSignal].
+	// Late, if set, is called when signals have these actions, and those that arrived before have been sent to the
+	// channels of [signal.Notify]. It returns a Stop signal that the program had received before and has not acted
+	// upon, nil if there is none. If there is one, the program is not replaced, and the error is a [LateSignal].
 	Late func() os.Signal
 }
 
@@ -33,9 +34,24 @@ type LateSignal struct{ Signal os.Signal }
 
 func (l LateSignal) Error() string { return fmt.Sprintf("%v arrived before", l.Signal) }
 
-// settle is how long a thread may take from the kernel's delivery of a signal to the end of Go's handler: microseconds,
-// unless another thread has its CPU.
+// settle is how long a thread may take from the kernel's delivery of a signal to the begin of Go's handler:
+// microseconds, unless another thread has its CPU.
 const settle = 20 * time.Millisecond
+
+// await waits until handlers of signals that have begun have ended, and what they have received is where os/signal
+// was to send it.
+func await(signals []os.Signal) {
+	time.Sleep(settle)
+	for range 1000 { // a thread may also have blocked signals for good
+		if !handling(signals) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, otherSignal)
+	signal.Stop(c) // which waits for that
+}
 
 // set gives the signals their actions, and returns which it has made ignored, bit n-1 for signal n. After an error,
 // everything is as it was.
@@ -44,8 +60,8 @@ func (s Signals) set() (ignored uint64, restore func(), err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if len(s.Stop)+len(s.Ignore) > 0 {
-		time.Sleep(settle)
+	if len(s.Stop) > 0 || s.Late != nil {
+		await(s.Stop)
 	}
 	if s.Late == nil {
 		return ignored, restore, nil

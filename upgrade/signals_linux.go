@@ -2,7 +2,9 @@ package upgrade
 
 import (
 	"os"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -68,6 +70,30 @@ func setActions(byDefault, ignored []os.Signal) (made uint64, restore func(), er
 		}
 	}
 	return made, restore, nil
+}
+
+// otherSignal is one that nobody is interested in.
+const otherSignal = syscall.SIGURG
+
+// handling reports whether a thread blocks signals, as all do while a handler of Go's runs.
+func handling(signals []os.Signal) bool {
+	var mask uint64
+	for _, signal := range signals {
+		if s, ok := signal.(syscall.Signal); ok && s > 0 && s <= 64 {
+			mask |= 1 << (s - 1)
+		}
+	}
+	threads, _ := filepath.Glob("/proc/self/task/*/status")
+	for _, file := range threads {
+		text, _ := os.ReadFile(file)
+		_, rest, _ := strings.Cut(string(text), "SigBlk:\t")
+		digits, _, _ := strings.Cut(rest, "\n")
+		low := digits[max(0, len(digits)-16):] // MIPS has 128 signals
+		if blocked, err := strconv.ParseUint(low, 16, 64); err == nil && blocked&mask != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // stopIgnoring gives signals, bit n-1 for signal n, their default action if they are ignored.
