@@ -291,6 +291,9 @@ func (s *Steering) set(id int, state State, slot int) error {
 	if slot != w.slot {
 		w.slot, w.last, w.queue = slot, board.Report{}, 0
 		w.lost = s.kernel.lost(id, w) // nothing was chosen for it yet
+	} else if state == Up && w.state != Up {
+		w.last, w.queue = s.slots[slot].Read(), s.queued(id)
+		w.lost = s.kernel.lost(id, w) // what others have accepted meanwhile
 	}
 	w.state, w.hung, w.moved = state, false, time.Now()
 	if err := s.tell(); err != nil {
