@@ -34,7 +34,7 @@ import (
 //
 // Run starts member 0 alone, and the others once it is ready: what would fail for each of them fails once. If
 // this very first process fails, Run gives up and returns its error; later Run keeps trying for as long as
-// its context lasts. A group can also grow and shrink member by member; see Hold, Admit and Retire.
+// its context lasts. A group can also grow and shrink member by member; see StartNone, StartMember and StopMember.
 type Group struct {
 	Size int // number of members, at least 1
 
@@ -82,8 +82,8 @@ type Group struct {
 	// the member that failed last is then started again that soon, whatever its own delay. Default BackoffMax.
 	BackoffAll time.Duration
 
-	// Hold has Run start no member: each is started by Admit.
-	Hold bool
+	// StartNone has Run start no member: each is started by StartMember.
+	StartNone bool
 
 	// Adopt, if set, is what Release of another Group returned, of the same Size: the group begins with these
 	// processes, which must be children of this process. It closes their lifelines' files.
@@ -347,17 +347,17 @@ func (g *Group) Signal(s os.Signal) error {
 // member that is waiting for its next attempt starts at once.
 func (g *Group) Restart(id int) error { return g.ask("restart", id, (*owner).restart) }
 
-// Admit starts a process of a member that has none because of Hold, or because it was retired. It waits for Run to
+// StartMember starts a process of a member that has none because of StartNone, or because it was stopped. It waits for Run to
 // begin, but not for the process to be ready. A member that is waiting for its next attempt starts at once.
-func (g *Group) Admit(id int) error {
+func (g *Group) StartMember(id int) error {
 	g.setup()
 	<-g.begun
-	return g.ask("admit", id, (*owner).admit)
+	return g.ask("start", id, (*owner).startMember)
 }
 
-// Retire asks the process of a member to end and starts no other, until the member is admitted again. It does not wait
-// for that. When every member has been retired, and none is left, Run returns nil.
-func (g *Group) Retire(id int) error { return g.ask("retire", id, (*owner).retire) }
+// StopMember asks the process of a member to end and starts no other, until the member is started again. It does not wait
+// for that. When every member has been stopped, and none is left, Run returns nil.
+func (g *Group) StopMember(id int) error { return g.ask("stop", id, (*owner).stopMember) }
 
 // ask has the owner do something about a member.
 func (g *Group) ask(what string, id int, do func(*owner, int) error) error {

@@ -53,7 +53,7 @@ func (o *owner) run(ctx context.Context) error {
 		o.takeOver(o.Adopt)
 	} else if ctx.Err() != nil {
 		return nil
-	} else if !o.Hold {
+	} else if !o.StartNone {
 		o.start(0)
 	}
 	canceled := ctx.Done()
@@ -155,7 +155,7 @@ func (o *owner) ready(p *Process) {
 	}
 	o.proven = true
 	for id := range o.members {
-		if o.members[id].phase == unstarted && !o.Hold {
+		if o.members[id].phase == unstarted && !o.StartNone {
 			o.start(id)
 		}
 	}
@@ -212,7 +212,7 @@ func (o *owner) gone(p *Process, err error) {
 func (o *owner) stop() {
 	o.stopping = true
 	for id := range o.members {
-		o.retire(id)
+		o.stopMember(id)
 	}
 }
 
@@ -230,7 +230,7 @@ func (o *owner) restart(id int) error {
 	return nil
 }
 
-func (o *owner) admit(id int) error {
+func (o *owner) startMember(id int) error {
 	if o.stopping {
 		return errors.New("the group is stopping")
 	}
@@ -243,7 +243,7 @@ func (o *owner) admit(id int) error {
 	return nil
 }
 
-func (o *owner) retire(id int) error {
+func (o *owner) stopMember(id int) error {
 	m := &o.members[id]
 	m.again = false
 	if m.process == nil {

@@ -340,7 +340,7 @@ func TestKillCutsTheStopShort(t *testing.T) {
 
 // TestAdmitAndRetire starts and ends members one by one.
 func TestAdmitAndRetire(t *testing.T) {
-	fakeTest(t, &Group{Size: 3, Hold: true, ReadyTimeout: time.Minute, StopTimeout: time.Minute}, func(f *fakeGroup) {
+	fakeTest(t, &Group{Size: 3, StartNone: true, ReadyTimeout: time.Minute, StopTimeout: time.Minute}, func(f *fakeGroup) {
 		do := func(err error) {
 			t.Helper()
 			if err != nil {
@@ -349,28 +349,28 @@ func TestAdmitAndRetire(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		f.expect()
-		do(f.Admit(1))
-		do(f.Admit(1)) // it is starting
+		do(f.StartMember(1))
+		do(f.StartMember(1)) // it is starting
 		f.last(1).p.Ready()
 		f.expect("started 1.1", "ready 1.1")
-		do(f.Admit(0))
+		do(f.StartMember(0))
 		f.last(0).p.Ready()
 		f.expect("started 0.1", "ready 0.1")
 		f.last(0).exit(errors.New("boom")) // a member that was admitted is kept running
 		f.expect("failed 0.1: boom", "started 0.2")
-		do(f.Retire(0)) // before it is ready
+		do(f.StopMember(0)) // before it is ready
 		f.expect("stopped 0.2")
-		do(f.Retire(1))
-		do(f.Admit(1)) // while it ends
+		do(f.StopMember(1))
+		do(f.StartMember(1)) // while it ends
 		synctest.Wait()
 		f.last(1).p.Ready()
 		f.expect("stopped 1.1", "started 1.2", "ready 1.2")
 		f.failStart(0, errors.New("no memory"))
-		do(f.Admit(0))
-		do(f.Retire(0)) // while it waits for the next attempt
+		do(f.StartMember(0))
+		do(f.StopMember(0)) // while it waits for the next attempt
 		time.Sleep(time.Hour)
 		f.expect("failed 0.3: no memory")
-		for _, f := range []func(int) error{f.Admit, f.Retire} {
+		for _, f := range []func(int) error{f.StartMember, f.StopMember} {
 			for _, id := range []int{-1, 3} {
 				if err := f(id); err == nil || !strings.Contains(err.Error(), "there are members 0 to 2") {
 					t.Errorf("%v", err)
@@ -382,21 +382,21 @@ func TestAdmitAndRetire(t *testing.T) {
 
 // TestAllRetired retires the last member: there is nothing left to run.
 func TestAllRetired(t *testing.T) {
-	fakeTest(t, &Group{Size: 2, Hold: true, ReadyTimeout: time.Minute, StopTimeout: time.Minute}, func(f *fakeGroup) {
-		f.Admit(0)
+	fakeTest(t, &Group{Size: 2, StartNone: true, ReadyTimeout: time.Minute, StopTimeout: time.Minute}, func(f *fakeGroup) {
+		f.StartMember(0)
 		f.last(0).p.Ready()
-		f.Retire(0)
+		f.StopMember(0)
 		synctest.Wait()
 		select {
 		case err := <-f.result:
 			t.Fatalf("Run ended, with %v, although member 1 can be admitted", err)
 		default:
 		}
-		f.Retire(1)
+		f.StopMember(1)
 		if err := <-f.result; err != nil {
 			t.Error(err)
 		}
-		if err := f.Admit(0); err == nil {
+		if err := f.StartMember(0); err == nil {
 			t.Error("admitted to a group that has ended")
 		}
 	})
@@ -443,12 +443,12 @@ func TestOutsideRun(t *testing.T) {
 		t.Error("Members before Run")
 	}
 	admitted := make(chan error)
-	go func() { admitted <- g.Admit(0) }() // waits for Run
+	go func() { admitted <- g.StartMember(0) }() // waits for Run
 	if err := g.Run(t.Context()); err == nil {
 		t.Error("Run without a Command: no error")
 	}
 	if err := <-admitted; err == nil {
-		t.Error("Admit after Run: no error")
+		t.Error("StartMember after Run: no error")
 	}
 	fakeTest(t, &Group{Size: 1}, func(f *fakeGroup) {
 		p := f.last(0).p

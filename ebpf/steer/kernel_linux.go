@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gopherpack/gopherpack/affinity"
-	"github.com/gopherpack/gopherpack/internal/board"
+	"github.com/gopherpack/gopherpack/internal/scoreboard"
 )
 
 // kernel is what the program reads and writes, shared by the programs of all groups.
@@ -132,11 +132,11 @@ func (s *Steering) openBoard(k *kernel, slots int) error {
 		return err
 	}
 	defer f.Close()
-	b, err := board.Map(f, slots)
+	b, err := scoreboard.Map(f, slots)
 	if err != nil {
 		return err
 	}
-	s.slots, s.taken = make([]*board.Slot, slots), make([]bool, slots)
+	s.slots, s.taken = make([]*scoreboard.Slot, slots), make([]bool, slots)
 	for i := range s.slots {
 		if s.slots[i], err = b.Slot(i); err != nil {
 			return err

@@ -23,7 +23,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/affinity"
-	"github.com/gopherpack/gopherpack/internal/board"
+	"github.com/gopherpack/gopherpack/internal/scoreboard"
 )
 
 // Option changes how a Steering steers.
@@ -86,7 +86,7 @@ type Steering struct {
 	reason  error // why the mode is not EBPF
 	kernel  *kernel
 	workers []worker
-	slots   []*board.Slot
+	slots   []*scoreboard.Slot
 	taken   []bool // slots
 	next    int    // slot to try first
 	groups  map[string]*group
@@ -103,7 +103,7 @@ type worker struct {
 	slot  int
 	hung  bool
 	moved time.Time // when it last gave a sign of life
-	last  board.Report
+	last  scoreboard.Report
 	queue int    // connections that it had not accepted at the last look
 	lost  uint32 // connections that were chosen for it and will not come
 }
@@ -289,7 +289,7 @@ func (s *Steering) set(id int, state State, slot int) error {
 		return fmt.Errorf("steer: worker %d cannot be %v and report in slot %d of %d", id, state, slot, len(s.taken))
 	}
 	if slot != w.slot {
-		w.slot, w.last, w.queue = slot, board.Report{}, 0
+		w.slot, w.last, w.queue = slot, scoreboard.Report{}, 0
 		w.lost = s.kernel.lost(id, w) // nothing was chosen for it yet
 	} else if state == Up && w.state != Up {
 		w.last, w.queue = s.slots[slot].Read(), s.queued(id)
@@ -319,7 +319,7 @@ func (s *Steering) Board() (*os.File, error) {
 
 // OpenReporter returns where a worker in this process reports, on the board of a Steering in another. f can be closed then.
 func OpenReporter(f *os.File, slot int) (*Reporter, error) {
-	b, err := board.Map(f, slot+1)
+	b, err := scoreboard.Map(f, slot+1)
 	if err != nil {
 		return nil, fmt.Errorf("steer: %w", err)
 	}
@@ -341,7 +341,7 @@ func (s *Steering) Reporter(slot int) *Reporter {
 }
 
 // Reporter is where a worker reports. Its methods are safe for concurrent use.
-type Reporter struct{ slot *board.Slot }
+type Reporter struct{ slot *scoreboard.Slot }
 
 // Accept notes that the worker has accepted a connection.
 func (r *Reporter) Accept() {

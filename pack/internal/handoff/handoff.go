@@ -53,7 +53,7 @@ type Wish struct {
 type Generation struct {
 	Number   int                `json:"number"`
 	Up       bool               `json:"up"`
-	Held     bool               `json:"held,omitempty"`    // its workers are admitted one by one
+	Held     bool               `json:"held,omitempty"`    // its workers are started one by one
 	Stopped  bool               `json:"stopped,omitempty"` // it was told to drain
 	User     string             `json:"user,omitempty"`
 	Plan     plan.Plan          `json:"plan"`

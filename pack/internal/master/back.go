@@ -74,10 +74,10 @@ func (c *core) stepBack(ch *change) bool {
 	case !s.begun && s.admit:
 		s.begun = true
 		c.set(changeTimer, 2*c.ReadyTimeout)
-		c.emit(admit{s.generation.number, s.id})
+		c.emit(startMember{s.generation.number, s.id})
 	case !s.begun:
 		s.begun, s.stood = true, c.serves(s.generation, s.id)
-		c.emit(retire{s.generation.number, s.id})
+		c.emit(stopMember{s.generation.number, s.id})
 	case s.admit && c.serves(s.generation, s.id):
 		delete(c.timers, changeTimer)
 		ch.steps = ch.steps[1:]

@@ -299,7 +299,7 @@ func (c *core) grown(ch *change, err error) {
 	c.emit(atStep{StepLaunched})
 	ch.phase, ch.oneByOne = launching, true
 	if ch.next.held {
-		c.emit(admit{ch.next.number, 0})
+		c.emit(startMember{ch.next.number, 0})
 	}
 }
 
@@ -398,13 +398,13 @@ func (c *core) proven(ch *change) {
 	}
 	if ch.oneByOne && ch.step < ch.old.plan.Workers()-1 {
 		ch.phase = retiring
-		c.emit(retire{ch.old.number, ch.step})
+		c.emit(stopMember{ch.old.number, ch.step})
 		return
 	}
 	c.nextStep(ch)
 }
 
-// nextStep admits the next worker. The last of the old ones stays until the change is certain.
+// nextStep starts the next worker. The last of the old ones stays until the change is certain.
 func (c *core) nextStep(ch *change) {
 	ch.step++
 	if ch.step == ch.next.plan.Workers() {
@@ -412,7 +412,7 @@ func (c *core) nextStep(ch *change) {
 		return
 	}
 	ch.phase = launching
-	c.emit(admit{ch.next.number, ch.step})
+	c.emit(startMember{ch.next.number, ch.step})
 }
 
 // succeed goes on when the next generation has proven itself.

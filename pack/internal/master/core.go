@@ -112,7 +112,7 @@ type cover struct {
 type generation struct {
 	spec
 	number  int
-	held    bool // workers are admitted one by one
+	held    bool // workers are started one by one
 	up      bool // every worker was ready once
 	stopped bool // it was told to stop
 	members []member

@@ -18,11 +18,11 @@ type (
 	launch struct {
 		generation int
 		spec       spec
-		held       bool // workers are admitted one by one
+		held       bool // workers are started one by one
 		adopt      bool // it takes over the processes that a predecessor, or this program, let go of
 	}
-	admit          struct{ generation, id int }
-	retire         struct{ generation, id int }
+	startMember    struct{ generation, id int }
+	stopMember     struct{ generation, id int }
 	stopGeneration struct{ generation int }
 	killGeneration struct{ generation int }
 

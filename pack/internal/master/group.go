@@ -63,7 +63,7 @@ func (m *Master) launch(e launch) {
 		ReadyTimeout: m.ReadyTimeout,
 		StopTimeout:  m.ShutdownTimeout,
 		BackoffAll:   time.Second, // nobody serves
-		Hold:         e.held,
+		StartNone:    e.held,
 	}
 	if e.adopt {
 		g.Adopt = m.adopted[e.generation]

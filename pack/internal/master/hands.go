@@ -86,10 +86,10 @@ func (m *Master) perform(e effect) {
 		AtStep(e.step)
 	case launch:
 		m.launch(e)
-	case admit:
-		m.onGroup(e.generation, func(g *group) { g.Admit(e.id) })
-	case retire:
-		m.onGroup(e.generation, func(g *group) { g.Retire(e.id) })
+	case startMember:
+		m.onGroup(e.generation, func(g *group) { g.StartMember(e.id) })
+	case stopMember:
+		m.onGroup(e.generation, func(g *group) { g.StopMember(e.id) })
 	case stopGeneration:
 		if g := m.groups[e.generation]; g != nil {
 			g.stop()
@@ -260,7 +260,7 @@ func (m *Master) preflight(q handoff.Question) (spec, error) {
 	if err != nil {
 		return spec{}, err
 	}
-	text, err := upgrade.Preflight(ctx, image, question)
+	text, err := upgrade.Preflight(ctx, image, question, m.PreflightEnv...)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)

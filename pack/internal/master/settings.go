@@ -93,6 +93,8 @@ type Config struct {
 	Start func(w WorkerSpec, cmd *exec.Cmd) error
 
 	Signals Signals
+
+	PreflightEnv []string // for the program that is tried out, beside what package upgrade tells it
 }
 
 // WorkerSpec says who a worker is to be.

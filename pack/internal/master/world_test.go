@@ -271,12 +271,12 @@ func (w *world) perform(e effect) {
 		}
 	case launch:
 		w.launch(e)
-	case admit:
+	case startMember:
 		g := w.groups[e.generation]
 		g.proven = true
 		delete(g.over, e.id)
 		w.start(e.generation, e.id)
-	case retire:
+	case stopMember:
 		w.groups[e.generation].over[e.id] = true
 		if p := w.find(e.generation, e.id); p != nil {
 			w.then(terminate{p.ref})

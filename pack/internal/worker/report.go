@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gopherpack/gopherpack/internal/board"
+	"github.com/gopherpack/gopherpack/internal/scoreboard"
 )
 
 // reporter counts what a worker has to do, and tells the steering of it, if there is any. Its methods are safe for
@@ -16,9 +16,9 @@ type reporter struct {
 	served atomic.Uint64 // requests, of servers that tell of them, and connections of others
 
 	mu    sync.Mutex
-	slot  *board.Slot // nil if nobody does
-	conns int         // open connections
-	total uint64      // connections that were accepted from sockets
+	slot  *scoreboard.Slot // nil if nobody does
+	conns int              // open connections
+	total uint64           // connections that were accepted from sockets
 }
 
 // now returns how many connections are open, and were accepted.
@@ -31,7 +31,7 @@ func (r *reporter) now() (conns int, accepted uint64) {
 // reportIn tells in a slot of the scoreboard that f is, from now on. It beats until ctx ends, to show that this worker
 // works.
 func (r *reporter) reportIn(ctx context.Context, f *os.File, slot int) error {
-	b, err := board.Map(f, slot+1)
+	b, err := scoreboard.Map(f, slot+1)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (r *reporter) reportIn(ctx context.Context, f *os.File, slot int) error {
 }
 
 func (r *reporter) beat(ctx context.Context) {
-	tick := time.NewTicker(board.Every)
+	tick := time.NewTicker(scoreboard.Every)
 	defer tick.Stop()
 	for {
 		select {
