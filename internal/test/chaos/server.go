@@ -33,7 +33,7 @@ func serve() error {
 		Logger:          slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 		ShutdownTimeout: shutdownTimeout,
 		ReadyTimeout:    10 * time.Second,
-		MinReady:          100 * time.Millisecond,
+		MinReady:        100 * time.Millisecond,
 		HangTimeout:     hangTimeout,
 		Files:           openFiles,
 		Recycle:         pack.Recycle{Memory: softMemory, MemoryHard: hardMemory},

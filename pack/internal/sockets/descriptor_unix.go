@@ -5,13 +5,11 @@ package sockets
 import (
 	"os"
 	"syscall"
-
-	"github.com/gopherpack/gopherpack/internal/inplace"
 )
 
 // at calls do with the descriptor of the directory.
 func (f *file) at(do func(dir int) error) error {
-	dir, err := inplace.Descriptor(f.dir)
+	dir, err := descriptor(f.dir)
 	if err != nil {
 		return err
 	}
@@ -23,7 +21,7 @@ func duplicate(f *os.File) (*os.File, error) {
 	if f == nil {
 		return nil, nil
 	}
-	fd, err := inplace.Descriptor(f)
+	fd, err := descriptor(f)
 	if err != nil {
 		return nil, err
 	}
@@ -34,4 +32,15 @@ func duplicate(f *os.File) (*os.File, error) {
 	}
 	syscall.CloseOnExec(fd)
 	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// descriptor returns the number of a file's descriptor, which stays in its mode; Fd could make it blocking.
+func descriptor(f *os.File) (int, error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	n := -1
+	err = rc.Control(func(fd uintptr) { n = int(fd) })
+	return n, err
 }
