@@ -13,8 +13,8 @@ import (
 // In place, it tries the executable out and closes Done; Finish then becomes the program. It is the very file that was
 // tried out, whatever happens on disk in the meantime.
 //
-// Errors match [ErrInProgress], [ErrDone] if Close is called in the meantime, too, [os.ErrNotExist] for an executable that
-// is not there, or the errno of what failed.
+// Errors match [ErrInProgress], [ErrDone] if Close is called in the meantime, too, [os.ErrNotExist] for an executable
+// that is not there, or the errno of what failed.
 func (u *Upgrader) Upgrade(ctx context.Context) error {
 	ctx, a, err := u.begin(ctx)
 	if err != nil {
@@ -128,8 +128,8 @@ func (u *Upgrader) holdings() *holdings {
 	return all
 }
 
-// Finish is called when this process has finished what it was doing. In place it becomes the new program, and returns nil
-// only if Close was called or a signal of Signals.Stop has arrived since Done was closed, after which it closes the
+// Finish is called when this process has finished what it was doing. In place it becomes the new program, and returns
+// nil only if Close was called or a signal of Signals.Stop has arrived since Done was closed, after which it closes the
 // sockets as Close does. If becoming the program fails it returns the error. With a new process it returns nil. In all
 // cases but an error, this process should end, which tells the successor.
 func (u *Upgrader) Finish() error {
@@ -159,10 +159,10 @@ func (u *Upgrader) beginFinish() *attempt {
 	return a
 }
 
-// HandBack is for a program that finds, before Ready, that it cannot do what its predecessor does. In place it becomes the
-// predecessor's executable again, which gets the same sockets, files and state, and returns only if that fails, or if this
-// is the executable that was handed back to. Otherwise it tells the predecessor, whose Upgrade fails with why. The error
-// has why in any case: this program should end with it.
+// HandBack is for a program that finds, before Ready, that it cannot do what its predecessor does. In place it becomes
+// the predecessor's executable again, which gets the same sockets, files and state, and returns only if that fails, or
+// if this is the executable that was handed back to. Otherwise it tells the predecessor, whose Upgrade fails with why.
+// The error has why in any case: this program should end with it.
 func (u *Upgrader) HandBack(why error) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -183,9 +183,9 @@ func (u *Upgrader) HandBack(why error) error {
 	return why
 }
 
-// Close gives up the sockets, for a program that ends without a successor: Unix sockets are removed from the file system.
-// It ends a call of Upgrade, and a successor that is not ready. If a successor has taken over, or the predecessor has not
-// been replaced by this process yet, it only closes this process's copies. Done is closed.
+// Close gives up the sockets, for a program that ends without a successor: Unix sockets are removed from the file
+// system. It ends a call of Upgrade, and a successor that is not ready. If a successor has taken over, or the
+// predecessor has not been replaced by this process yet, it only closes this process's copies. Done is closed.
 func (u *Upgrader) Close() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -12,9 +12,9 @@ import (
 	"github.com/gopherpack/gopherpack/internal/fdmsg"
 )
 
-// A predecessor hands over to a new process by messages on a Unix stream socket: a version, then each descriptor with its
-// name, the state in pieces, and the end. The successor says that it is ready, and goes on when the predecessor has said
-// that it is replaced: so both know which of them serves. The end of the socket is the end of the other process.
+// A predecessor hands over to a new process by messages on a Unix stream socket: a version, then each descriptor with
+// its name, the state in pieces, and the end. The successor says that it is ready, and goes on when the predecessor has
+// said that it is replaced: so both know which of them serves. The end of the socket is the end of the other process.
 
 const protocolVersion = 2
 

@@ -1,11 +1,11 @@
 // Package upgrade replaces a running program by the executable that is on disk now, without closing its sockets: they,
 // and files and a state, are handed to the successor.
 //
-// [Upgrader] does all of it for a server, in one of two ways. By default the successor is a new process, which runs beside
-// the old one until it is ready; if it does not become ready nothing has happened. With [Config.InPlace] the program
-// becomes the new one in the same process, by execve(2), once it has finished what it was doing: the process ID stays, for
-// a container whose first process this is, a terminal, or a service manager. If the new one then cannot start, it becomes
-// the old one again.
+// [Upgrader] does all of it for a server, in one of two ways. By default the successor is a new process, which runs
+// beside the old one until it is ready; if it does not become ready nothing has happened. With [Config.InPlace] the
+// program becomes the new one in the same process, by execve(2), once it has finished what it was doing: the process ID
+// stays, for a container whose first process this is, a terminal, or a service manager. If the new one then cannot
+// start, it becomes the old one again.
 //
 //	u, err := upgrade.New(nil)
 //	l, err := u.Listen(ctx, "tcp", ":8080")

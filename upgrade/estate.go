@@ -90,8 +90,8 @@ func (e *Estate) read() error {
 	return nil
 }
 
-// Previous returns the executable that this program has taken the place of, which stays the estate's; nil if there is none. It
-// is for a program that has changed what it inherited already, and so goes back by [Become].
+// Previous returns the executable that this program has taken the place of, which stays the estate's; nil if there is
+// none. It is for a program that has changed what it inherited already, and so goes back by [Become].
 func (e *Estate) Previous() *Image { return e.previous }
 
 // HandBack becomes the previous executable again, which gets the same state and files, and why as [Estate.Returned].

@@ -79,7 +79,8 @@ func (u *Upgrader) try(ctx context.Context, image *Image) error {
 	return nil
 }
 
-// leave tells this program to finish. From then on, signals to stop it are watched for: it may not look at them any more.
+// leave tells this program to finish. From then on, signals to stop it are watched for: it may not look at them any
+// more.
 func (u *Upgrader) leave(ctx context.Context, image *Image) error {
 	stop := watch(u.config.Signals.Stop)
 	select {

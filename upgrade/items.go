@@ -71,9 +71,9 @@ func (h *holdings) close() {
 }
 
 // Listen returns the predecessor's listener for the same network (tcp, tcp4, tcp6, unix or unixpacket) and address, as
-// they are written, or opens one. The n-th call for an address returns the n-th socket that the predecessor had for it, so
-// that two for ":0", or a group of sockets with SO_REUSEPORT, stay two. The caller closes the listener. Whatever becomes
-// of it, the socket stays open for the successor until Close.
+// they are written, or opens one. The n-th call for an address returns the n-th socket that the predecessor had for it,
+// so that two for ":0", or a group of sockets with SO_REUSEPORT, stay two. The caller closes the listener. Whatever
+// becomes of it, the socket stays open for the successor until Close.
 func (u *Upgrader) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	n := name{Kind: "listener", Network: network, Address: address}
 	config := u.listenConfig()

@@ -15,6 +15,7 @@ import (
 const (
 	answerHeader = 8
 	maxAnswer    = 1 << 20 // bytes
+	maxVersion   = 1 << 16 // beyond that it is something else, such as text
 )
 
 var errNoAnswer = errors.New("it did not answer")
@@ -80,6 +81,9 @@ func readAnswer(r io.Reader) ([]byte, error) {
 	}
 	version, length := binary.BigEndian.Uint32(header), binary.BigEndian.Uint32(header[4:])
 	switch {
+	case version > maxVersion:
+		rest, _ := io.ReadAll(io.LimitReader(r, 200))
+		return nil, fmt.Errorf("its answer is not one: %q", append(header, rest...))
 	case version != estateVersion:
 		return nil, fmt.Errorf("it takes over what is of version %d, and this is version %d", version, estateVersion)
 	case length > maxAnswer:

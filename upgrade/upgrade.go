@@ -41,8 +41,8 @@ type Config struct {
 	// ListenConfig opens sockets that are not inherited. Default: one without Multipath TCP.
 	ListenConfig *net.ListenConfig
 
-	// Signals says what happens to signals in place, while there are neither the old handlers nor the new ones. Default:
-	// SIGTERM and SIGINT stop the program, SIGHUP, SIGUSR1 and SIGUSR2 are ignored.
+	// Signals says what happens to signals in place, while there are neither the old handlers nor the new ones.
+	// Default: SIGTERM and SIGINT stop the program, SIGHUP, SIGUSR1 and SIGUSR2 are ignored.
 	Signals Signals
 }
 
@@ -93,8 +93,8 @@ var newCalled atomic.Bool
 // New takes over what a predecessor hands on, if there is one. It must be called once, a second call is an error, and
 // early: what a program starts, opens or changes before, a program that is only tried out does, too.
 //
-// In such a program New ends the process. If New cannot take over from a predecessor it tells it so: in place it becomes
-// the predecessor's executable again, and does not return; otherwise this program should end.
+// In such a program New ends the process. If New cannot take over from a predecessor it tells it so: in place it
+// becomes the predecessor's executable again, and does not return; otherwise this program should end.
 func New(c *Config) (*Upgrader, error) {
 	if !newCalled.CompareAndSwap(false, true) {
 		return nil, errors.New("upgrade: New was called before")
@@ -168,8 +168,8 @@ func (u *Upgrader) Returned() string {
 // State returns what the predecessor set by SetState, nil if there is none. The slice is the caller's.
 func (u *Upgrader) State() []byte { return slices.Clone(u.given) }
 
-// SetState sets what the successor gets by State. It may be of any size. What counts is the last call before Upgrade, or
-// in place before Finish; without one, it is what State returns.
+// SetState sets what the successor gets by State. It may be of any size. What counts is the last call before Upgrade,
+// or in place before Finish; without one, it is what State returns.
 func (u *Upgrader) SetState(state []byte) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -181,8 +181,8 @@ func (u *Upgrader) SetState(state []byte) error {
 }
 
 // Ready tells the predecessor that this process serves, and returns when the predecessor has begun to finish, or has
-// ended. What was inherited and not asked for is closed. In place there is no way back from then on. Until Ready is called
-// this process cannot be replaced.
+// ended. What was inherited and not asked for is closed. In place there is no way back from then on. Until Ready is
+// called this process cannot be replaced.
 func (u *Upgrader) Ready() error {
 	if u.parent != nil {
 		if err := u.parent.ready(); err != nil {

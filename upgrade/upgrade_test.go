@@ -48,23 +48,53 @@ func TestMain(m *testing.M) {
 // server echoes on TCP and a Unix socket, answers on UDP, and hands on a file and how many there were before it. HUP
 // upgrades, TERM stops.
 func server(dir string) error {
+	is := func(how string) bool { _, err := os.Stat(dir + "/" + how); return err == nil }
+	if is("slow") && upgrade.Asked() == nil {
+		fmt.Fprintln(os.Stderr, "slow:", os.Getpid())
+		for is("slow") {
+			time.Sleep(time.Millisecond)
+		}
+	}
 	hangups, stops := make(chan os.Signal, 10), make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	signal.Notify(stops, syscall.SIGTERM)
-	is := func(how string) bool { _, err := os.Stat(dir + "/" + how); return err == nil }
 	if is("exits") {
 		os.Exit(3)
 	}
 	if is("hangs") {
 		time.Sleep(time.Hour)
 	}
-	u, err := upgrade.New(&upgrade.Config{
-		InPlace: is("in place"), Path: dir + "/current/server", ReadyTimeout: 2 * time.Second, MaxDraining: 2,
-	})
+	cwd, _ := os.Getwd()
+	config := &upgrade.Config{InPlace: is("in place"), Path: dir + "/current/server", ReadyTimeout: time.Hour, MaxDraining: 2}
+	if is("impatient") {
+		config.ReadyTimeout = 3 * time.Second
+	}
+	if is("wrong") && upgrade.Asked() == nil && (upgrade.Inherited() == nil || upgrade.Inherited().Returned == "") {
+		config.MaxDraining = -1
+	}
+	u, err := upgrade.New(config)
 	if err != nil || upgrade.Asked() != nil {
 		return fmt.Errorf("New: %w", err)
 	}
-	n, _ := strconv.Atoi(string(u.State()))
+	number, rest, _ := strings.Cut(string(u.State()), "\n")
+	n, _ := strconv.Atoi(number)
+	if u.Returned() != "" {
+		fmt.Fprintln(os.Stderr, "returned:", u.Returned())
+	} else if is("refuses") && u.Inherited() {
+		return u.HandBack(errors.New("no luck"))
+	}
+	if is("many") {
+		if err := many(u, n, rest); err != nil {
+			return u.HandBack(err)
+		}
+		rest = strings.Repeat("x", sizeOfMuch)
+	}
+	if is("elsewhere") {
+		fmt.Fprintln(os.Stderr, "in:", cwd)
+		if err := os.Chdir("/"); err != nil {
+			return err
+		}
+	}
 	if is("panics") && u.Inherited() {
 		panic("broken")
 	}
@@ -94,7 +124,8 @@ func server(dir string) error {
 		}
 	}
 	fmt.Fprintln(f, n)
-	u.SetState([]byte(strconv.Itoa(n + 1)))
+	u.SetState([]byte(strconv.Itoa(n+1) + "\n" + rest))
+	var upgrading sync.Mutex
 	var conns sync.WaitGroup
 	accepting := func(l net.Listener) {
 		conns.Go(func() {
@@ -135,9 +166,11 @@ func server(dir string) error {
 	}
 	go func() {
 		for range hangups {
+			upgrading.Lock()
 			if err := u.Upgrade(ctx); err != nil {
 				fmt.Fprintln(os.Stderr, "failed:", err)
 			}
+			upgrading.Unlock()
 		}
 	}()
 	fds, _ := os.ReadDir("/proc/self/fd")
@@ -148,11 +181,15 @@ func server(dir string) error {
 		if err := u.Close(); err != nil {
 			return err
 		}
+		upgrading.Lock() // until it has said how that ended
 	}
 	tcp.Close()
 	unix.Close()
 	udp.SetReadDeadline(time.Unix(1, 0))
 	conns.Wait()
+	if is("lingers") {
+		fmt.Fprintln(os.Stderr, "draining:", n)
+	}
 	for is("lingers") {
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -381,9 +418,9 @@ func TestBadSuccessors(t *testing.T) {
 	for _, how := range []string{"new process", "in place"} {
 		for bad, want := range map[string]string{
 			"exits":       "exit status 3",
-			"hangs":       "not ready within 2s",
+			"hangs":       "not ready within 3s",
 			"panics":      "it ended before it was ready: exit status 2",
-			"never ready": "not ready within 2s",
+			"never ready": "not ready within 3s",
 			"missing":     "no such file or directory",
 			"text":        "exec format error",
 			"other":       "ended",
@@ -393,7 +430,7 @@ func TestBadSuccessors(t *testing.T) {
 			}
 			t.Run(how+", "+bad, func(t *testing.T) {
 				t.Parallel()
-				r := start(t, how)
+				r := start(t, how, "impatient")
 				switch bad {
 				case "missing":
 					r.link("v2")
