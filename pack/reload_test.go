@@ -92,7 +92,7 @@ func TestReloadRollsBack(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			sick := t.TempDir() + "/sick"
-			p := start(t, "sick", nil, "-sick="+sick, "-how="+how, "-workers=2", "-ready=1s")
+			p := start(t, "sick", nil, "-sick="+sick, "-how="+how, "-workers=2", "-ready="+map[bool]string{true: "1s", false: "20s"}[how == "hang"])
 			u := apply(t, load(p, 4, 0))
 			u.until(&u.answered, 50)
 			if err := os.WriteFile(sick, nil, 0o600); err != nil {

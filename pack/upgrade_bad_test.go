@@ -43,7 +43,11 @@ func TestBadExecutables(t *testing.T) {
 		t.Run(tt.how, func(t *testing.T) {
 			t.Parallel()
 			how, want := tt.how, tt.want
-			p, path := startVersion(t, nil, "-canary=2s")
+			args := []string{"-canary=2s"}
+			if strings.Contains(want, "within 2s") {
+				args = append(args, "-ready=2s")
+			}
+			p, path := startVersion(t, nil, args...)
 			kept := load(p, 4, 0)
 			kept.KeepAlive, kept.Pause = true, 10*time.Millisecond
 			loads := []*underLoad{apply(t, kept)}

@@ -44,7 +44,7 @@ func TestHooks(t *testing.T) {
 // TestServesDuringOnShutdown has OnShutdown take its time, as one does that waits for a load balancer to notice.
 func TestServesDuringOnShutdown(t *testing.T) {
 	t.Parallel()
-	p := start(t, "hooks", nil, "-workers=2", "-pause=1500ms")
+	p := start(t, "hooks", nil, "-workers=2", "-pause=3s")
 	l := load(p, 4, 20)
 	p.Signal(syscall.SIGTERM)
 	p.Logged(2, "hook OnShutdown")

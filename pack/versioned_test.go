@@ -154,7 +154,7 @@ func startVersion(t *testing.T, change func(*exec.Cmd), args ...string) (p *runn
 		if change != nil {
 			change(cmd)
 		}
-	}, append([]string{"-workers=2", "-ready=2s", "-generations=20"}, args...)...)
+	}, append([]string{"-workers=2", "-ready=20s", "-generations=20"}, args...)...)
 	p.Address()
 	return p, path
 }
