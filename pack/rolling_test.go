@@ -98,7 +98,7 @@ func TestRollingGoesBack(t *testing.T) {
 			}
 			p.HasWorkers(3)
 			p.answersVersion("1")
-			if n := most(); n != 4 {
+			if n := most(); n > 4 || n < 4 && tt.replaced > 0 { // one that panics at once may not be seen
 				t.Errorf("there were %d workers at once; want 4", n)
 			}
 			deploy(t, path, "3")

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gopherpack/gopherpack/affinity"
-	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 	"github.com/gopherpack/gopherpack/internal/proc"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }

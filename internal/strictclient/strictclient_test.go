@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
