@@ -43,8 +43,8 @@ func TestQueueOfCrashed(t *testing.T) {
 	p.Stop()
 }
 
-// TestQueueOfHung stops a worker, by a signal, and then connects: what lies in its queue, and in nobody's hands yet, must be
-// answered although it never goes on.
+// TestQueueOfHung stops a worker, by a signal, and then connects: what lies in its queue, and in nobody's hands yet,
+// must be answered although it never goes on.
 func TestQueueOfHung(t *testing.T) {
 	t.Parallel()
 	p := steeredPack(t, "-workers=2", "-epsilon=0")

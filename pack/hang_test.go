@@ -18,8 +18,8 @@ import (
 
 const hangTimeout = "-hangtimeout=1s"
 
-// TestHungIsReplaced has workers hang: stopped by a signal, and in a system call of which the runtime does not know. The log
-// must tell, with the stack, and a new one must come; meanwhile the others answer, also what lies in its queue.
+// TestHungIsReplaced has workers hang: stopped by a signal, and in a system call of which the runtime does not know.
+// The log must tell, with the stack, and a new one must come; meanwhile the others answer, also what lies in its queue.
 func TestHungIsReplaced(t *testing.T) {
 	t.Parallel()
 	for name, hang := range map[string]func(*testing.T, *running) (pid int){
@@ -60,11 +60,13 @@ func TestHungIsReplaced(t *testing.T) {
 			}
 			p.Logged(1, "worker hangs, killing it")
 			failed := p.Logged(1, "worker failed")
-			if int(failed["pid"].(float64)) != pid || !strings.Contains(failed["error"].(string), "hung: no sign of life for") {
+			error := fmt.Sprint(failed["error"])
+			if failed["pid"] != float64(pid) || !strings.Contains(error, "hung: no sign of life for") {
 				t.Errorf("%v; want pid %d", failed, pid)
 			}
 			p.Logged(1, "worker ready")
-			if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 3 || slices.Contains(p.Workers(), pid) {
+			pids, _ := answers(t, load(p, 16, 20).Run(t.Context()))
+			if len(pids) != 3 || slices.Contains(p.Workers(), pid) {
 				t.Errorf("%v answer", pids)
 			}
 			p.Stop()
@@ -165,8 +167,8 @@ func TestNotHung(t *testing.T) {
 	})
 }
 
-// TestProbe has the probe fail in one of two workers, which must be replaced without a request lost; and then in both, which must
-// not, since that would help nobody.
+// TestProbe has the probe fail in one of two workers, which must be replaced without a request lost; and then in both,
+// which must not, since that would help nobody.
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", nil, "-workers=2", hangTimeout)

@@ -132,7 +132,9 @@ func TestSignalsForTheMaster(t *testing.T) {
 	p := start(t, "http", nil)
 	p.Address()
 	for _, pid := range p.Workers() {
-		for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU} {
+		for _, s := range []syscall.Signal{
+			syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU,
+		} {
 			if err := syscall.Kill(pid, s); err != nil {
 				t.Fatal(err)
 			}

@@ -16,9 +16,15 @@ import (
 	"github.com/gopherpack/gopherpack/pack"
 )
 
+// upgradeFailed is what the master says when an upgrade did not come to another program, or went back from it.
+var upgradeFailed = []string{
+	"upgrade failed, the old workers go on",
+	"upgrade failed, the old executable and workers go on",
+}
+
 // TestBadExecutables tries to upgrade to executables that are no good in various ways. The old one must go on, nobody
-// who retries nothing may notice, and the log must say why. By default it tries three: one is no good by itself, one as a worker,
-// and one when it takes over.
+// who retries nothing may notice, and the log must say why. By default it tries three: one is no good by itself, one as
+// a worker, and one when it takes over.
 func TestBadExecutables(t *testing.T) {
 	t.Parallel()
 	for _, tt := range test.Some(3, []struct{ how, want string }{
@@ -59,7 +65,7 @@ func TestBadExecutables(t *testing.T) {
 			}
 			deployBad(t, path, how)
 			p.Signal(syscall.SIGUSR2)
-			failed := p.Logged(1, "upgrade failed, the old workers go on", "upgrade failed, the old executable and workers go on")
+			failed := p.Logged(1, upgradeFailed...)
 			if !strings.Contains(fmt.Sprint(failed["error"]), want) {
 				t.Errorf("%v; want an error about %q", failed, want)
 			}
@@ -133,7 +139,8 @@ func TestExecFails(t *testing.T) {
 	}
 	p.answersVersion("1")
 	after := p.Upkeep()
-	if after.Descriptors > before.Descriptors+2 { // what the master needs to read the environment of workers comes and goes
+	// What the master needs to read the environment of workers comes and goes.
+	if after.Descriptors > before.Descriptors+2 {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 	p.Signal(syscall.SIGHUP)
@@ -197,7 +204,8 @@ func TestUnknownVersions(t *testing.T) {
 		if _, err := state.WriteString(text); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command("sh", "-c", `GOPHERPACK_SUCCESSION="$2 pid=$$ fd=3 previous=4" exec "$1"`, "sh", os.Args[0], version)
+		const script = `GOPHERPACK_SUCCESSION="$2 pid=$$ fd=3 previous=4" exec "$1"`
+		cmd := exec.Command("sh", "-c", script, "sh", os.Args[0], version)
 		cmd.ExtraFiles = []*os.File{state, exe}
 		cmd.Env = append(os.Environ(), asProgram+"=versioned", "GORACE=atexit_sleep_ms=0")
 		out, err := cmd.Output()
@@ -215,7 +223,8 @@ func TestOnUpgrade(t *testing.T) {
 	p.Signal(syscall.SIGUSR2)
 	p.Logged(1, "upgraded")
 	p.Signal(syscall.SIGUSR2)
-	if failed := p.Logged(1, "upgrade failed, the old workers go on"); failed["error"] != "OnUpgrade: not before Friday" {
+	failed := p.Logged(1, "upgrade failed, the old workers go on")
+	if failed["error"] != "OnUpgrade: not before Friday" {
 		t.Errorf("%v", failed)
 	}
 	p.HasWorkers(2)

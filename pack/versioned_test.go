@@ -29,8 +29,8 @@ func init() { programs["versioned"] = versionedProgram }
 // tail begins what is written behind the test binary to make different executables of it.
 const tail = "\n--version "
 
-// deploy puts an executable in the place of the one at path, as deployments do: in one step. version is what it answers,
-// how is what goes wrong with it, by space.
+// deploy puts an executable in the place of the one at path, as deployments do: in one step. version is what it
+// answers, how is what goes wrong with it, by space.
 func deploy(t testing.TB, path, version string, how ...string) {
 	t.Helper()
 	self, err := os.ReadFile("/proc/self/exe")

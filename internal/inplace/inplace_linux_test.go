@@ -169,7 +169,8 @@ func TestExecFails(t *testing.T) {
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); flags != want || err != nil {
 			t.Errorf("descriptor flags of %s: %d, %v; want %d", f.Name(), flags, err, want)
 		}
-		if nonblocking, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); f == r && (nonblocking&unix.O_NONBLOCK == 0 || err != nil) {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if f == r && (flags&unix.O_NONBLOCK == 0 || err != nil) {
 			t.Errorf("the pipe is blocking now, %v", err)
 		}
 	}
