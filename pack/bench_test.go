@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gopherpack/gopherpack/internal/strictclient"
 	"github.com/gopherpack/gopherpack/internal/test/hangtest"
 )
 
@@ -37,7 +36,8 @@ func BenchmarkServe(b *testing.B) {
 			b.Run(mode.name+name, func(b *testing.B) {
 				p := start(b, "lazy", func(c *exec.Cmd) { c.Env = append(c.Env, "GOPHERPACK_INLINE="+mode.value) })
 				network, address := p.Listening(mode.up)
-				l := strictclient.Load{Network: network, Address: address, Clients: clients, PerClient: b.N/clients + 1, KeepAlive: keepAlive}
+				l := loadOn(network, address, clients, b.N/clients+1)
+				l.KeepAlive = keepAlive
 				b.ResetTimer()
 				r := l.Run(b.Context())
 				b.StopTimer()
@@ -64,9 +64,9 @@ func init() {
 	}
 }
 
-// BenchmarkBusyWorker keeps one of two workers from its work, and has clients on both CPUs that connect for each request: which
-// share of them meets that worker, and how long the slowest 1 % of all, and of those that others answer, wait. An answer is
-// waited for for a second.
+// BenchmarkBusyWorker keeps one of two workers from its work, and has clients on both CPUs that connect for each
+// request: which share of them meets that worker, and how long the slowest 1 % of all, and of those that others answer,
+// wait. An answer is waited for for a second.
 func BenchmarkBusyWorker(b *testing.B) {
 	for _, how := range []string{"spins", "blocks", "stopped"} {
 		for _, mode := range []struct {
@@ -97,8 +97,8 @@ func BenchmarkBusyWorker(b *testing.B) {
 	}
 }
 
-// keepBusy keeps a worker from its work until end is called: a handler spins, or makes system calls that block without the
-// runtime knowing, or the process is stopped.
+// keepBusy keeps a worker from its work until end is called: a handler spins, or makes system calls that block without
+// the runtime knowing, or the process is stopped.
 func keepBusy(b *testing.B, p *running, how string) (pid string, end func()) {
 	path := map[string]string{"spins": "/spin", "blocks": "/block"}[how]
 	if path == "" {
@@ -122,8 +122,8 @@ func keepBusy(b *testing.B, p *running, how string) (pid string, end func()) {
 	return pid, func() { c.Close() }
 }
 
-// connectAndAsk sends b.N requests, each on a connection of its own, and returns how long each took, those that others than pid
-// answered, and how many met pid, or nobody.
+// connectAndAsk sends b.N requests, each on a connection of its own, and returns how long each took, those that others
+// than pid answered, and how many met pid, or nobody.
 func connectAndAsk(b *testing.B, address, pid string) (all, others []time.Duration, met int) {
 	const clients = 16
 	var mu sync.Mutex

@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// needed is all that a master has a use for: to give Unix sockets away, signal workers of another user and become them, bind ports
-// below 1024, keep new connections out in a stop, and load the steering.
+// needed is all that a master has a use for: to give Unix sockets away, signal workers of another user and become them,
+// bind ports below 1024, keep new connections out in a stop, and load the steering.
 const needed = "-all,+chown,+kill,+setuid,+setgid,+net_bind_service,+net_admin,+bpf"
 
-// TestCapabilities has a master that can never have more capabilities than these, and workers of another user, and does to it what
-// a master must be able to do.
+// TestCapabilities has a master that can never have more capabilities than these, and workers of another user, and does
+// to it what a master must be able to do.
 func TestCapabilities(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root has capabilities to give up")

@@ -128,7 +128,8 @@ func TestManyIdleConnections(t *testing.T) {
 		if conns < each*8/10 { // the hash spreads them evenly but for some hundred
 			t.Errorf("worker %d holds %d connections", pid, conns)
 		}
-		t.Logf("worker %d: %d connections, %.1f KiB each", pid, conns, float64(program.Status(pid, "VmRSS")-before[pid])/float64(conns))
+		more := program.Status(pid, "VmRSS") - before[pid]
+		t.Logf("worker %d: %d connections, %.1f KiB each", pid, conns, float64(more)/float64(conns))
 	}
 	t.Logf("master: %d descriptors, %d KiB", descriptors(t, p.PID()), program.Status(p.PID(), "VmRSS"))
 	if r := load(p, 8, 50).Run(t.Context()); r.Failed() != 0 {
@@ -138,16 +139,13 @@ func TestManyIdleConnections(t *testing.T) {
 	p.Signal(syscall.SIGHUP)
 	p.Logged(1, "generation has drained")
 	t.Logf("%d connections were handed over in %v", 2*each, time.Since(begun))
-	total := 0
-	for deadline := time.Now().Add(10 * time.Second); total < 2*each && time.Now().Before(deadline); { // some may be on their way yet
-		total = 0
+	p.Until("the new workers to have all connections", program.Patience, func() bool { // some may be on their way yet
+		total := 0
 		for _, pid := range p.Workers() {
 			total += descriptors(t, pid)
 		}
-	}
-	if total < 2*each {
-		t.Errorf("the new workers have %d descriptors", total)
-	}
+		return total >= 2*each
+	})
 	for _, f := range release {
 		f()
 	}
@@ -168,15 +166,15 @@ func ticks(t *testing.T, pid int) int {
 	return user + system
 }
 
-const shortOfFiles = "cannot accept connections, they wait in the queue; raise the limit of open files, or look for a leak"
+const shortOfFiles = "cannot accept connections, they wait in the queue; " +
+	"raise the limit of open files, or look for a leak"
 
 // TestDescriptorsRunOut has more connections than a worker may have descriptors.
 func TestDescriptorsRunOut(t *testing.T) {
 	t.Parallel()
 	const limit, conns = 60, 100
 	p := start(t, "http", func(c *exec.Cmd) {
-		c.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, limit), c.Path}, c.Args[1:]...)
-		c.Path = "/bin/sh"
+		inShell(c, fmt.Sprintf("ulimit -n %d", limit))
 	}, "-workers=1")
 	address := p.Address()
 	worker := p.Workers()[0]

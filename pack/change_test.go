@@ -17,8 +17,8 @@ import (
 	"github.com/gopherpack/gopherpack/internal/test"
 )
 
-// TestChangesLoseNothing reloads and upgrades packs, a few times or often, under loads of clients that retry nothing. No request
-// may fail, and whoever keeps a connection to a server without TLS must keep it through all changes.
+// TestChangesLoseNothing reloads and upgrades packs, a few times or often, under loads of clients that retry nothing.
+// No request may fail, and whoever keeps a connection to a server without TLS must keep it through all changes.
 func TestChangesLoseNothing(t *testing.T) {
 	t.Parallel()
 	const kept, fresh = true, false
@@ -40,7 +40,8 @@ func TestChangesLoseNothing(t *testing.T) {
 				"two-second responses":      {KeepAlive: fresh, Path: "/slow"},
 			},
 		}, {
-			name: "Unix socket", program: "http", args: []string{"-address=unix " + t.TempDir() + "/socket"}, changes: 15,
+			name: "Unix socket", program: "http", changes: 15,
+			args: []string{"-address=unix " + t.TempDir() + "/socket"},
 			loads: map[string]strictclient.Load{
 				"new connections": {KeepAlive: fresh, Pause: time.Millisecond},
 				"kept alive":      {KeepAlive: kept, Pause: time.Millisecond},

@@ -54,7 +54,7 @@ func TestWithoutSys(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", func(c *exec.Cmd) {
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `mount --make-rprivate / && mount -t tmpfs none /sys && exec "$0" "$@"`}, c.Args...)
+		inShell(c, "mount --make-rprivate / && mount -t tmpfs none /sys")
 	})
 	if up := p.Logged(1, "pack is up"); up["cpus"] == nil {
 		t.Errorf("the workers are not pinned: %v", up)
@@ -174,8 +174,7 @@ func TestQuotaOfAnAncestor(t *testing.T) {
 	allowed(t, 2)
 	procs := limitedGroup(t)
 	p := start(t, "http", func(c *exec.Cmd) {
-		c.Args = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, procs, c.Path}, c.Args[1:]...)
-		c.Path = "/bin/sh"
+		inShell(c, "echo $$ >"+procs)
 	})
 	up := p.Logged(1, "pack is up")
 	if up["workers"] != 1.0 || !strings.HasPrefix(fmt.Sprint(up["unpinned"]), "the processor quota is 0.5 of ") {

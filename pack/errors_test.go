@@ -32,56 +32,91 @@ func TestFailures(t *testing.T) {
 	if err := os.WriteFile(dir+"/file", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	inUse := "pack: listen tcp " + taken.Addr().String() +
+		": bind: address already in use (is another instance running?"
 	tests := []struct {
 		name, program string
 		args, env     []string
 		want          string // what the error says
 	}{
 		{name: "port in use", program: "http", args: []string{"-address=tcp " + taken.Addr().String()},
-			want: "pack: listen tcp " + taken.Addr().String() + ": bind: address already in use (is another instance running?"},
-		{name: "port in use, asked by a worker", program: "lazy", args: []string{"-address=tcp " + taken.Addr().String()},
-			want: "pack: listen tcp " + taken.Addr().String() + ": bind: address already in use (is another instance running?"},
-		{name: "no such host", program: "http", args: []string{"-address=tcp 127.0.0.1.2:80"}, want: "pack: listen tcp: lookup 127.0.0.1.2"},
+			want: inUse},
+		{name: "port in use, asked by a worker", program: "lazy",
+			args: []string{"-address=tcp " + taken.Addr().String()}, want: inUse},
+		{name: "no such host", program: "http", args: []string{"-address=tcp 127.0.0.1.2:80"},
+			want: "pack: listen tcp: lookup 127.0.0.1.2"},
 		{name: "no port", program: "http", args: []string{"-address=tcp localhost"}, want: "missing port in address"},
-		{name: "no such address", program: "http", args: []string{"-address=tcp 192.0.2.1:0"}, want: "no interface of this machine has that address"},
-		{name: "unknown network", program: "http", args: []string{"-address=sctp :80"}, want: "pack: listen sctp :80: want the network to be tcp, tcp4, tcp6 or unix"},
-		{name: "unknown network, asked by a worker", program: "lazy", args: []string{"-address=udp :80"}, want: "pack: listen udp :80: want the network"},
+		{name: "no such address", program: "http", args: []string{"-address=tcp 192.0.2.1:0"},
+			want: "no interface of this machine has that address"},
+		{name: "unknown network", program: "http", args: []string{"-address=sctp :80"},
+			want: "pack: listen sctp :80: want the network to be tcp, tcp4, tcp6 or unix"},
+		{name: "unknown network, asked by a worker", program: "lazy", args: []string{"-address=udp :80"},
+			want: "pack: listen udp :80: want the network"},
 		{name: "Unix socket in use", program: "http", args: []string{"-address=unix " + dir + "/alive"},
 			want: "pack: listen unix " + dir + "/alive: a process is listening there: address already in use"},
-		{name: "Unix socket is a file", program: "http", args: []string{"-address=unix " + dir + "/file"}, want: "there is a file that is not a socket"},
-		{name: "Unix socket in no directory", program: "http", args: []string{"-address=unix " + dir + "/none/x"}, want: "no such file or directory"},
-		{name: "handled twice", program: "broken", args: []string{"-how=twice"}, want: "pack: tcp localhost:1 is handled twice"},
+		{name: "Unix socket is a file", program: "http", args: []string{"-address=unix " + dir + "/file"},
+			want: "there is a file that is not a socket"},
+		{name: "Unix socket in no directory", program: "http", args: []string{"-address=unix " + dir + "/none/x"},
+			want: "no such file or directory"},
+		{name: "handled twice", program: "broken", args: []string{"-how=twice"},
+			want: "pack: tcp localhost:1 is handled twice"},
 
-		{name: "negative workers", program: "http", args: []string{"-workers=-1"}, want: "pack: the number of workers is negative: -1"},
-		{name: "too many workers", program: "http", args: []string{"-workers=100000"}, want: "pack: 100000 workers: at most 4096"},
-		{name: "CPUs not allowed", program: "http", args: []string{"-cpus=0,1000"}, want: `pack: CPUs "0,1000": this process may not use "1000"`},
-		{name: "short hang timeout", program: "http", args: []string{"-hangtimeout=1ms"}, want: "pack: HangTimeout is 1ms: at least 100ms"},
-		{name: "no such policy", program: "http", args: []string{"-hang=3"}, want: "pack: no such policy for workers that hang: 3"},
-		{name: "negative age", program: "http", args: []string{"-maxage=-1s"}, want: "pack: Recycle.Age is negative: -1s"},
-		{name: "memory limits", program: "http", args: []string{"-maxmemory=2", "-hardmemory=1"}, want: "pack: Recycle.MemoryHard, 1 bytes, is not above Recycle.Memory, 2"},
+		{name: "negative workers", program: "http", args: []string{"-workers=-1"},
+			want: "pack: the number of workers is negative: -1"},
+		{name: "too many workers", program: "http", args: []string{"-workers=100000"},
+			want: "pack: 100000 workers: at most 4096"},
+		{name: "CPUs not allowed", program: "http", args: []string{"-cpus=0,1000"},
+			want: `pack: CPUs "0,1000": this process may not use "1000"`},
+		{name: "short hang timeout", program: "http", args: []string{"-hangtimeout=1ms"},
+			want: "pack: HangTimeout is 1ms: at least 100ms"},
+		{name: "no such policy", program: "http", args: []string{"-hang=3"},
+			want: "pack: no such policy for workers that hang: 3"},
+		{name: "negative age", program: "http", args: []string{"-maxage=-1s"},
+			want: "pack: Recycle.Age is negative: -1s"},
+		{name: "memory limits", program: "http", args: []string{"-maxmemory=2", "-hardmemory=1"},
+			want: "pack: Recycle.MemoryHard, 1 bytes, is not above Recycle.Memory, 2"},
 		{name: "mode", program: "http", args: []string{"-unixmode=4600"}, want: "pack: UnixMode"},
-		{name: "owner", program: "http", args: []string{"-unixowner=nobody-there", "-address=unix " + dir + "/owned"}, want: "UnixOwner: user \"nobody-there\": user: unknown user nobody-there"},
-		{name: "negative timeout", program: "http", args: []string{"-ready=-1s"}, want: "pack: ReadyTimeout is negative: -1s"},
-		{name: "drain longer than shutdown", program: "http", args: []string{"-drain=2s", "-shutdown=1s"}, want: "DrainDelay 2s leaves nothing of ShutdownTimeout 1s"},
-		{name: "too many files", program: "http", args: []string{"-files=99999999999"}, want: "raise nofile to 99999999999: the hard limit is"},
-		{name: "no such user", program: "http", args: []string{"-user=nobody-at-all"}, want: `pack: user "nobody-at-all": user: unknown user`},
-		{name: "environment: workers", program: "http", env: []string{"GOPHERPACK_WORKERS=some"}, want: `pack: environment variable GOPHERPACK_WORKERS="some": want a number`},
+		{name: "owner", program: "http",
+			args: []string{"-unixowner=nobody-there", "-address=unix " + dir + "/owned"},
+			want: "UnixOwner: user \"nobody-there\": user: unknown user nobody-there"},
+		{name: "negative timeout", program: "http", args: []string{"-ready=-1s"},
+			want: "pack: ReadyTimeout is negative: -1s"},
+		{name: "drain longer than shutdown", program: "http", args: []string{"-drain=2s", "-shutdown=1s"},
+			want: "DrainDelay 2s leaves nothing of ShutdownTimeout 1s"},
+		{name: "too many files", program: "http", args: []string{"-files=99999999999"},
+			want: "raise nofile to 99999999999: the hard limit is"},
+		{name: "no such user", program: "http", args: []string{"-user=nobody-at-all"},
+			want: `pack: user "nobody-at-all": user: unknown user`},
+		{name: "environment: workers", program: "http", env: []string{"GOPHERPACK_WORKERS=some"},
+			want: `pack: environment variable GOPHERPACK_WORKERS="some": want a number`},
 		{name: "environment: no workers", program: "http", env: []string{"GOPHERPACK_WORKERS=0"}, want: "at least 1"},
-		{name: "environment: empty CPU set", program: "http", env: []string{"GOPHERPACK_CPUS="}, want: `GOPHERPACK_CPUS="": want a list of CPUs`},
-		{name: "environment: CPUs", program: "http", env: []string{"GOPHERPACK_CPUS=a-b"}, want: "want a list of CPUs, such as 0-3,8"},
-		{name: "environment: placement", program: "http", env: []string{"GOPHERPACK_PLACEMENT=moon"}, want: "want cpu, core, cache or node"},
+		{name: "environment: empty CPU set", program: "http", env: []string{"GOPHERPACK_CPUS="},
+			want: `GOPHERPACK_CPUS="": want a list of CPUs`},
+		{name: "environment: CPUs", program: "http", env: []string{"GOPHERPACK_CPUS=a-b"},
+			want: "want a list of CPUs, such as 0-3,8"},
+		{name: "environment: placement", program: "http", env: []string{"GOPHERPACK_PLACEMENT=moon"},
+			want: "want cpu, core, cache or node"},
 		{name: "environment: inline", program: "http", env: []string{"GOPHERPACK_INLINE=perhaps"}, want: "want 0 or 1"},
 
-		{name: "worker panics", program: "broken", args: []string{"-how=panic"}, want: "pack: a worker failed before it was ready: exit status 2"},
-		{name: "worker exits", program: "broken", args: []string{"-how=exit"}, want: "before it was ready: ended by itself, with exit status 0"},
-		{name: "worker hangs", program: "broken", args: []string{"-how=hang", "-ready=300ms"}, want: "killed: not ready within 300ms"},
-		{name: "nothing to serve", program: "broken", args: []string{"-how=nothing"}, want: "pack: there is nothing to serve: call Handle before Run"},
-		{name: "nil server", program: "broken", args: []string{"-how=nil"}, want: "the server for tcp localhost:0 is nil"},
-		{name: "Serve fails", program: "broken", args: []string{"-how=serve fails"}, want: "pack: the server for tcp localhost:0 stopped serving: no more tape"},
-		{name: "never accepts", program: "broken", args: []string{"-how=never accepts", "-ready=300ms"}, want: "not ready within 300ms"},
-		{name: "no certificate", program: "https", args: []string{"-nocert"}, want: "its TLS configuration has no certificate"},
+		{name: "worker panics", program: "broken", args: []string{"-how=panic"},
+			want: "pack: a worker failed before it was ready: exit status 2"},
+		{name: "worker exits", program: "broken", args: []string{"-how=exit"},
+			want: "before it was ready: ended by itself, with exit status 0"},
+		{name: "worker hangs", program: "broken", args: []string{"-how=hang", "-ready=300ms"},
+			want: "killed: not ready within 300ms"},
+		{name: "nothing to serve", program: "broken", args: []string{"-how=nothing"},
+			want: "pack: there is nothing to serve: call Handle before Run"},
+		{name: "nil server", program: "broken", args: []string{"-how=nil"},
+			want: "the server for tcp localhost:0 is nil"},
+		{name: "Serve fails", program: "broken", args: []string{"-how=serve fails"},
+			want: "pack: the server for tcp localhost:0 stopped serving: no more tape"},
+		{name: "never accepts", program: "broken", args: []string{"-how=never accepts", "-ready=300ms"},
+			want: "not ready within 300ms"},
+		{name: "no certificate", program: "https", args: []string{"-nocert"},
+			want: "its TLS configuration has no certificate"},
 		{name: "OnStart", program: "hooks", args: []string{"-fail=OnStart"}, want: "pack: OnStart: OnStart went wrong"},
-		{name: "OnWorkerStart", program: "hooks", args: []string{"-fail=OnWorkerStart"}, want: "pack: OnWorkerStart: OnWorkerStart went wrong"},
+		{name: "OnWorkerStart", program: "hooks", args: []string{"-fail=OnWorkerStart"},
+			want: "pack: OnWorkerStart: OnWorkerStart went wrong"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -112,8 +147,9 @@ func TestNoPermission(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("becoming nobody takes root")
 	}
-	if text, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); strings.TrimSpace(string(text)) != "1024" {
-		t.Skipf("ports from %s on are free for all", text)
+	first, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if strings.TrimSpace(string(first)) != "1024" {
+		t.Skipf("ports from %s on are free for all", first)
 	}
 	p := start(t, "http", asNobody(t), "-address=tcp :80")
 	if status := p.Wait(10 * time.Second); status != 1 {

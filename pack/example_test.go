@@ -10,7 +10,8 @@ import (
 	"github.com/gopherpack/gopherpack/pack"
 )
 
-// A worker whose database cannot be reached for a minute, though others reach it, is replaced, and so is one that has leaked.
+// A worker whose database cannot be reached for a minute, though others reach it, is replaced, and so is one that has
+// leaked.
 func Example_supervision() {
 	var db *sql.DB // opened in OnWorkerStart
 	p := pack.New(pack.Config{

@@ -66,8 +66,8 @@ var calls = map[string]struct {
 	"pidfd_open": {unix.SYS_PIDFD_OPEN, unix.ENOSYS},
 }
 
-// deny has a system call fail from now on in every thread of this process, by a filter that programs that it starts inherit.
-// Threads can still be made.
+// deny has a system call fail from now on in every thread of this process, by a filter that programs that it starts
+// inherit. Threads can still be made.
 func deny(name string) error {
 	call := calls[name]
 	program := []unix.SockFilter{
@@ -87,7 +87,8 @@ func deny(name string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	_, _, errno := syscall.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&filter)))
+	_, _, errno := syscall.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&filter)))
 	if errno != 0 {
 		return errno
 	}
@@ -120,8 +121,8 @@ func TestFaultsAtStart(t *testing.T) {
 	}
 }
 
-// TestFaultsLater has each system call fail when the pack is up, and kills a worker: the log must tell why no other comes, or one
-// must; those that are there must answer, and the pack must stop.
+// TestFaultsLater has each system call fail when the pack is up, and kills a worker: the log must tell why no other
+// comes, or one must; those that are there must answer, and the pack must stop.
 func TestFaultsLater(t *testing.T) {
 	t.Parallel()
 	for name, call := range calls {
@@ -147,13 +148,16 @@ func TestFaultsLater(t *testing.T) {
 			}
 			clients.Wait()
 			t.Logf("%d of 20 requests answered", served.Load())
-			if served.Load() < 20 && name != "sendmsg" && name != "recvmsg" { // without these nobody can cover for the worker
+			// Without these two nobody can cover for the worker.
+			if served.Load() < 20 && name != "sendmsg" && name != "recvmsg" {
 				t.Errorf("%d of 20 requests were answered", served.Load())
 			}
 			told := func() bool {
-				return strings.Contains(strings.Join(p.Other(), "\n"), call.errno.Error()) || slices.ContainsFunc(p.Records(), func(r program.Record) bool {
-					return r.Msg() == "worker ready" || strings.Contains(fmt.Sprint(r["error"], r["reason"]), call.errno.Error())
-				})
+				of := call.errno.Error()
+				return strings.Contains(strings.Join(p.Other(), "\n"), of) ||
+					slices.ContainsFunc(p.Records(), func(r program.Record) bool {
+						return r.Msg() == "worker ready" || strings.Contains(fmt.Sprint(r["error"], r["reason"]), of)
+					})
 			}
 			p.Until("the log to tell of "+call.errno.Error(), 20*time.Second, told)
 			p.Signal(syscall.SIGTERM)

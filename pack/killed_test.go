@@ -31,8 +31,8 @@ func TestMasterKilled(t *testing.T) {
 	p.NoneLeft()
 }
 
-// TestMasterKilledBesideStopped kills the master while a worker is stopped. The kernel continues it then, since its process group
-// has become orphaned (setpgid(2)), if the master was in a session of its own, as every service is.
+// TestMasterKilledBesideStopped kills the master while a worker is stopped. The kernel continues it then, since its
+// process group has become orphaned (setpgid(2)), if the master was in a session of its own, as every service is.
 func TestMasterKilledBesideStopped(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", func(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }, "-workers=2")

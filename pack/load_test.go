@@ -68,8 +68,8 @@ func loadOn(network, address string, clients, perClient int) strictclient.Load {
 	return l
 }
 
-// pause returns for how long a client pauses between two requests: else the processors would be the loads', and other tests
-// would wait for them.
+// pause returns for how long a client pauses between two requests: else the processors would be the loads', and other
+// tests would wait for them.
 func pause() time.Duration {
 	if test.Full() {
 		return 0
@@ -131,8 +131,8 @@ func (p *running) changes(u *underLoad, signals ...syscall.Signal) {
 	}
 }
 
-// inLoops runs n clients, each of which does the same again and again, until end is called, which returns the first error.
-// Between two times they pause for as long as those of a load.
+// inLoops runs n clients, each of which does the same again and again, until end is called, which returns the first
+// error. Between two times they pause for as long as those of a load.
 func inLoops(n int, client func(n int) func(context.Context) error) (end func() error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	var clients sync.WaitGroup

@@ -44,3 +44,9 @@ func start(t testing.TB, name string, change func(*exec.Cmd), args ...string) *r
 	}
 	return &running{program.Run(t, cmd), t}
 }
+
+// inShell has a program start in the process of a shell that has done something before.
+func inShell(c *exec.Cmd, script string) {
+	c.Args = append([]string{"sh", "-c", script + ` && exec "$0" "$@"`, c.Path}, c.Args[1:]...)
+	c.Path = "/bin/sh"
+}

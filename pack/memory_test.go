@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// TestMemoryIsDivided has a limit for the whole pack, in the environment or, where this test may make one, of a control group:
-// each worker must have its share.
+// TestMemoryIsDivided has a limit for the whole pack, in the environment or, where this test may make one, of a control
+// group: each worker must have its share.
 func TestMemoryIsDivided(t *testing.T) {
 	t.Parallel()
 	limits := map[string]func(*exec.Cmd){
@@ -24,8 +24,7 @@ func TestMemoryIsDivided(t *testing.T) {
 	want := map[string]string{"environment": "200", "off": fmt.Sprint(int64(math.MaxInt64) >> 20)}
 	if group := memoryGroup(t, 480<<20); group != "" {
 		inGroup := func(c *exec.Cmd) {
-			join := "echo $$ >" + group + "/cgroup.procs && exec \"$0\" \"$@\""
-			c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", join}, c.Args...)
+			inShell(c, "echo $$ >"+group+"/cgroup.procs")
 		}
 		limits["control group"], want["control group"] = inGroup, "200" // of nine tenths
 		limits["control group, off"], want["control group, off"] = func(c *exec.Cmd) {
@@ -51,7 +50,10 @@ func TestMemoryIsDivided(t *testing.T) {
 
 // memoryGroup makes a control group with a limit of memory, in which nobody is yet. It returns "" if that cannot be.
 func memoryGroup(t *testing.T, limit int) string {
-	for top, file := range map[string]string{"/sys/fs/cgroup": "memory.max", "/sys/fs/cgroup/memory": "memory.limit_in_bytes"} {
+	for top, file := range map[string]string{
+		"/sys/fs/cgroup":        "memory.max",
+		"/sys/fs/cgroup/memory": "memory.limit_in_bytes",
+	} {
 		group := filepath.Join(top, fmt.Sprintf("pack-test-%d", os.Getpid()))
 		if os.Mkdir(group, 0o755) != nil {
 			continue

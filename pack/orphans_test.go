@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// TestProcess1 has a master that is the first process of a PID namespace, as in a container. Orphans become its children: it must
-// reap them, and workers that crash must be replaced all the same, and the signal by which containers are stopped stop it.
+// TestProcess1 has a master that is the first process of a PID namespace, as in a container. Orphans become its
+// children: it must reap them, and workers that crash must be replaced all the same, and the signal by which containers
+// are stopped stop it.
 func TestProcess1(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("a PID namespace needs CAP_SYS_ADMIN")
@@ -22,7 +23,7 @@ func TestProcess1(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", func(c *exec.Cmd) {
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
-		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `mount --make-rprivate / && mount -t proc proc /proc && exec "$0" "$@"`}, c.Args...)
+		inShell(c, "mount --make-rprivate / && mount -t proc proc /proc")
 	}, "-workers=2")
 	if pid := p.Logged(1, "pack is up")["pid"]; pid != 1.0 {
 		t.Fatalf("the master is process %v", pid)

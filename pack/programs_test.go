@@ -14,13 +14,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/gopherpack/gopherpack/affinity"
@@ -72,110 +67,6 @@ func configFlags() (c *pack.Config, address *string) {
 	flag.Uint64Var(&c.Files, "files", 0, "")
 	flag.BoolVar(&c.Inline, "inline", false, "")
 	return c, flag.String("address", "tcp localhost:0", "")
-}
-
-// systemHandlers are those that only some systems have, by path.
-var systemHandlers = map[string]http.HandlerFunc{}
-
-// unwell has the probe of httpProgram fail in this process.
-var unwell atomic.Bool
-
-var leaked [][]byte
-
-// handler answers with who it is, and does what the path says.
-func handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		id, _ := pack.WorkerID()
-		cpu, pinned := pack.WorkerCPU()
-		fmt.Fprintf(w, "id=%d pid=%d cpu=%d pinned=%v procs=%d", id, os.Getpid(), cpu, pinned, runtime.GOMAXPROCS(0))
-	})
-	mux.HandleFunc("/proto", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) })
-	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(2 * time.Second)
-		io.WriteString(w, "slow")
-	})
-	mux.HandleFunc("/hang", func(w http.ResponseWriter, r *http.Request) { time.Sleep(time.Hour) })
-	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, "hello\n")
-		w.(http.Flusher).Flush()
-		select {
-		case <-pack.Draining(r.Context()):
-			io.WriteString(w, "bye\n")
-		case <-r.Context().Done():
-		}
-	})
-	mux.HandleFunc("/long", func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, "begun\n")
-		w.(http.Flusher).Flush()
-		time.Sleep(2 * time.Second)
-		io.WriteString(w, "ended\n")
-	})
-	mux.HandleFunc("/hijack", func(w http.ResponseWriter, r *http.Request) {
-		c, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			panic(err)
-		}
-		defer c.Close()
-		io.WriteString(c, "hello\n")
-		<-pack.Draining(r.Context())
-		if r.URL.RawQuery == "deaf" {
-			time.Sleep(time.Hour)
-		}
-		time.Sleep(100 * time.Millisecond) // a good-bye takes a moment
-		io.WriteString(c, "bye\n")
-	})
-	mux.HandleFunc("/spin", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "pid=%d \n", os.Getpid())
-		w.(http.Flusher).Flush()
-		for r.Context().Err() == nil {
-		}
-	})
-	for path, handler := range systemHandlers {
-		mux.HandleFunc(path, handler)
-	}
-	mux.HandleFunc("/unwell", func(w http.ResponseWriter, r *http.Request) { unwell.Store(true) })
-	mux.HandleFunc("/burn", func(w http.ResponseWriter, r *http.Request) {
-		for end := time.Now().Add(20 * time.Millisecond); time.Now().Before(end); {
-		}
-		io.WriteString(w, "burnt")
-	})
-	mux.HandleFunc("/user", func(w http.ResponseWriter, r *http.Request) {
-		groups, _ := os.Getgroups()
-		fmt.Fprintf(w, "uid=%d gid=%d groups=%v", os.Getuid(), os.Getgid(), groups)
-		status, _ := os.ReadFile("/proc/self/status")
-		_, privileges, _ := strings.Cut(string(status), "NoNewPrivs:\t")
-		fmt.Fprintf(w, " no_new_privs=%.1s", privileges)
-	})
-	mux.HandleFunc("/descriptors", func(w http.ResponseWriter, r *http.Request) {
-		out, err := exec.Command("ls", "/proc/self/fd").CombinedOutput()
-		fmt.Fprint(w, strings.Fields(string(out)), err)
-	})
-	mux.HandleFunc("/orphan", func(w http.ResponseWriter, r *http.Request) {
-		// The shell ends, and who it started goes to process 1.
-		exec.Command("sh", "-c", "sleep 0.1 & echo").Run()
-	})
-	mux.HandleFunc("/files", func(w http.ResponseWriter, r *http.Request) {
-		var l syscall.Rlimit
-		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
-		fmt.Fprint(w, l.Cur)
-	})
-	mux.HandleFunc("/leak", func(w http.ResponseWriter, r *http.Request) {
-		more := make([]byte, 1<<20)
-		for i := range more {
-			more[i] = 1
-		}
-		leaked = append(leaked, more)
-	})
-	mux.HandleFunc("/memory", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, debug.SetMemoryLimit(-1)>>20) })
-	mux.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) {
-		for _, e := range os.Environ() {
-			if strings.HasPrefix(e, "GOPHERPACK_") || strings.HasPrefix(e, "PROCGROUP_") {
-				fmt.Fprintln(w, e)
-			}
-		}
-	})
-	return mux
 }
 
 func serve(c *pack.Config, address string, s pack.Server) error {
@@ -262,7 +153,9 @@ func manyProgram() error {
 	flag.Parse()
 	p := pack.New(*c)
 	answer := func(text string) *http.Server {
-		return &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, text) })}
+		return &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, text)
+		})}
 	}
 	same := answer("same")
 	p.Handle("tcp", "localhost:0", answer("first"))

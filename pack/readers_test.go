@@ -34,15 +34,17 @@ func talkingProgram() error {
 	})})
 }
 
-// TestReaderOfLogEnds has what reads the log of a pack end. Nothing that the pack writes from then on may end any of its processes:
-// it must serve, replace a worker, reload, upgrade and stop as always.
+// TestReaderOfLogEnds has what reads the log of a pack end. Nothing that the pack writes from then on may end any of
+// its processes: it must serve, replace a worker, reload, upgrade and stop as always.
 func TestReaderOfLogEnds(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, "talking", func(cmd *exec.Cmd) { cmd.Stdout, cmd.Stderr = w, w }, "-workers=2", "-address=tcp 127.0.0.1:0")
+	p := start(t, "talking", func(cmd *exec.Cmd) {
+		cmd.Stdout, cmd.Stderr = w, w
+	}, "-workers=2", "-address=tcp 127.0.0.1:0")
 	w.Close()
 	var address string
 	for lines := bufio.NewScanner(r); address == "" && lines.Scan(); {

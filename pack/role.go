@@ -90,6 +90,7 @@ func detectRole() role {
 			return workerRole(text, control, err)
 		}
 	}
+	refuseLegacy()
 	if on, _ := envBool(envInline); on || runtime.GOOS == "windows" {
 		return role{kind: isInline}
 	}

@@ -16,7 +16,8 @@ import (
 	"github.com/gopherpack/gopherpack/internal/test/program"
 )
 
-// TestRollingLosesNothing reloads and upgrades worker by worker, once or twice: there may never be more than one worker too many.
+// TestRollingLosesNothing reloads and upgrades worker by worker, once or twice: there may never be more than one worker
+// too many.
 func TestRollingLosesNothing(t *testing.T) {
 	t.Parallel()
 	const workers, clients = 3, 4
@@ -76,7 +77,9 @@ func TestRollingGoesBack(t *testing.T) {
 	}) {
 		t.Run(tt.how, func(t *testing.T) {
 			t.Parallel()
-			p, path := startVersion(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, tt.env) }, "-workers=3", "-rolling", "-minready=1s")
+			p, path := startVersion(t, func(cmd *exec.Cmd) {
+				cmd.Env = append(cmd.Env, tt.env)
+			}, "-workers=3", "-rolling", "-minready=1s")
 			kept := load(p, 4, 0)
 			kept.KeepAlive, kept.Pause = true, 10*time.Millisecond
 			loads := []*underLoad{apply(t, kept)}
@@ -89,7 +92,7 @@ func TestRollingGoesBack(t *testing.T) {
 			most := p.MostWorkers()
 			deploy(t, path, "2", tt.how)
 			p.Signal(syscall.SIGUSR2)
-			failed := p.Logged(1, "upgrade failed, the old workers go on", "upgrade failed, the old executable and workers go on")
+			failed := p.Logged(1, upgradeFailed...)
 			if !strings.Contains(fmt.Sprint(failed["error"]), tt.error) {
 				t.Errorf("%v; want an error about %q", failed, tt.error)
 			}
@@ -98,7 +101,7 @@ func TestRollingGoesBack(t *testing.T) {
 			}
 			p.HasWorkers(3)
 			p.answersVersion("1")
-			if n := most(); n != 4 {
+			if n := most(); n > 4 || n < 4 && tt.replaced > 0 { // one that panics at once may not be seen
 				t.Errorf("there were %d workers at once; want 4", n)
 			}
 			deploy(t, path, "3")

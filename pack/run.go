@@ -131,6 +131,8 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 		OnStart: c.OnStart, OnUpgrade: c.OnUpgrade, OnReopen: c.OnReopen,
 		Command: command,
 		Start:   startWorker,
+
+		PreflightEnv: []string{legacyPreflight()},
 		Signals: master.Signals{
 			Stop: stopSignals, Reload: reloadSignals, Upgrade: upgradeSignals, More: moreSignals, Fewer: fewerSignals,
 			Reopen: reopenSignals, Stacks: stackSignals,

@@ -22,14 +22,16 @@ func resetAsNew(r *strictclient.Result) (n int) {
 		return 0
 	}
 	for kind, times := range r.Failures {
-		if strings.HasPrefix(kind, "new connection, ") || kind == "connect: connection reset by peer" || kind == "connect: broken pipe" {
+		if strings.HasPrefix(kind, "new connection, ") ||
+			kind == "connect: connection reset by peer" || kind == "connect: broken pipe" {
 			n += times
 		}
 	}
 	return n
 }
 
-// failedScaling returns how many requests failed while workers became fewer, without one or two that the kernel may reset.
+// failedScaling returns how many requests failed while workers became fewer, without one or two that the kernel may
+// reset.
 func failedScaling(r *strictclient.Result) int {
 	if n := resetAsNew(r); n <= 2 {
 		return r.Failed() - n
@@ -37,8 +39,8 @@ func failedScaling(r *strictclient.Result) int {
 	return r.Failed()
 }
 
-// TestScaling has more workers and fewer, by signals, under load, by hash and steered, all at once and one by one, from two and
-// from one.
+// TestScaling has more workers and fewer, by signals, under load, by hash and steered, all at once and one by one, from
+// two and from one.
 func TestScaling(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -52,7 +54,8 @@ func TestScaling(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, tt.args[0], nil, append(tt.args[1:], fmt.Sprintf("-workers=%d", tt.workers), "-generations=20")...)
+			args := append(tt.args[1:], fmt.Sprintf("-workers=%d", tt.workers), "-generations=20")
+			p := start(t, tt.args[0], nil, args...)
 			p.Addresses()
 			kept := load(p, 8, 0)
 			kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
@@ -71,7 +74,8 @@ func TestScaling(t *testing.T) {
 				p.hasSockets(n)
 			}
 			p.Signal(syscall.SIGTTOU) // there is one
-			if failed := p.Logged(1, "scaling failed, the old workers go on"); !strings.Contains(failed["error"].(string), "there must be 1 to") {
+			failed := p.Logged(1, "scaling failed, the old workers go on")
+			if !strings.Contains(fmt.Sprint(failed["error"]), "there must be 1 to") {
 				t.Errorf("%v", failed)
 			}
 			p.Signal(syscall.SIGTTIN)
@@ -95,7 +99,8 @@ func TestScaling(t *testing.T) {
 			p.Stop()
 		})
 	}
-	if err := pack.New(pack.Config{}).SetWorkers(t.Context(), 2); err == nil || !strings.Contains(err.Error(), "does not run a pack") {
+	err := pack.New(pack.Config{}).SetWorkers(t.Context(), 2)
+	if err == nil || !strings.Contains(err.Error(), "does not run a pack") {
 		t.Errorf("outside a running pack: %v", err)
 	}
 }

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// TestStarved has the control group of a worker allow it a thousandth of a CPU, in one piece each second: for most of the time
-// it is silent, for longer than the timeout, and must not be taken for hung.
+// TestStarved has the control group of a worker allow it a thousandth of a CPU, in one piece each second: for most of
+// the time it is silent, for longer than the timeout, and must not be taken for hung.
 func TestStarved(t *testing.T) {
 	t.Parallel()
 	for _, workers := range []string{"1", "2"} {
-		p := start(t, "http", nil, "-workers="+workers, "-hangtimeout=600ms")
+		p := start(t, "hooks", nil, "-workers="+workers, "-hangtimeout=600ms") // which has no probe that could be late
 		p.Addresses()
 		before := p.Workers()
 		free := throttle(t, before[0])

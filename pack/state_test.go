@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/test/program"
 	"github.com/gopherpack/gopherpack/pack"
 )
 
@@ -46,8 +47,8 @@ func loggingProgram() error {
 	})})
 }
 
-// TestReopen renames the log file, as logrotate(8) does, and sends USR1: what comes after goes to a new file, and the state of
-// each worker is in the log.
+// TestReopen renames the log file, as logrotate(8) does, and sends USR1: what comes after goes to a new file, and the
+// state of each worker is in the log.
 func TestReopen(t *testing.T) {
 	t.Parallel()
 	name := filepath.Join(t.TempDir(), "access.log")
@@ -82,7 +83,8 @@ func TestReopen(t *testing.T) {
 		}
 		return n
 	}
-	for deadline := time.Now().Add(10 * time.Second); served() != 21; time.Sleep(50 * time.Millisecond) { // they tell once a second
+	// They tell once a second.
+	for deadline := time.Now().Add(program.Patience); served() != 21; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%v requests were served", served())
 		}

@@ -182,8 +182,8 @@ func TestSteeringLosesNothing(t *testing.T) {
 	}
 }
 
-// TestHungWorker stops a worker. With steering nobody new meets it, as soon as it has been found out; by the kernel's hash
-// about one in two does.
+// TestHungWorker stops a worker. With steering nobody new meets it, as soon as it has been found out; by the kernel's
+// hash about one in two does.
 func TestHungWorker(t *testing.T) {
 	t.Parallel()
 	steered := steeredPack(t, "-workers=2", "-epsilon=0.25")
@@ -268,7 +268,9 @@ func TestSteeredWorkersChange(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/server"
 	deploy(t, path, "1")
-	p := start(t, "steered", func(cmd *exec.Cmd) { cmd.Path, cmd.Args[0] = path, path }, "-workers=4", "-generations=20", "-epsilon=0.25")
+	p := start(t, "steered", func(cmd *exec.Cmd) {
+		cmd.Path, cmd.Args[0] = path, path
+	}, "-workers=4", "-generations=20", "-epsilon=0.25")
 	p.Addresses()
 	kept := load(p, 8, 0)
 	kept.KeepAlive, kept.Pause = true, 5*time.Millisecond

@@ -15,9 +15,15 @@ import (
 	"github.com/gopherpack/gopherpack/pack"
 )
 
+// upgradeFailed is what the master says when an upgrade did not come to another program, or went back from it.
+var upgradeFailed = []string{
+	"upgrade failed, the old workers go on",
+	"upgrade failed, the old executable and workers go on",
+}
+
 // TestBadExecutables tries to upgrade to executables that are no good in various ways. The old one must go on, nobody
-// who retries nothing may notice, and the log must say why. By default it tries three: one is no good by itself, one as a worker,
-// and one when it takes over.
+// who retries nothing may notice, and the log must say why. By default it tries three: one is no good by itself, one as
+// a worker, and one when it takes over.
 func TestBadExecutables(t *testing.T) {
 	t.Parallel()
 	for _, tt := range test.Some(3, []struct{ how, want string }{
@@ -42,7 +48,11 @@ func TestBadExecutables(t *testing.T) {
 		t.Run(tt.how, func(t *testing.T) {
 			t.Parallel()
 			how, want := tt.how, tt.want
-			p, path := startVersion(t, nil, "-minready=2s")
+			args := []string{"-minready=2s"}
+			if strings.Contains(want, "within 2s") {
+				args = append(args, "-ready=2s")
+			}
+			p, path := startVersion(t, nil, args...)
 			kept := load(p, 4, 0)
 			kept.KeepAlive, kept.Pause = true, 10*time.Millisecond
 			loads := []*underLoad{apply(t, kept)}
@@ -54,7 +64,7 @@ func TestBadExecutables(t *testing.T) {
 			}
 			deployBad(t, path, how)
 			p.Signal(syscall.SIGUSR2)
-			failed := p.Logged(1, "upgrade failed, the old workers go on", "upgrade failed, the old executable and workers go on")
+			failed := p.Logged(1, upgradeFailed...)
 			if !strings.Contains(fmt.Sprint(failed["error"]), want) {
 				t.Errorf("%v; want an error about %q", failed, want)
 			}
@@ -128,7 +138,8 @@ func TestExecFails(t *testing.T) {
 	}
 	p.answersVersion("1")
 	after := p.Upkeep()
-	if after.Descriptors > before.Descriptors+2 { // what the master needs to read the environment of workers comes and goes
+	// What the master needs to read the environment of workers comes and goes.
+	if after.Descriptors > before.Descriptors+2 {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 	p.Signal(syscall.SIGHUP)
@@ -183,7 +194,8 @@ func TestOnUpgrade(t *testing.T) {
 	p.Signal(syscall.SIGUSR2)
 	p.Logged(1, "upgraded")
 	p.Signal(syscall.SIGUSR2)
-	if failed := p.Logged(1, "upgrade failed, the old workers go on"); failed["error"] != "OnUpgrade: not before Friday" {
+	failed := p.Logged(1, "upgrade failed, the old workers go on")
+	if failed["error"] != "OnUpgrade: not before Friday" {
 		t.Errorf("%v", failed)
 	}
 	p.HasWorkers(2)

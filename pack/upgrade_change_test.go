@@ -115,7 +115,8 @@ func endpointsChangeWithUpgrade(t *testing.T, times int, rolling string) {
 	// As long as somebody else has the address, the upgrade cannot be.
 	deploy(t, path, "2", "extra="+extra)
 	p.Signal(syscall.SIGUSR2)
-	if failed := p.Logged(1, "upgrade failed, the old workers go on"); !strings.Contains(fmt.Sprint(failed["error"]), "address already in use") {
+	failed := p.Logged(1, "upgrade failed, the old workers go on")
+	if !strings.Contains(fmt.Sprint(failed["error"]), "address already in use") {
 		t.Errorf("%v", failed)
 	}
 	l.Close()

@@ -17,7 +17,8 @@ import (
 	"github.com/gopherpack/gopherpack/internal/test/program"
 )
 
-// TestKillDuringUpgrade kills some process at a step of an upgrade: an old worker, a new one, the master; or each at each step.
+// TestKillDuringUpgrade kills some process at a step of an upgrade: an old worker, a new one, the master; or each at
+// each step.
 func TestKillDuringUpgrade(t *testing.T) {
 	t.Parallel()
 	type kill struct{ step, whom string }
@@ -122,8 +123,8 @@ func TestStopDuringUpgrade(t *testing.T) {
 			timer := time.NewTimer(time.Duration(i) * 8 * time.Millisecond)
 			<-timer.C
 			p.Signal(syscall.SIGTERM)
-			// While one program takes the place of the other, the signal ends the process at once; then the workers stop by
-			// themselves.
+			// While one program takes the place of the other, the signal ends the process at once; then the workers
+			// stop by themselves.
 			p.Wait(program.Patience)
 			status := p.Cmd.ProcessState.Sys().(syscall.WaitStatus)
 			if status.ExitStatus() != 0 && status.Signal() != syscall.SIGTERM {

@@ -37,9 +37,10 @@ func TestUpgradesCostNothing(t *testing.T) {
 	}
 	after := p.Upkeep()
 	// What the last upgrade, or a look at /proc, has open for a moment is no cost.
-	for deadline := time.Now().Add(10 * time.Second); after.Descriptors != before.Descriptors && time.Now().Before(deadline); after = p.Upkeep() {
-		time.Sleep(10 * time.Millisecond)
-	}
+	p.Await(10*time.Second, func() bool {
+		after = p.Upkeep()
+		return after.Descriptors == before.Descriptors
+	})
 	t.Logf("after the first upgrade %+v, after %d %+v", before, upgrades, after)
 	if after.Descriptors != before.Descriptors || after.Children != 2 || after.Threads > before.Threads+5 {
 		t.Errorf("after the first upgrade %+v, after %d %+v", before, upgrades, after)

@@ -44,7 +44,7 @@ func TestHooks(t *testing.T) {
 // TestServesDuringOnShutdown has OnShutdown take its time, as one does that waits for a load balancer to notice.
 func TestServesDuringOnShutdown(t *testing.T) {
 	t.Parallel()
-	p := start(t, "hooks", nil, "-workers=2", "-pause=1500ms")
+	p := start(t, "hooks", nil, "-workers=2", "-pause=3s")
 	l := load(p, 4, 20)
 	p.Signal(syscall.SIGTERM)
 	p.Logged(2, "hook OnShutdown")
@@ -96,7 +96,7 @@ func TestUnixSocketFile(t *testing.T) {
 		}
 		path := t.TempDir() + "/socket"
 		p := start(t, "http", func(c *exec.Cmd) {
-			c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `umask 027 && exec "$0" "$@"`}, c.Args...)
+			inShell(c, "umask 027")
 		}, append(args, "-address=unix "+path)...)
 		p.Addresses()
 		info, err := os.Lstat(path)
@@ -124,7 +124,8 @@ func TestChildrenInheritNothing(t *testing.T) {
 	l.Path = "/descriptors"
 	r := l.Run(t.Context())
 	out, err := exec.Command("ls", "/proc/self/fd").CombinedOutput()
-	want := fmt.Sprint(strings.Fields(string(out)), err) // what this test has from whoever started it, and what ls opens
+	// What this test has from whoever started it, and what ls opens.
+	want := fmt.Sprint(strings.Fields(string(out)), err)
 	for body := range r.Bodies {
 		if body != want {
 			t.Errorf("%s; want %s", body, want)
@@ -167,8 +168,7 @@ func TestFiles(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ files, want string }{{"0", "300"}, {"200", "299"}} {
 		p := start(t, "http", func(c *exec.Cmd) {
-			c.Args = append([]string{"sh", "-c", `ulimit -Sn 100 && ulimit -Hn 300 && exec "$0" "$@"`, c.Path}, c.Args[1:]...)
-			c.Path = "/bin/sh"
+			inShell(c, "ulimit -Sn 100 && ulimit -Hn 300")
 		}, "-files="+tt.files)
 		l := load(p, 2, 5)
 		l.Path = "/files"

@@ -30,8 +30,8 @@ func init() { programs["versioned"] = versionedProgram }
 // tail begins what is written behind the test binary to make different executables of it.
 const tail = "\n--version "
 
-// deploy puts an executable in the place of the one at path, as deployments do: in one step. version is what it answers,
-// how is what goes wrong with it, by space.
+// deploy puts an executable in the place of the one at path, as deployments do: in one step. version is what it
+// answers, how is what goes wrong with it, by space.
 func deploy(t testing.TB, path, version string, how ...string) {
 	t.Helper()
 	self, err := os.ReadFile("/proc/self/exe")
@@ -171,7 +171,7 @@ func startVersion(t *testing.T, change func(*exec.Cmd), args ...string) (p *runn
 		if change != nil {
 			change(cmd)
 		}
-	}, append([]string{"-workers=2", "-ready=2s", "-generations=20"}, args...)...)
+	}, append([]string{"-workers=2", "-ready=20s", "-generations=20"}, args...)...)
 	p.Address()
 	return p, path
 }

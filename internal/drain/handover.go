@@ -20,7 +20,8 @@ import (
 //     passed does not look.
 //   - What net/http has read already does not. So the connection stays if anything was read since it became idle.
 //     What was read before, the beginning of a pipelined request, is in net/http's bufio.Reader; then the buffer
-//     that it passes to Read is shorter than at the very first Read.
+//     that it passes to Read is shorter than at the very first Read, or, if that was whole lines, which it keeps elsewhere, it
+//     has set a second deadline since the connection became idle.
 //   - A request that arrived just before must not meet the deadline that was meant for the idle Read. So it is
 //     taken back as soon as anything is read.
 
@@ -31,14 +32,18 @@ type movable struct {
 	closed func()                   // called once when it is closed, or has gone
 	bound  *atomic.Bool             // set when nobody goes on serving its endpoint
 
-	mu       sync.Mutex
-	idle     bool      // net/http is between requests, or reads the header of the next
-	dirty    bool      // something was read since idle was set
-	emptyLen int       // the length of Read's buffer when net/http holds back nothing
-	woken    bool      // the deadline on the socket is ours
-	recalled bool      // it was, and a Read may have met it
-	released bool      // Read failed for our deadline: the next Close hands over
-	deadline time.Time // net/http's own
+	readLen atomic.Int64 // the length of Read's buffer in the Read that is under way
+
+	mu        sync.Mutex
+	idle      bool      // net/http is between requests, or reads the header of the next
+	dirty     bool      // something was read since idle was set
+	deadlines int       // how many net/http has set since then: one for the idle time, and one for the header when that has begun
+	emptyLen  int       // the length of Read's buffer when net/http holds back nothing; 0 before the first
+	woken     bool      // the deadline on the socket is ours
+	recalled  bool      // it was, and a Read may have met it
+	released  bool      // Read failed for our deadline: the next Close hands over
+	closing   bool      // there was a Close
+	deadline  time.Time // net/http's own
 }
 
 // descriptorConn is a connection of which copies can be sent.
@@ -72,7 +77,7 @@ func (m *movable) stay() (leaving bool) {
 func (m *movable) setIdle(idle bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.idle, m.dirty = idle, false
+	m.idle, m.dirty, m.deadlines = idle, false, 0
 	if !idle && m.woken {
 		m.takeBack()
 	}
@@ -85,12 +90,25 @@ func (m *movable) takeBack() {
 }
 
 func (m *movable) read(b []byte) (int, error) {
+	m.readLen.Store(int64(len(b)))
 	for {
 		n, err := m.socket.Read(b)
 		if again := m.afterRead(len(b), n, err); !again {
 			return n, err
 		}
 	}
+}
+
+// held reports whether net/http holds back something of the next request. It is called with mu locked.
+func (m *movable) held() bool {
+	return m.dirty || m.deadlines > 1 || m.emptyLen != 0 && m.readLen.Load() != int64(m.emptyLen)
+}
+
+// begun reports whether the beginning of a request was read, and its end was not.
+func (m *movable) begun() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.idle && m.held()
 }
 
 // afterRead takes back our deadline, if it is set, and reports whether the Read has failed for nothing else and
@@ -108,7 +126,7 @@ func (m *movable) afterRead(length, n int, err error) (again bool) {
 		m.recalled = false
 		return again
 	}
-	if failed && m.idle && !m.dirty && length == m.emptyLen {
+	if failed && m.idle && !m.held() {
 		m.released = true
 		return false
 	}
@@ -120,6 +138,7 @@ func (m *movable) setReadDeadline(t time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.deadline = t
+	m.deadlines++
 	if m.woken {
 		return nil // afterRead sets it
 	}
@@ -132,10 +151,14 @@ func (m *movable) setDeadline(t time.Time) error {
 
 // close closes the socket, after a copy of it was handed over if it was released for that.
 func (m *movable) close() error {
-	defer m.closed()
 	m.mu.Lock()
-	released := m.released
+	released, again := m.released, m.closing
+	m.closing = true
 	m.mu.Unlock()
+	if again {
+		return net.ErrClosed // net/http's Shutdown may close what is on its way
+	}
+	defer m.closed()
 	if released {
 		defer m.gone()
 		if err := m.pass(m.socket); err != nil {

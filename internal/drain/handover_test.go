@@ -5,6 +5,7 @@ package drain
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -31,6 +32,7 @@ type relay struct {
 	handler http.Handler
 	tune    func(*http.Server)
 	socket  net.Listener
+	delay   time.Duration // of a drain; 0 is 5 s
 
 	current atomic.Pointer[relayServer]
 	moved   atomic.Int64
@@ -83,7 +85,7 @@ func (r *relay) launch() {
 	if old == nil {
 		return
 	}
-	old.BeginDrain(5*time.Second, true)
+	old.BeginDrain(cmp.Or(r.delay, 5*time.Second), true)
 	old.arrivals.Close()
 	old.copied.Close()
 	old.serving.Wait()

@@ -36,6 +36,9 @@ type HTTP struct {
 // is on the way.
 const newConnGrace = time.Second
 
+// goGrace is how long it may take, at least, until the next of the connections goes that are handed over.
+const goGrace = time.Second
+
 // NewHTTP returns a Server that serves with srv, whose hooks it extends when it first serves.
 func NewHTTP(srv *http.Server) *HTTP {
 	return &HTTP{Server: srv, conns: map[net.Conn]*httpConn{}, begun: make(chan struct{})}
@@ -47,6 +50,7 @@ type httpConn struct {
 	state connState
 	since time.Time // of the state; only kept for fresh and idle
 	told  bool      // the response to the request that is being handled asks the client to close
+	body  bool      // the request has a body
 	http2 bool
 }
 
@@ -74,7 +78,7 @@ func Begun(ctx context.Context) <-chan struct{} {
 // Serve serves, over TLS if the server has a TLSConfig. It can be called with several listeners.
 func (h *HTTP) Serve(l net.Listener) error {
 	if _, ok := l.(movableListener); !ok { // which counts by itself
-		l = counted(l, &h.open)
+		l = tracking{l, &h.open}
 	}
 	if h.isSecure() {
 		if err := checkCertificate(h.TLSConfig); err != nil {
@@ -114,7 +118,7 @@ func (h *HTTP) hook() {
 		}
 		told := h.draining.Load() && !(moves && h.handsOver())
 		if known {
-			h.handle(c, told)
+			h.handle(c, told, r.ContentLength != 0)
 		}
 		if told {
 			w.Header().Set("Connection", "close") // on HTTP/2 net/http makes a GOAWAY of it
@@ -161,13 +165,14 @@ func (h *HTTP) observe(conn net.Conn, state http.ConnState) {
 	case http.StateNew:
 		h.lookUp(conn)
 	case http.StateActive:
-		if c := h.lookUp(conn); isHTTP2(conn) {
-			h.setHTTP2(c) // streams end after a GOAWAY, none is lost
+		if isHTTP2(conn) {
+			h.setHTTP2(conn) // streams end after a GOAWAY, none is lost
 		} else {
-			h.set(c, received)
+			h.set(conn, received)
 		}
 	case http.StateIdle:
-		h.set(h.lookUp(conn), idle)
+		setIdle(conn, h.hadBody(conn))
+		h.set(conn, idle)
 	case http.StateClosed, http.StateHijacked:
 		h.mu.Lock()
 		delete(h.conns, conn)
@@ -197,23 +202,35 @@ func isHTTP2(conn net.Conn) bool {
 	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
 }
 
-func (h *HTTP) set(c *httpConn, state connState) {
+// set notes what a connection is doing, unless it was hijacked, and is somebody else's.
+func (h *HTTP) set(conn net.Conn, state connState) {
 	h.mu.Lock()
-	c.state, c.since = state, time.Now()
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	if c := h.conns[conn]; c != nil {
+		c.state, c.since = state, time.Now()
+	}
 }
 
 // handle notes that a handler begins.
-func (h *HTTP) handle(c *httpConn, told bool) {
+func (h *HTTP) handle(c *httpConn, told, body bool) {
 	h.mu.Lock()
-	c.state, c.told = handling, told
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	c.state, c.told, c.body = handling, told, body
 }
 
-func (h *HTTP) setHTTP2(c *httpConn) {
+func (h *HTTP) hadBody(conn net.Conn) bool {
 	h.mu.Lock()
-	c.state, c.http2 = handling, true
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	c := h.conns[conn]
+	return c != nil && c.body
+}
+
+func (h *HTTP) setHTTP2(conn net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.conns[conn]; c != nil {
+		c.state, c.http2 = handling, true
+	}
 }
 
 // Prepare implements Server.
@@ -280,13 +297,13 @@ func (h *HTTP) move() {
 
 // Shutdown finishes what is there. The listeners are closed and Serve has returned.
 func (h *HTTP) Shutdown(ctx context.Context) error {
-	begun := time.Now()
+	begunAt := time.Now()
 	if h.handsOver() {
 		h.move()
 	}
 	poll := time.NewTicker(drainPoll)
 	defer poll.Stop()
-	for h.holdsUp(begun) {
+	for h.holdsUp(begunAt) {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
@@ -305,24 +322,27 @@ func (h *HTTP) Shutdown(ctx context.Context) error {
 const drainPoll = 5 * time.Millisecond
 
 // holdsUp reports whether some connection still needs the server as it is.
-func (h *HTTP) holdsUp(begun time.Time) bool {
+func (h *HTTP) holdsUp(begunAt time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now, moving := time.Now(), h.handsOver()
-	toldToGo := begun.Add(h.drainDelay)
+	toldToGo := begunAt.Add(h.drainDelay)
 	for _, c := range h.conns {
 		until := now
-		moves := canGo(c.conn)
 		switch {
 		case c.state == received:
 			return true // its handler is about to begin
-		case moves && moving:
-			// It goes when it is idle. Many take a while; what counts is that it goes on.
-			until = later(toldToGo, h.gone.Add(h.drainDelay))
+		case c.state == handling && !c.told && !c.http2:
+			return true // its client does not know, and will send another request, or it goes then
+		case c.state == handling:
+			// Shutdown waits for it.
+		case !c.http2 && begun(c.conn):
+			return true // until it is a request, or net/http has waited for that for ReadHeaderTimeout
+		case moving && canGo(c.conn):
+			// It is about to go. Many take a while; what counts is that it goes on.
+			until = later(begunAt, h.gone).Add(max(h.drainDelay, goGrace))
 		case c.state == fresh:
 			until = later(toldToGo, c.since.Add(newConnGrace))
-		case c.state == handling && !c.told && !c.http2:
-			return true // its client does not know, and will send another request
 		case c.state == idle:
 			until = later(toldToGo, c.since.Add(h.drainDelay))
 		}
@@ -345,7 +365,7 @@ func (h *HTTP) dropFresh() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for conn, c := range h.conns {
-		if c.state == fresh {
+		if c.state == fresh && !begun(conn) {
 			conn.Close()
 		}
 	}

@@ -18,7 +18,8 @@ import (
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 )
 
-// act does something to a pack, waits for what the log must say of it, and returns how many workers may have been killed by it.
+// act does something to a pack, waits for what the log must say of it, and returns how many workers may have been
+// killed by it.
 type act func(*subject, *rand.Rand) (killed int, err error)
 
 var acts = map[string]act{
@@ -87,7 +88,8 @@ func stop(s *subject, random *rand.Rand) (int, error) {
 	return 1, s.hangsWithin(pid)
 }
 
-// hangsWithin waits until a worker that hangs has been found and replaced; one that was being drained is killed for that.
+// hangsWithin waits until a worker that hangs has been found and replaced; one that was being drained is killed for
+// that.
 func (s *subject) hangsWithin(pid int) error {
 	ended := func() bool {
 		return s.logged("worker hangs, killing it") && s.logged("worker failed") || s.logged("killing worker")
@@ -212,7 +214,8 @@ func storm(s *subject, random *rand.Rand) (int, error) {
 		}
 	}
 	ended := func() bool {
-		return s.logged("reloaded") || s.logged("upgraded") || s.logged("reload failed, the old workers go on") || s.logged("upgrade failed, the old workers go on")
+		return s.logged("reloaded") || s.logged("reload failed, the old workers go on") ||
+			s.logged("upgraded") || s.logged("upgrade failed, the old workers go on")
 	}
 	if !s.Await(20*time.Second, ended) {
 		return killed, errors.New("the log does not say what became of a reload and an upgrade")

@@ -114,7 +114,8 @@ func (s *subject) do(name string, a act, random *rand.Rand) (*strictclient.Resul
 	// Both limits of memory may be reached at once.
 	killed = max(killed, strings.Count(s.recent(), "reason=it uses")-s.count("replacing worker"))
 	if os.Geteuid() != 0 && strings.Contains(s.recent(), "changing the number of workers") && r.Failed() == 1 {
-		return r, s.check() // who may not keep new connections out has the kernel reset one now and then (README, Limits)
+		// Who may not keep new connections out has the kernel reset one now and then (README, Limits).
+		return r, s.check()
 	}
 	// Each client has one request under way at a worker that is killed, or will send one on a connection to it.
 	for kind, n := range r.Failures {
@@ -129,8 +130,8 @@ func (s *subject) do(name string, a act, random *rand.Rand) (*strictclient.Resul
 }
 
 const (
-	// longestWait is how long a request may take: the only worker may have to be found hung, write its stacks, and be replaced,
-	// which may fail first.
+	// longestWait is how long a request may take: the only worker may have to be found hung, write its stacks, and be
+	// replaced, which may fail first.
 	longestWait = 15 * time.Second
 
 	// longestDelay is how long a worker that has failed often may be waited for, if others serve.
@@ -157,8 +158,8 @@ func (s *subject) check() error {
 		return errors.New("the master has ended")
 	}
 	var now resources
-	// For each worker there are a lifeline, a pidfd or two, and a socket. After the first upgrade there are some more, as of the
-	// steering that was inherited, and no more after the next. For memory the collector may take a while.
+	// For each worker there are a lifeline, a pidfd or two, and a socket. After the first upgrade there are some more,
+	// as of the steering that was inherited, and no more after the next. For memory the collector may take a while.
 	ok := s.Await(10*time.Second, func() bool {
 		now = s.uses()
 		return now.descriptors <= s.before.descriptors+4*max(0, s.workers-2)+6 && now.memory <= s.before.memory+16<<10

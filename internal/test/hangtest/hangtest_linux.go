@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sleep sleeps in a system call of which the runtime does not know, and from which it cannot call back: what runs goroutines on
-// this thread runs no others meanwhile. Where GOMAXPROCS is 1 the whole program hangs.
+// Sleep sleeps in a system call of which the runtime does not know, and from which it cannot call back: what runs
+// goroutines on this thread runs no others meanwhile. Where GOMAXPROCS is 1 the whole program hangs.
 func Sleep(d time.Duration) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

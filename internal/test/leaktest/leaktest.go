@@ -14,8 +14,8 @@ import (
 // Main runs the tests of m, as Run does, and exits with their status. It is called from TestMain.
 func Main(m *testing.M) { os.Exit(Run(m)) }
 
-// Run runs the tests of m and returns their status, or 1 if all passed and something was left open or running that was not there
-// before. Where there is no /proc it checks nothing.
+// Run runs the tests of m and returns their status, or 1 if all passed and something was left open or running that was
+// not there before. Where there is no /proc it checks nothing.
 func Run(m *testing.M) int {
 	before := descriptors()
 	status := m.Run()
@@ -74,7 +74,8 @@ func descriptors() map[string]string {
 
 // ofRuntime reports whether a descriptor belongs to the Go runtime, which opens it once when first needed.
 func ofRuntime(target string) bool {
-	return target == "anon_inode:[eventpoll]" || target == "anon_inode:[eventfd]" || strings.HasPrefix(target, "/sys/fs/cgroup/")
+	return target == "anon_inode:[eventpoll]" || target == "anon_inode:[eventfd]" ||
+		strings.HasPrefix(target, "/sys/fs/cgroup/")
 }
 
 // children returns the process IDs of the children of this process, zombies included.

@@ -36,7 +36,8 @@ func (p *Program) environ() map[int][]byte {
 // Processes returns the PIDs of every process of this program, zombies left out.
 func (p *Program) Processes() []int { return slices.Sorted(maps.Keys(p.environ())) }
 
-// Identities returns which workers there are, by their PIDs. Others, the master and what handlers have started, have none.
+// Identities returns which workers there are, by their PIDs. Others, the master and what handlers have started, have
+// none.
 func (p *Program) Identities() map[int]Identity {
 	all := map[int]Identity{}
 	for pid, env := range p.environ() {
@@ -52,8 +53,8 @@ func (p *Program) Identities() map[int]Identity {
 // Workers returns the PIDs of the workers that there are.
 func (p *Program) Workers() []int { return slices.Sorted(maps.Keys(p.Identities())) }
 
-// Complete reports whether there are n workers, of one generation, and no others: while one is missing, a worker of the generation
-// before may go on.
+// Complete reports whether there are n workers, of one generation, and no others: while one is missing, a worker of the
+// generation before may go on.
 func (p *Program) Complete(n int) bool {
 	ids, generations := map[int]bool{}, map[int]bool{}
 	all := p.Identities()
@@ -73,8 +74,8 @@ func Parent(pid int) int {
 	return 0
 }
 
-// MostWorkers counts the master's living workers, and rehearsals, again and again; the function that it returns tells how many
-// there were at most. Go's package os has a child of another kind for a moment, to see what the kernel can do.
+// MostWorkers counts the master's living workers, and rehearsals, again and again; the function that it returns tells
+// how many there were at most. Go's package os has a child of another kind for a moment, to see what the kernel can do.
 func (p *Program) MostWorkers() (most func() int) {
 	ended, done := atomic.Bool{}, make(chan int)
 	go func() {
@@ -83,7 +84,8 @@ func (p *Program) MostWorkers() (most func() int) {
 			alive := 0
 			for pid := range children(p.PID()) {
 				env, _ := os.ReadFile("/proc/" + pid + "/environ") // of a zombie it is empty
-				if bytes.Contains(env, []byte("GOPHERPACK_IDENTITY=")) || bytes.Contains(env, []byte("GOPHERPACK_REHEARSAL=")) {
+				if bytes.Contains(env, []byte("GOPHERPACK_IDENTITY=")) ||
+					bytes.Contains(env, []byte("GOPHERPACK_REHEARSAL=")) {
 					alive++
 				}
 			}
@@ -98,8 +100,8 @@ func (p *Program) MostWorkers() (most func() int) {
 	}
 }
 
-// children returns the PIDs of the children of a process. All are found before any is looked at: those that live then, live at once.
-// Some may be found with two threads, since those of a thread that ends go to another.
+// children returns the PIDs of the children of a process. All are found before any is looked at: those that live then,
+// live at once. Some may be found with two threads, since those of a thread that ends go to another.
 func children(pid int) map[string]bool {
 	all := map[string]bool{}
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))

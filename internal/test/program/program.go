@@ -1,7 +1,7 @@
 //go:build unix
 
-// Package program starts programs for tests: it reads their logs while they write them, and finds their processes, and those that
-// these have started.
+// Package program starts programs for tests: it reads their logs while they write them, and finds their processes, and
+// those that these have started.
 package program
 
 import (
@@ -109,8 +109,8 @@ func (p *Program) readLog(log *bufio.Reader) {
 	}
 }
 
-// Await waits until something is so, and reports whether it came to that in time. It looks when something has changed in the log, and
-// from time to time.
+// Await waits until something is so, and reports whether it came to that in time. It looks when something has changed
+// in the log, and from time to time.
 func (p *Program) Await(limit time.Duration, ok func() bool) bool {
 	timeout := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)

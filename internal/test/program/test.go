@@ -183,9 +183,10 @@ func (p *Test) HasWorkers(n int) {
 // Replaced waits until there are n workers, and none of those before, and returns them.
 func (p *Test) Replaced(before []int, n int) (now []int) {
 	p.t.Helper()
+	old := func(pid int) bool { return slices.Contains(before, pid) }
 	ok := p.Await(Patience, func() bool {
 		now = p.Workers()
-		return len(now) == n && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(before, pid) }) || p.Ended()
+		return len(now) == n && !slices.ContainsFunc(now, old) || p.Ended()
 	})
 	if !ok || p.Ended() {
 		p.t.Fatalf("the workers are %v, and were %v; the program's status: %v", now, before, p.Err())

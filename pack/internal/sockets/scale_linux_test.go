@@ -7,6 +7,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 	"github.com/gopherpack/gopherpack/reuseport"
@@ -15,7 +16,8 @@ import (
 // chosen makes many connections to an endpoint and returns which of its sockets got some.
 func chosen(t *testing.T, k *Keeper, info Info) []int {
 	t.Helper()
-	for range 20 * info.Sockets {
+	conns := 20 * info.Sockets
+	for range conns {
 		c, err := net.Dial(info.Endpoint.Network, info.Address)
 		if err != nil {
 			t.Fatal(err)
@@ -23,27 +25,39 @@ func chosen(t *testing.T, k *Keeper, info Info) []int {
 		c.Close()
 	}
 	var got []int
-	for _, ref := range k.Queued() {
-		if ref.Endpoint == info.Endpoint {
-			got = append(got, ref.Socket)
-		}
-	}
-	for _, l := range k.open[info.Endpoint].listeners { // what was queued must not count again
-		rc, err := l.(syscall.Conn).SyscallConn()
-		if err != nil {
-			t.Fatal(err)
-		}
-		rc.Control(func(fd uintptr) {
-			for {
-				c, _, err := syscall.Accept4(int(fd), syscall.SOCK_CLOEXEC)
-				if err != nil {
-					return
-				}
-				syscall.Close(c)
+	for end := time.Now().Add(patience); conns > 0 && time.Now().Before(end); {
+		for i, l := range k.Listeners(info.Endpoint, info.Sockets) {
+			if n := acceptAll(t, l); n > 0 {
+				conns -= n
+				got = append(got, i)
 			}
-		})
+		}
 	}
-	return got
+	if conns != 0 {
+		t.Errorf("%d connections are missing", conns)
+	}
+	slices.Sort(got)
+	return slices.Compact(got)
+}
+
+// acceptAll empties the queue of a socket.
+func acceptAll(t *testing.T, c syscall.Conn) (n int) {
+	t.Helper()
+	rc, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc.Control(func(fd uintptr) {
+		for {
+			conn, _, err := syscall.Accept4(int(fd), syscall.SOCK_CLOEXEC)
+			if err != nil {
+				return
+			}
+			syscall.Close(conn)
+			n++
+		}
+	})
+	return n
 }
 
 func TestScale(t *testing.T) {

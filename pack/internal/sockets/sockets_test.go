@@ -70,15 +70,18 @@ func listener(t *testing.T, k *Keeper, e wire.Endpoint, i int) net.Listener {
 	return l
 }
 
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
 // reaches reports whether a connection to an endpoint comes to one of the listeners.
 func reaches(t *testing.T, network, address string, listeners ...net.Listener) bool {
 	t.Helper()
-	c, err := net.DialTimeout(network, address, 50*time.Millisecond)
+	c, err := net.DialTimeout(network, address, patience)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
-	for range 100 {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		for _, l := range listeners {
 			l.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Now().Add(10 * time.Millisecond))
 			if a, err := l.Accept(); err == nil {
@@ -87,6 +90,16 @@ func reaches(t *testing.T, network, address string, listeners ...net.Listener) b
 			}
 		}
 	}
+	return false
+}
+
+// isKeptOut reports whether nobody can connect to an address.
+func isKeptOut(network, address string) bool {
+	c, err := net.DialTimeout(network, address, 50*time.Millisecond)
+	if err != nil {
+		return true
+	}
+	c.Close()
 	return false
 }
 

@@ -1,0 +1,146 @@
+//go:build linux
+
+package examples_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+
+	"github.com/gopherpack/gopherpack/examples/grpc/helloworld"
+	"github.com/gopherpack/gopherpack/internal/test"
+)
+
+func TestGRPC(t *testing.T) {
+	t.Parallel()
+	addr := run(t, "grpc", "-addr=localhost:0")[0]
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	workers := map[string]bool{}
+	for range 30 {
+		conn := dial(t, addr)
+		reply, err := helloworld.NewGreeterClient(conn).SayHello(ctx, &helloworld.HelloRequest{Name: "gopher"})
+		if err != nil || !strings.HasPrefix(reply.GetMessage(), "hello gopher, from worker ") {
+			t.Errorf("%v, %v", reply, err)
+		}
+		workers[reply.GetMessage()] = true
+		conn.Close()
+	}
+	t.Log(len(workers), "workers answered")
+	conn := dial(t, addr)
+	defer conn.Close()
+	health, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil || health.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("health: %v, %v", health, err)
+	}
+	stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(listServices()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := stream.Recv()
+	err = errors.Join(err, stream.CloseSend())
+	if err != nil || !strings.Contains(fmt.Sprint(r), "helloworld.Greeter") {
+		t.Errorf("reflection: %v, %v", r, err)
+	}
+}
+
+// dial makes a client that repeats no call by itself.
+func dial(t *testing.T, address string) *grpc.ClientConn {
+	t.Helper()
+	plain := grpc.WithTransportCredentials(insecure.NewCredentials())
+	conn, err := grpc.NewClient(address, plain, grpc.WithDisableRetry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// TestGRPCChanges reloads and upgrades while clients call, and while they have streams. A client repeats a call by
+// itself only if the server says that it was not looked at.
+func TestGRPCChanges(t *testing.T) {
+	t.Parallel()
+	p := start(t, build(t, "grpc"), "-addr=localhost:0")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var calls, messages atomic.Int64
+	var clients sync.WaitGroup
+	loop := func(do func() error) {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if err := do(); err != nil {
+					t.Error(err)
+					return
+				}
+				if !test.Full() {
+					time.Sleep(5 * time.Millisecond) // or the processors would be this test's
+				}
+			}
+		})
+	}
+	for range 4 {
+		conn := dial(t, p.addresses[0])
+		defer conn.Close()
+		for range 3 {
+			loop(func() error {
+				request := &helloworld.HelloRequest{Name: "x"}
+				_, err := helloworld.NewGreeterClient(conn).SayHello(context.Background(), request)
+				calls.Add(1)
+				return err
+			})
+		}
+		loop(func() error { return talk(conn, &messages) })
+	}
+	for range test.Times(2, 15) {
+		p.change(syscall.SIGHUP, "reloaded")
+		p.change(syscall.SIGUSR2, "upgraded")
+	}
+	cancel()
+	clients.Wait()
+	t.Log(calls.Load(), "calls,", messages.Load(), "messages on streams")
+}
+
+// talk has a stream for half a second.
+func talk(conn *grpc.ClientConn, messages *atomic.Int64) error {
+	stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(context.Background())
+	if err != nil {
+		return err
+	}
+	pace := time.NewTicker(10 * time.Millisecond)
+	defer pace.Stop()
+	for range 50 {
+		if err := stream.Send(listServices()); err != nil {
+			return err
+		}
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+		messages.Add(1)
+		<-pace.C
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("at the end of the stream: %w", err)
+	}
+	return nil
+}
+
+func listServices() *reflectionpb.ServerReflectionRequest {
+	return &reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}
+}

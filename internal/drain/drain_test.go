@@ -1,0 +1,418 @@
+//go:build linux
+
+package drain
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// waitFor waits for what comes about by itself.
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for range 10000 {
+		if done() {
+			return
+		}
+		<-tick.C
+	}
+	t.Fatal(what + ": it does not come about")
+}
+
+// served is a server with one client.
+type served struct {
+	*HTTP
+	t      *testing.T
+	socket net.Listener
+	ended  chan error // told what Serve returns
+	client net.Conn
+	reader *bufio.Reader
+}
+
+// kinds are the ways in which a server's connections are followed.
+var kinds = []string{"movable", "plain", "tls 1.3", "tls 1.2"}
+
+func serve(t *testing.T, kind string, tune func(*http.Server)) *served {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: echoHandler()}
+	if tune != nil {
+		tune(srv)
+	}
+	var client *tls.Config
+	switch kind {
+	case "tls 1.3", "tls 1.2":
+		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
+		client = &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)} // it takes tickets
+		if kind == "tls 1.2" {
+			client.MaxVersion = tls.VersionTLS12
+		}
+	}
+	s := &served{HTTP: NewHTTP(srv), t: t, socket: l, ended: make(chan error, 1)}
+	serveOn := l
+	if kind == "movable" {
+		serveOn = s.Movable(l, nil, boundForever())
+	}
+	go func() { s.ended <- s.Serve(serveOn) }()
+	if s.client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if client != nil {
+		s.client = tls.Client(s.client, client)
+		if err := s.client.(*tls.Conn).Handshake(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.client.SetDeadline(time.Now().Add(20 * time.Second))
+	s.reader = bufio.NewReader(s.client)
+	t.Cleanup(func() {
+		s.client.Close()
+		s.socket.Close()
+		s.Server.Close()
+		<-s.ended
+	})
+	return s
+}
+
+func boundForever() *atomic.Bool {
+	bound := new(atomic.Bool)
+	bound.Store(true)
+	return bound
+}
+
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func (s *served) write(text string) {
+	s.t.Helper()
+	if _, err := io.WriteString(s.client, text); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// answered wants an answer to a request for /1, and returns whether it asks to close.
+func (s *served) answered() (last bool) {
+	s.t.Helper()
+	resp, err := http.ReadResponse(s.reader, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "1:" {
+		s.t.Errorf("answered %q, %v", body, err)
+	}
+	return resp.Close
+}
+
+// begins waits until the server has read the beginning of a request.
+func (s *served) begins() {
+	s.t.Helper()
+	waitFor(s.t, "the beginning of a request", s.hasBegun)
+}
+
+func (s *served) hasBegun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn, c := range s.conns {
+		if c.state == fresh || c.state == idle {
+			return begun(conn)
+		}
+	}
+	return false
+}
+
+// drain has the server drain, and returns a channel that is told what comes of it.
+func (s *served) drain(ctx context.Context) <-chan error {
+	s.BeginDrain(0, false)
+	s.socket.Close()
+	drained := make(chan error, 1)
+	go func() { drained <- s.Shutdown(ctx) }()
+	return drained
+}
+
+const request = "GET /1 HTTP/1.1\r\nHost: x\r\nX: ..........................................................\r\n\r\n"
+
+// TestHalfRequest drains a server that has read a part of a request: the rest of it is waited for.
+func TestHalfRequest(t *testing.T) {
+	for _, kind := range kinds {
+		for _, kept := range []bool{false, true} {
+			for _, cut := range []int{2, 17, 25, 80} {
+				if kind == "tls 1.2" && !kept && cut < handshakeRest {
+					continue // it has a second, as if nothing had come
+				}
+				t.Run(fmt.Sprintf("%s, kept %v, %d bytes", kind, kept, cut), func(t *testing.T) {
+					s := serve(t, kind, nil)
+					if kept {
+						s.write(request)
+						s.answered()
+					}
+					s.write(request[:cut])
+					s.begins()
+					drained := s.drain(t.Context())
+					if !s.holdsUp(time.Now().Add(-time.Hour)) {
+						t.Error("the drain is not held up")
+					}
+					s.write(request[cut:])
+					if !s.answered() {
+						t.Error("the client is not told to go elsewhere")
+					}
+					if err := <-drained; err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestHalfRequestForever has the rest of a request never come: at the end it is cut and counted, if the server does not end it.
+func TestHalfRequestForever(t *testing.T) {
+	for _, kind := range kinds {
+		s := serve(t, kind, nil)
+		s.write(request[:80])
+		s.begins()
+		ctx, cancel := context.WithCancel(t.Context())
+		drained := s.drain(ctx)
+		cancel()
+		if err := <-drained; !errors.Is(err, context.Canceled) || s.Open() != 1 {
+			t.Errorf("%s: %v with %d open", kind, err, s.Open())
+		}
+
+		s = serve(t, kind, func(srv *http.Server) { srv.ReadHeaderTimeout = 50 * time.Millisecond })
+		s.write(request[:80])
+		if err := <-s.drain(t.Context()); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+// TestNothingBegun wants no drain to be held up by a connection that has no request.
+func TestNothingBegun(t *testing.T) {
+	for _, kind := range kinds {
+		s := serve(t, kind, nil)
+		waitFor(t, kind+", fresh", func() bool { return s.Open() == 1 && !s.hasBegun() })
+		s.write(request)
+		s.answered()
+		waitFor(t, kind+", idle", func() bool { return !s.holdsUp(time.Now().Add(-time.Hour)) })
+	}
+}
+
+// TestPipelinedCut hands over a connection of which the beginning of the next request came with the one before.
+func TestPipelinedCut(t *testing.T) {
+	for _, head := range []string{"G", "GET /2 HTTP/1.1\r\n", "GET /2 HTTP/1.1\r\nHost: x\r\n", "GET /2 HTTP/1.1\r\nHo"} {
+		r := newRelay(t, "tcp", echoHandler(), nil)
+		c, err := net.Dial("tcp", r.socket.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, request+head)
+		if err := exchange(c, nil, "1:"); err != nil {
+			t.Fatal(err)
+		}
+		s := &served{HTTP: r.current.Load().HTTP, t: t}
+		s.begins()
+		launched := make(chan struct{})
+		go func() {
+			defer close(launched)
+			r.launch() // waits for the server before
+		}()
+		waitFor(t, "the drain", s.draining.Load)
+		if err := exchange(c, []string{"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"[len(head):]}, "2:"); err != nil {
+			t.Errorf("%q: %v", head, err)
+		}
+		<-launched
+		c.Close()
+	}
+}
+
+// TestHandOverInHaste drains with hardly a delay: what is on its way must neither be closed nor go twice.
+func TestHandOverInHaste(t *testing.T) {
+	const clients = 500
+	r := newRelay(t, "tcp", echoHandler(), nil)
+	r.delay = time.Millisecond
+	var conns []net.Conn
+	for n := range clients {
+		c, err := net.Dial("tcp", r.socket.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+		if err := relayRequests(c, 0, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 3 {
+		before := r.moved.Load()
+		r.launch()
+		for _, c := range conns {
+			if err := relayRequests(c, 0, n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if moved := r.moved.Load() - before; moved != clients {
+			t.Errorf("%d connections were handed over, of %d", moved, clients)
+		}
+	}
+}
+
+// TestHijackedIsForgotten wants a connection that was hijacked not to be followed any more, though an HTTP/2 server goes on telling of it.
+func TestHijackedIsForgotten(t *testing.T) {
+	h := NewHTTP(&http.Server{})
+	c, other := net.Pipe()
+	defer c.Close()
+	defer other.Close()
+	h.observe(c, http.StateNew)
+	for _, state := range []http.ConnState{http.StateActive, http.StateHijacked, http.StateActive, http.StateIdle} {
+		h.observe(c, state)
+	}
+	if len(h.conns) > 0 {
+		t.Error("it is")
+	}
+}
+
+// stranger is a server that somebody else wrote.
+type stranger struct {
+	net.Listener
+	shutdown func(context.Context) error
+	accepted chan net.Conn
+}
+
+func (s *stranger) Serve(l net.Listener) error {
+	s.Listener = l
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		s.accepted <- c
+	}
+}
+
+func (s *stranger) Shutdown(ctx context.Context) error { return s.shutdown(ctx) }
+func (s *stranger) Close() error                       { return nil }
+
+// graceful is one that tells its clients to go elsewhere.
+type graceful struct{ *stranger }
+
+func (graceful) GracefulStop() {}
+
+// strange has a server serve that somebody else wrote, with one connection.
+func strange(t *testing.T, s *stranger, wrapped Server) (accepted net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.accepted = make(chan net.Conn)
+	ended := make(chan error)
+	go func() { ended <- wrapped.Serve(l) }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	accepted = <-s.accepted
+	t.Cleanup(func() { accepted.Close() })
+	l.Close()
+	<-ended
+	return accepted
+}
+
+// TestForeignIsWaitedFor has a server's Shutdown return at once although it serves a connection.
+func TestForeignIsWaitedFor(t *testing.T) {
+	s := &stranger{shutdown: func(context.Context) error { return nil }}
+	f := Foreign(s)
+	c := strange(t, s, f)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.Shutdown(ctx); !errors.Is(err, context.Canceled) || f.Open() != 1 {
+		t.Errorf("%v with %d open", err, f.Open())
+	}
+	drained := make(chan error)
+	go func() { drained <- f.Shutdown(t.Context()) }()
+	select {
+	case err := <-drained:
+		t.Errorf("Shutdown does not wait: %v", err)
+	case <-time.After(20 * time.Millisecond):
+		c.Close()
+		if err := <-drained; err != nil || f.Open() != 0 {
+			t.Errorf("%v with %d open", err, f.Open())
+		}
+	}
+	s.shutdown = func(context.Context) error { return io.ErrClosedPipe }
+	if err := f.Shutdown(t.Context()); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("its own error is %v", err)
+	}
+}
+
+// TestForeignDelay wants connections to have the delay to themselves, unless the server tells its clients.
+func TestForeignDelay(t *testing.T) {
+	called := make(chan struct{}, 1)
+	s := &stranger{shutdown: func(context.Context) error { called <- struct{}{}; return nil }}
+	f := Foreign(s)
+	c := strange(t, s, f)
+	f.BeginDrain(time.Hour, false)
+	drained := make(chan error)
+	go func() { drained <- f.Shutdown(t.Context()) }()
+	select {
+	case <-called:
+		t.Error("Shutdown is called at once")
+	case <-time.After(20 * time.Millisecond):
+	}
+	c.Close()
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	<-called
+
+	f = Foreign(graceful{s})
+	c = strange(t, s, f)
+	f.BeginDrain(time.Hour, false)
+	go func() { drained <- f.Shutdown(t.Context()) }()
+	<-called
+	c.Close()
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestForeignSeesASocket wants the listener to offer what its socket does.
+func TestForeignSeesASocket(t *testing.T) {
+	s := &stranger{}
+	strange(t, s, Foreign(s))
+	if _, ok := s.Listener.(syscall.Conn); !ok {
+		t.Error("its listener has no SyscallConn")
+	}
+}

@@ -1,0 +1,56 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test"
+)
+
+// limited runs a program with at most so many open files, the most that it may raise that to included.
+func limited(c *exec.Cmd, files string) {
+	c.Args = append([]string{"sh", "-c", `ulimit -n ` + files + ` && exec "$0" "$@"`, c.Path}, c.Args[1:]...)
+	c.Path = "/bin/sh"
+}
+
+// TestFamine reloads a pack whose processes have hardly any descriptors left, under more connections than it can have.
+// What is lost then is lost, but afterwards everybody must be served as ever.
+func TestFamine(t *testing.T) {
+	t.Parallel()
+	for name, change := range users(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, "http", func(c *exec.Cmd) {
+				change(c)
+				limited(c, "70")
+			}, "-workers=2", "-shutdown=3s", "-generations=20")
+			idle := loadOn("tcp", p.Address(), 70, 0)
+			idle.KeepAlive, idle.Pause, idle.Timeout = true, time.Second, 5*time.Second
+			busy := idle
+			busy.Clients, busy.Path, busy.Pause = 200, "/burn", 50*time.Millisecond
+			idling, working := apply(t, idle), apply(t, busy)
+			idling.until(&idling.answered, 70)
+			for i := range test.Times(4, 10) {
+				working.until(&working.answered, working.answered.Load()+20)
+				p.Signal(syscall.SIGHUP)
+				p.Logged(i+1, "reloaded", "reload failed, the old workers go on")
+			}
+			results := []*strictclient.Result{idling.finish(), working.finish()}
+			t.Logf("idle: %v; busy: %v; %d reloads", results[0], results[1], p.Count("reloaded"))
+			p.HasWorkers(2)
+			const conns = 100
+			for i := range conns {
+				if !answersWithin(p.Address(), 800*time.Millisecond) {
+					t.Errorf("new connection %d is not answered", i)
+				}
+			}
+			p.HasWorkers(2)
+			p.Stop()
+		})
+	}
+}

@@ -1,0 +1,142 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test"
+)
+
+// TestEverybodyIsToldToStop sends TERM to all processes of a pack, as systemd does by default, under new connections. A
+// worker cannot know whether the others were told, so the master decides, and no connection is lost that was accepted.
+func TestEverybodyIsToldToStop(t *testing.T) {
+	t.Parallel()
+	orders := map[string]func(p *running){
+		"all at once": func(p *running) { tell(append(p.Workers(), p.PID())...) },
+		"master first": func(p *running) {
+			workers := p.Workers()
+			tell(p.PID())
+			tell(workers...)
+		},
+		"workers first": func(p *running) {
+			tell(p.Workers()...)
+			time.Sleep(20 * time.Millisecond) // some of them have been replaced meanwhile
+			tell(append(p.Workers(), p.PID())...)
+		},
+		"workers, then the master": func(p *running) {
+			tell(p.Workers()...)
+			p.Logged(1, "replacing worker")
+			tell(p.PID())
+		},
+	}
+	for name, asUser := range users(t) {
+		for order, stop := range orders {
+			t.Run(order+", "+name, func(t *testing.T) {
+				t.Parallel()
+				for range test.Times(3, 20) {
+					p, accepts := startWithLog(t, asUser, "-workers=3")
+					u := apply(t, load(p, 16, 0))
+					u.until(&u.answered, 200)
+					stop(p)
+					if status := p.Wait(20 * time.Second); status != 0 {
+						t.Errorf("exit status %d", status)
+					}
+					r := u.finish()
+					if lost := lostAccepted(t, r, accepts); len(lost) > 0 {
+						t.Errorf("%v; accepted and lost: %v", r, lost[:min(3, len(lost))])
+					}
+					if p.Count("worker failed") > 0 || p.Count("stopped") != 1 {
+						t.Error("a worker failed, or the pack did not stop as it should")
+					}
+					// Without CAP_NET_ADMIN new connections cannot be kept out, and those that come last are reset.
+					if refused := r.Failures["connect: connection refused"]; name == "root" && r.Failed() != refused {
+						t.Errorf("%v; want no failure but refused connections", r)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestOneWorkerIsToldToStop sends TERM to one worker after the other under new connections. Each is replaced, and nobody
+// notices. That is no failure.
+func TestOneWorkerIsToldToStop(t *testing.T) {
+	t.Parallel()
+	for name, asUser := range users(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, accepts := startWithLog(t, asUser, "-workers=2")
+			u := apply(t, load(p, 16, 0))
+			u.until(&u.answered, 200)
+			for i := range test.Times(3, 20) {
+				pids := p.Workers()
+				tell(pids[i%len(pids)])
+				p.Logged(i+1, "worker ready")
+			}
+			r := u.finish()
+			if lost := lostAccepted(t, r, accepts); r.Failed() > 0 {
+				t.Errorf("%v; of them accepted: %d", r, len(lost))
+			}
+			if failed := p.Count("worker failed"); failed > 0 {
+				t.Errorf("%d workers failed", failed)
+			}
+			t.Logf("%v, the slowest in %v", r, r.Latest)
+			p.Stop()
+		})
+	}
+}
+
+// users are as whom a program is to be tried.
+func users(t *testing.T) map[string]func(*exec.Cmd) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return map[string]func(*exec.Cmd){"not root": func(*exec.Cmd) {}}
+	}
+	return map[string]func(*exec.Cmd){"root": func(*exec.Cmd) {}, "nobody": asNobody(t)}
+}
+
+// startWithLog starts a pack that logs what its workers accept.
+func startWithLog(t *testing.T, change func(*exec.Cmd), args ...string) (p *running, accepts string) {
+	t.Helper()
+	accepts = t.TempDir() + "/accepts"
+	if err := os.WriteFile(accepts, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		for dir := accepts; strings.Count(dir, "/") > 1; dir = dir[:strings.LastIndex(dir, "/")] {
+			if err := os.Chmod(dir, 0o777); err != nil { // for whoever runs it
+				t.Fatal(err)
+			}
+		}
+	}
+	p = start(t, "http", change, append(args, "-accepts="+accepts)...)
+	p.Addresses()
+	return p, accepts
+}
+
+// tell sends TERM to processes.
+func tell(pids ...int) {
+	for _, pid := range pids {
+		syscall.Kill(pid, syscall.SIGTERM)
+	}
+}
+
+// lostAccepted returns the failures of connections that a worker had accepted.
+func lostAccepted(t *testing.T, r *strictclient.Result, accepts string) (lost []strictclient.Failure) {
+	t.Helper()
+	by := acceptedBy(t, accepts)
+	for _, f := range r.Samples {
+		if slices.ContainsFunc(by[f.Local], func(a accepted) bool { return !a.when.Before(f.Sent) && !a.when.After(f.Ended) }) {
+			lost = append(lost, f)
+		}
+	}
+	return lost
+}
