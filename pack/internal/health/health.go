@@ -91,13 +91,15 @@ type Pulse struct {
 }
 
 // Vitals returns what the worker last said of itself.
-func (p *Pulse) Vitals() wire.Vitals { return p.vitals }
+func (p *Pulse) Vitals() (v wire.Vitals) {
+	if p != nil {
+		v = p.vitals
+	}
+	return v
+}
 
-// Late reports whether others are to serve its queue.
-func (p *Pulse) Late() bool { return p.late || p.stalled }
-
-// Stalled reports whether that is since nobody took from its queue.
-func (p *Pulse) Stalled() bool { return p.stalled }
+// Late reports whether others are to serve its queue. A nil Pulse is that of a worker that is not watched.
+func (p *Pulse) Late() bool { return p != nil && (p.late || p.stalled) }
 
 // Monitor watches workers. Its owner calls it from one goroutine.
 type Monitor struct {
@@ -108,19 +110,18 @@ type Monitor struct {
 	all     AllAtOnce
 }
 
-// Begin has a worker watched from now on, whether it comes to a first beat or not.
-func (m *Monitor) Begin(r roster.Ref) {
+// Begin has a worker watched from now on, whether it comes to a first beat or not, and returns what is known of it.
+func (m *Monitor) Begin(r roster.Ref) *Pulse {
 	if m.workers == nil {
 		m.workers = map[roster.Ref]*Pulse{}
 	}
-	m.workers[r] = &Pulse{beaten: m.clock, probed: m.clock}
+	p := &Pulse{beaten: m.clock, probed: m.clock}
+	m.workers[r] = p
+	return p
 }
 
 // End forgets a worker.
 func (m *Monitor) End(r roster.Ref) { delete(m.workers, r) }
-
-// Pulse returns what is known of a worker; nil if it is not watched.
-func (m *Monitor) Pulse(r roster.Ref) *Pulse { return m.workers[r] }
 
 // Beat notes a sign of life, and reports whether the worker goes on after it did not.
 func (m *Monitor) Beat(r roster.Ref, v wire.Vitals) (goesOn bool) {

@@ -43,7 +43,8 @@ type core struct {
 	workers     map[roster.Ref]*worker
 	order       []*worker // the same, sorted
 
-	dirty   bool // something has changed of who serves
+	dirty   bool          // something has changed of who serves
+	facts   []roster.Fact // of the last look, to be used again
 	wishes  []roster.Wish
 	covers  map[int]*cover
 	parked  []parkedConn // connections that nobody can take yet
@@ -139,6 +140,7 @@ type worker struct {
 	started    time.Time
 	state      wire.State
 	said       map[wire.Type]bool
+	pulse      *health.Pulse // nil until it serves
 	meter      wire.Meter
 	share      float64 // of the limits of Recycle
 	slot       int     // where it reports, or slotNone, slotPending

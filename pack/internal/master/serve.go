@@ -25,12 +25,11 @@ func (c *core) reconcile() {
 		return
 	}
 	n := c.current.plan.Workers()
-	facts := make([]roster.Fact, 0, len(c.order))
+	c.facts = c.facts[:0]
 	for _, w := range c.order {
-		p := c.monitor.Pulse(w.Ref)
-		facts = append(facts, roster.Fact{
+		c.facts = append(c.facts, roster.Fact{
 			Ref: w.Ref, State: w.state, Entitled: w.generation == c.current || w.generation.inPlace[w.ID], Slot: w.slot,
-			Late:  p != nil && p.Late(),
+			Late:  w.pulse.Late(),
 			Hung:  w.generation == c.current && c.stuck[w.ID],
 			Unfit: c.now.Before(w.unfit),
 		})
@@ -39,7 +38,7 @@ func (c *core) reconcile() {
 	for i, cover := range c.covers {
 		by[i] = cover.by
 	}
-	c.wishes = roster.Want(n, facts, by)
+	c.wishes = roster.Want(n, c.facts, by)
 	if c.detached == 0 || len(c.steered) == 0 { // while workers are adopted, nothing has changed that was told before
 		c.tellSteering()
 	}

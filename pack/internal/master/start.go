@@ -221,7 +221,7 @@ func (c *core) restoreGeneration(state *handoff.Generation) *generation {
 			w.said[wire.Hello] = how > wire.Joining
 			w.said[wire.Ready], w.said[wire.Closed] = how == wire.Serving, how == wire.Closing
 			if how == wire.Serving {
-				c.monitor.Begin(ref)
+				w.pulse = c.monitor.Begin(ref)
 			}
 		}
 	}

@@ -59,9 +59,7 @@ func (c *core) reportMember(g *generation, id int) {
 	args := []any{"worker", id, "pid", m.pid, "generation", g.number, "cpus", g.plan.CPUs(id).String(), "state", c.stateOf(m, w)}
 	var vitals wire.Vitals
 	if w != nil {
-		if p := c.monitor.Pulse(w.Ref); p != nil {
-			vitals = p.Vitals()
-		}
+		vitals = w.pulse.Vitals()
 	}
 	if m.pid != 0 {
 		args = append(args, "uptime", c.now.Sub(m.started).Round(time.Second), "conns", vitals.Conns, "served", vitals.Served)
@@ -88,7 +86,7 @@ func (c *core) stateOf(m *member, w *worker) string {
 	case w.state > wire.Serving:
 		return "draining"
 	}
-	if p := c.monitor.Pulse(w.Ref); p != nil && p.Late() {
+	if w.pulse.Late() {
 		return "late"
 	}
 	return "up"

@@ -72,7 +72,7 @@ func (c *core) act(found []health.Finding, watched int) {
 			c.logWorker(slog.LevelWarn, w, "worker is late, others serve its queue", "silent", since)
 			c.changed()
 		case f.Kind == health.IsUnwell:
-			c.unwell(w, fmt.Errorf("hung: its probe has failed for %v: %s", since, c.monitor.Pulse(w.Ref).Vitals().Probe))
+			c.unwell(w, fmt.Errorf("hung: its probe has failed for %v: %s", since, w.pulse.Vitals().Probe))
 		case f.Kind == health.IsHung:
 			c.emit(examine{w.Ref, w.pid, false})
 		}
@@ -189,10 +189,7 @@ func (c *core) sampled(e sampled) {
 			continue
 		}
 		w.memory = e.resident[w.Ref]
-		u := usage{age: c.now.Sub(w.started), memory: w.memory}
-		if p := c.monitor.Pulse(w.Ref); p != nil {
-			u.requests = p.Vitals().Served
-		}
+		u := usage{age: c.now.Sub(w.started), memory: w.memory, requests: w.pulse.Vitals().Served}
 		if hard := c.Recycle.MemoryHard; hard > 0 && w.memory >= hard {
 			c.condemn(w, fmt.Errorf("it uses %d MiB of memory, and may use %d", w.memory>>20, hard>>20))
 			continue

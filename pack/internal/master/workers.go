@@ -137,7 +137,7 @@ func (c *core) ready(w *worker) {
 	if g == c.current {
 		delete(c.stuck, w.ID)
 	}
-	c.monitor.Begin(w.Ref)
+	w.pulse = c.monitor.Begin(w.Ref)
 	c.emit(proven{w.Ref})
 	c.changed()
 	if g.up {

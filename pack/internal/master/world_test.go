@@ -1,6 +1,7 @@
 package master
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,6 +34,9 @@ type world struct {
 	state     *handoff.State // what was passed on
 	ended     bool
 	parcels   int
+	endpoints int                            // that workers serve
+	observe   func(e event, d time.Duration) // is told how long the core took, by clock; may be nil
+	clock     func() time.Duration
 }
 
 type fakeGroup struct {
@@ -61,7 +65,7 @@ type fakeProcess struct {
 func newWorld(s Settings) *world {
 	w := &world{
 		now: time.Unix(1e9, 0), groups: map[int]*fakeGroup{}, processes: map[roster.Ref]*fakeProcess{},
-		waiting: map[sockets.Ref]bool{}, held: map[string]bool{},
+		waiting: map[sockets.Ref]bool{}, held: map[string]bool{}, endpoints: 1,
 	}
 	s.PID, s.CanUpgrade = 1, true
 	w.core = newCore(s, w.now)
@@ -83,7 +87,10 @@ func sharesOf(workers int) plan.Plan {
 	return p
 }
 
-var endpointsOf = []wire.Endpoint{{Network: "tcp", Address: ":80"}, {Network: "tcp", Address: ":443"}, {Network: "unix", Address: "/s"}}
+var endpointsOf = []wire.Endpoint{
+	{Network: "tcp", Address: ":80"}, {Network: "tcp", Address: ":443"}, {Network: "tcp", Address: ":1"}, {Network: "tcp", Address: ":2"},
+	{Network: "tcp", Address: ":3"}, {Network: "tcp", Address: ":4"}, {Network: "tcp", Address: ":5"}, {Network: "tcp", Address: ":6"},
+}
 
 // post has the core told of an event, and of what follows from it.
 func (w *world) post(e event) {
@@ -91,7 +98,15 @@ func (w *world) post(e event) {
 	for len(w.todo) > 0 && !w.ended {
 		e := w.todo[0]
 		w.todo = w.todo[1:]
-		for _, f := range w.core.handle(e, w.now) {
+		var begun time.Duration
+		if w.observe != nil {
+			begun = w.clock()
+		}
+		effects := w.core.handle(e, w.now)
+		if w.observe != nil {
+			w.observe(e, w.clock()-begun)
+		}
+		for _, f := range effects {
 			w.perform(f)
 		}
 	}
@@ -115,10 +130,15 @@ func (w *world) pass(d time.Duration) {
 				w.beat(w.processes[ref])
 			}
 		}
-		w.post(queues{slices.SortedFunc(maps.Keys(w.waiting), func(a, b sockets.Ref) int {
-			return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
-		})})
+		w.post(queues{w.queued()})
 	}
+}
+
+// queued returns the sockets on which connections wait, in order.
+func (w *world) queued() []sockets.Ref {
+	return slices.SortedFunc(maps.Keys(w.waiting), func(a, b sockets.Ref) int {
+		return cmp.Or(a.Socket-b.Socket, strings.Compare(a.Endpoint.Name(), b.Endpoint.Name()))
+	})
 }
 
 func (w *world) refs() []roster.Ref {
@@ -129,7 +149,7 @@ func (w *world) refs() []roster.Ref {
 func (w *world) accept() {
 	for _, ref := range w.refs() {
 		p := w.processes[ref]
-		for s := range w.waiting {
+		for _, s := range w.queued() {
 			if !p.mute && p.serves[s] {
 				delete(w.waiting, s)
 				p.accepted++
@@ -162,7 +182,7 @@ func (w *world) start(generation, id int) {
 
 // listenNext has a worker ask for its next socket, or say that it is ready.
 func (w *world) listenNext(p *fakeProcess) {
-	endpoints := endpointsOf[:1]
+	endpoints := endpointsOf[:w.endpoints]
 	if p.ref.Generation > 1 && w.held["other addresses"] {
 		endpoints = endpointsOf[1:2]
 	}

@@ -56,7 +56,7 @@ type Fact struct {
 }
 
 // Accepting reports whether a worker accepts connections, and is to go on doing so. Nothing else decides that.
-func (f Fact) Accepting() bool { return f.State == wire.Serving && f.Entitled && !f.Late && !f.Hung }
+func (f *Fact) Accepting() bool { return f.State == wire.Serving && f.Entitled && !f.Late && !f.Hung }
 
 // Steer is what the steering is told about a worker's sockets.
 type Steer struct {
@@ -88,22 +88,36 @@ type Wish struct {
 //
 // Where all that accept are late, none counts as late, since nobody could do better.
 func Want(n int, facts []Fact, covers map[int]Ref) []Wish {
-	if !slices.ContainsFunc(facts, Fact.Accepting) {
+	some := false
+	for i := range facts {
+		some = some || facts[i].Accepting()
+	}
+	if !some {
 		facts = slices.Clone(facts)
 		for i := range facts {
 			facts[i].Late, facts[i].Hung = false, false
 		}
 	}
 	wishes := make([]Wish, n)
-	accepting := make(map[Ref]bool, n)
-	for _, f := range facts {
+	accepting := map[Ref]bool{} // those of who covers now that still accept
+	for _, r := range covers {
+		accepting[r] = false
+	}
+	unfit := map[Ref]bool{}
+	for i := range facts {
+		f := &facts[i]
+		if f.Unfit {
+			unfit[f.Ref] = true
+		}
 		if f.ID >= n {
 			continue
 		}
 		w := &wishes[f.ID]
 		switch {
 		case f.Accepting():
-			accepting[f.Ref] = true
+			if _, covers := accepting[f.Ref]; covers {
+				accepting[f.Ref] = true
+			}
 			if w.Server.Generation <= f.Generation { // of two, the one that came later stays
 				w.Server, w.Steer = f.Ref, Steer{SteerUp, f.Slot}
 			}
@@ -111,12 +125,6 @@ func Want(n int, facts []Fact, covers map[int]Ref) []Wish {
 			w.Steer = Steer{SteerUp, f.Slot}
 		case w.Steer.State == SteerDown && (f.State == wire.Serving || f.State == wire.Draining):
 			w.Steer = Steer{State: SteerDrain}
-		}
-	}
-	unfit := map[Ref]bool{}
-	for _, f := range facts {
-		if f.Unfit {
-			unfit[f.Ref] = true
 		}
 	}
 	free := Ref{} // the last before the first, to begin with
