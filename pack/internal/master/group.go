@@ -13,6 +13,7 @@ import (
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 	"github.com/gopherpack/gopherpack/procgroup"
+	"github.com/gopherpack/gopherpack/upgrade"
 )
 
 // group is the processes of a generation.
@@ -34,11 +35,8 @@ func (m *Master) launch(e launch) {
 	ctx, stop := context.WithCancel(context.Background())
 	g := &group{work: newSerial(), stop: stop}
 	spec := func(id int) WorkerSpec {
-		w := WorkerSpec{ID: id, Generation: e.generation, Plan: e.spec.plan, User: e.spec.user, Image: m.self.Path()}
-		if image := m.theImage(); e.spec.image && image != nil {
-			w.Image = image.Path()
-		}
-		return w
+		image := m.imageOf(e.generation, e.spec.image)
+		return WorkerSpec{ID: id, Generation: e.generation, Plan: e.spec.plan, User: e.spec.user, Image: image.Path()}
 	}
 	refOf := func(id, attempt int) roster.Ref {
 		return roster.Ref{Generation: e.generation, ID: id, Attempt: attempt}
@@ -79,6 +77,20 @@ func (m *Master) launch(e launch) {
 		g.work.stop()
 		m.post(groupEnded{e.generation, err})
 	}()
+}
+
+// imageOf returns what the workers of a generation run: what this process does, or what it is to become, or what was
+// before it, until it is certain that it does not go back to that.
+func (m *Master) imageOf(generation int, next bool) *upgrade.Image {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case next && m.image != nil:
+		return m.image
+	case m.foreign[generation]:
+		return m.estate.Previous()
+	}
+	return m.self
 }
 
 // spoken is a worker process that is spoken to.

@@ -234,9 +234,11 @@ func (m *Master) onUpgrade(e effect) {
 			m.post(failed)
 		}()
 	case settled:
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		if m.estate != nil {
 			m.estate.Close()
-			m.estate = nil
+			m.estate, m.foreign = nil, nil
 		}
 	}
 }

@@ -42,6 +42,7 @@ type Master struct {
 	adopted  map[int]*procgroup.State // groups that are to be adopted
 	mu       sync.Mutex
 	members  map[roster.Ref]*spoken // those that are spoken to
+	foreign  map[int]bool           // generations whose workers run the program that estate.Previous is
 	watchers sync.WaitGroup
 }
 
@@ -52,6 +53,7 @@ func New(c Config) *Master {
 		Config: c, core: newCore(c.Settings, now), ended: make(chan struct{}), inbox: inbox{ready: make(chan struct{}, 1)},
 		log: newLogHand(c.Log), sockets: sockets.New(c.Files), work: newSerial(),
 		groups: map[int]*group{}, adopted: map[int]*procgroup.State{}, members: map[roster.Ref]*spoken{},
+		foreign: map[int]bool{},
 	}
 	m.hooks, m.endHooks = context.WithCancel(context.Background())
 	m.steering = newSteeringHand(m)
@@ -257,6 +259,7 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 			}
 		}
 		m.adopted[g.Number] = g.Group
+		m.foreign[g.Number] = (g.Number == s.Current) == (s.Returned != "")
 	}
 	return s, nil
 }
