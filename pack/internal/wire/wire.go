@@ -8,6 +8,7 @@ package wire
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // Version is the version of the protocol.
@@ -102,9 +103,13 @@ func Parse(body []byte) (Message, error) {
 // MaxText is how long a text may be that a worker sends, in bytes.
 const MaxText = 4 << 10
 
-// Clip shortens a text to MaxText.
+// Clip makes a text one that can be sent: of MaxText bytes at most, all of them UTF-8, since JSON has no other.
 func Clip(text string) string {
 	const more = "…"
+	if len(text) > 2*MaxText {
+		text = text[:2*MaxText]
+	}
+	text = strings.ToValidUTF8(text, "\uFFFD")
 	if len(text) <= MaxText {
 		return text
 	}
