@@ -170,7 +170,8 @@ func (u *Upgrader) HandBack(why error) error {
 	case u.phase != starting:
 		return fmt.Errorf("%w; and there is no way back, since Ready or Close was called", why)
 	case u.parent != nil:
-		u.parent.send(message{Type: msgFailed, Error: fmt.Sprintf("%.4000s", why)}) // a predecessor that has ended need not know
+		// A predecessor that has ended need not know.
+		u.parent.send(message{Type: msgFailed, Error: fmt.Sprintf("%.4000s", why)})
 	case u.estate != nil && u.estate.Returned == "":
 		for n, i := range u.items {
 			if !i.inherited {

@@ -89,8 +89,8 @@ func execute(i *Image, n note, files []*os.File, s Signals, env []string, dir st
 	defer restore()
 	defer runtime.KeepAlive(i) // which closes it, if nobody refers to it
 	n.numbers["ignored"] = ignored
-	environ := merge(Environ(), append(env, n.setting(estateEnv, "version", "pid", "start", "memory", "previous", "ignored")))
-	return execve(i.path, Args(), environ, files, dir)
+	told := n.setting(estateEnv, "version", "pid", "start", "memory", "previous", "ignored")
+	return execve(i.path, Args(), merge(Environ(), append(env, told)), files, dir)
 }
 
 // passable returns the numbers of files that another program may get. A copy is made of standard input, output and

@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -27,6 +26,9 @@ import (
 // asAsked makes the test binary a program that is asked; its value is how it answers.
 const asAsked = "UPGRADE_TEST_ASKED"
 
+// asReporter names a file, which a program that is asked writes its number and that of its offspring to.
+const asReporter = "UPGRADE_TEST_REPORTER"
+
 func asked(how string) error {
 	q := upgrade.Asked()
 	if q == nil {
@@ -41,6 +43,11 @@ func asked(how string) error {
 			panic(err)
 		}
 		return cmd.Process.Pid
+	}
+	report := func() {
+		if err := os.WriteFile(os.Getenv(asReporter), fmt.Appendln(nil, os.Getpid(), offspring()), 0); err != nil {
+			panic(err)
+		}
 	}
 	switch how {
 	case "echo":
@@ -58,12 +65,12 @@ func asked(how string) error {
 		if how == "stubborn" {
 			signal.Ignore(syscall.SIGTERM)
 		}
-		fmt.Fprintln(os.NewFile(4, "report"), os.Getpid(), offspring())
+		report()
 		time.Sleep(time.Hour)
 	case "leaves offspring":
 		q.Answer(fmt.Append(nil, os.Getpid(), offspring()))
 	case "leaves offspring only":
-		offspring()
+		report()
 	case "goes on":
 		text := binary.BigEndian.AppendUint32(nil, 1)
 		text = binary.BigEndian.AppendUint32(text, 2)
@@ -97,21 +104,21 @@ func TestPreflight(t *testing.T) {
 		question, answer []byte
 		err              string
 	}{
-		"echo":                  {[]byte("hello"), []byte("hello"), ""},
-		"nothing":               {nil, nil, ""},
-		"unread":                {big, []byte("unread"), ""},
-		"big":                   {nil, nil, "its answer has 1048577 bytes, at most 1048576 are read"},
-		"exit 0":                {big, nil, "it ended with exit status 0 before it answered"},
-		"exit 3":                {nil, nil, "it ended before it answered: exit status 3"},
-		"goes on":               {nil, []byte("ok"), ""},
-		"cut short":             {nil, nil, "its answer is cut short"},
-		"other version":         {nil, nil, "of version 2, and this is version 1"},
-		"leaves offspring only": {nil, nil, "it ended with exit status 0 before it answered"},
+		"echo":          {[]byte("hello"), []byte("hello"), ""},
+		"nothing":       {nil, nil, ""},
+		"unread":        {big, []byte("unread"), ""},
+		"big":           {nil, nil, "its answer has 1048577 bytes, at most 1048576 are read"},
+		"exit 0":        {big, nil, "it ended with exit status 0 before it answered"},
+		"exit 3":        {nil, nil, "it ended before it answered: exit status 3"},
+		"goes on":       {nil, []byte("ok"), ""},
+		"cut short":     {nil, nil, "its answer is cut short"},
+		"other version": {nil, nil, "of version 2, and this is version 1"},
 	} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			answer, err := upgrade.Preflight(t.Context(), self, c.question, asAsked+"="+how, "GORACE=atexit_sleep_ms=0")
-			if !bytes.Equal(answer, c.answer) || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			as := err == nil && c.err == "" || err != nil && c.err != "" && strings.Contains(err.Error(), c.err)
+			if !bytes.Equal(answer, c.answer) || !as {
 				t.Errorf("%.100q, %v; want %.100q, %q", answer, err, c.answer, c.err)
 			}
 		})
@@ -137,6 +144,21 @@ func TestPreflight(t *testing.T) {
 			t.Fatal(err)
 		}
 		allGone(t, string(answer))
+	})
+	t.Run("leaves offspring only", func(t *testing.T) {
+		file := t.TempDir() + "/report"
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := upgrade.Preflight(t.Context(), self, nil, asAsked+"=leaves offspring only", asReporter+"="+file)
+		if err == nil || !strings.Contains(err.Error(), "it ended with exit status 0 before it answered") {
+			t.Errorf("%v", err)
+		}
+		pids, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		allGone(t, string(pids))
 	})
 }
 
@@ -171,31 +193,17 @@ func TestPreflightGivenUp(t *testing.T) {
 		if err := unix.Mkfifo(fifo, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		// A shell opens the report as descriptor 4: what Preflight starts gets no other descriptors.
-		script := t.TempDir() + "/script"
-		text := fmt.Sprintf("#!/bin/sh\nexec 4>%s\nexec %s\n", fifo, os.Args[0])
-		writeExecutable(t, script, text)
-		image, err := upgrade.OpenImage(script)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer image.Close()
 		pids := make(chan string, 1)
 		go func() {
-			f, err := os.Open(fifo)
+			text, err := os.ReadFile(fifo)
 			if err != nil {
 				t.Error(err)
-				return
 			}
-			defer f.Close()
-			line := make([]byte, 100)
-			n, _ := f.Read(line)
-			pids <- string(line[:n])
+			pids <- string(text)
 			cancel(errors.New("enough"))
-			io.Copy(io.Discard, f)
 		}()
-		_, err = upgrade.Preflight(ctx, image, nil, asAsked+"="+how)
-		if err == nil || !strings.HasSuffix(err.Error(), "/script: enough") {
+		_, err := upgrade.Preflight(ctx, self, nil, asAsked+"="+how, asReporter+"="+fifo)
+		if err == nil || !strings.HasSuffix(err.Error(), ": enough") {
 			t.Errorf("%s: %v", how, err)
 		}
 		allGone(t, <-pids)
@@ -221,7 +229,8 @@ func TestPreflightOfScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer image.Close()
-	if answer, err := upgrade.Preflight(t.Context(), image, []byte("hello"), asAsked+"=echo"); string(answer) != "hello" || err != nil {
+	answer, err := upgrade.Preflight(t.Context(), image, []byte("hello"), asAsked+"=echo")
+	if string(answer) != "hello" || err != nil {
 		t.Errorf("%q, %v", answer, err)
 	}
 	if err := os.Rename(script, script+".old"); err != nil {

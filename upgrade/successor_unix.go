@@ -124,7 +124,7 @@ func start(ctx context.Context, image *Image, all *holdings) (*successor, error)
 		err = s.whyEnded(err)
 	case status := <-s.exited:
 		s.exited <- status
-		s.conn.SetDeadline(time.Now().Add(grace)) // what it said is there; something that it has started may hold the socket
+		s.conn.SetDeadline(time.Now().Add(grace)) // what it said is there; its offspring may hold the socket
 		err = s.whyEnded(<-ready)
 	case <-ctx.Done():
 		err = context.Cause(ctx)
