@@ -27,7 +27,7 @@ func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for range 10000 {
+	for range 60000 {
 		if done() {
 			return
 		}
@@ -196,7 +196,8 @@ func TestHalfRequest(t *testing.T) {
 	}
 }
 
-// TestHalfRequestForever has the rest of a request never come: at the end it is cut and counted, if the server does not end it.
+// TestHalfRequestForever has the rest of a request never come: at the end it is cut and counted, if the server does not
+// end it.
 func TestHalfRequestForever(t *testing.T) {
 	for _, kind := range kinds {
 		s := serve(t, kind, nil)
@@ -287,7 +288,8 @@ func TestHandOverInHaste(t *testing.T) {
 	}
 }
 
-// TestHijackedIsForgotten wants a connection that was hijacked not to be followed any more, though an HTTP/2 server goes on telling of it.
+// TestHijackedIsForgotten wants a connection that was hijacked not to be followed any more, though an HTTP/2 server
+// goes on telling of it.
 func TestHijackedIsForgotten(t *testing.T) {
 	h := NewHTTP(&http.Server{})
 	c, other := net.Pipe()

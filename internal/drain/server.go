@@ -1,5 +1,5 @@
-// Package drain serves connections in a worker that will have to stop: it stops accepting, finishes what is there, and hands
-// idle connections to the worker that takes over, so that no client loses a request.
+// Package drain serves connections in a worker that will have to stop: it stops accepting, finishes what is there, and
+// hands idle connections to the worker that takes over, so that no client loses a request.
 package drain
 
 import (
@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Server is a server that can be drained. Its calls come in this order: Prepare, Serve for each listener, BeginDrain; then
-// the listeners are closed, and when every Serve has returned, Shutdown, and Close if that gives up.
+// Server is a server that can be drained. Its calls come in this order: Prepare, Serve for each listener, BeginDrain;
+// then the listeners are closed, and when every Serve has returned, Shutdown, and Close if that gives up.
 type Server interface {
 	// Serve accepts connections and serves them until the listener is closed. It can be called with several listeners.
 	Serve(net.Listener) error
@@ -54,8 +54,8 @@ type serverOfOthers interface {
 	Close() error
 }
 
-// Foreign makes a Server of one that somebody else wrote: its own Shutdown drains it. It can neither hand over connections
-// nor tell how many it has, so these are counted for it. What is a Server already stays as it is.
+// Foreign makes a Server of one that somebody else wrote: its own Shutdown drains it. It can neither hand over
+// connections nor tell how many it has, so these are counted for it. What is a Server already stays as it is.
 func Foreign(s serverOfOthers) Server {
 	if s, ok := s.(Server); ok {
 		return s
@@ -73,16 +73,16 @@ func (f *foreign) Serve(l net.Listener) error { return f.serverOfOthers.Serve(co
 func (f *foreign) Prepare(w Worker)           { f.conns.load = w.Load }
 func (f *foreign) Open() int                  { return f.conns.open() }
 
-// BeginDrain leaves connections alone for the delay: nobody knows which of them are idle, and Shutdown may close those. A server
-// that tells its clients to go elsewhere, as gRPC does, needs none.
+// BeginDrain leaves connections alone for the delay: nobody knows which of them are idle, and Shutdown may close those.
+// A server that tells its clients to go elsewhere, as gRPC does, needs none.
 func (f *foreign) BeginDrain(delay time.Duration, _ bool) {
 	if _, tells := f.serverOfOthers.(interface{ GracefulStop() }); !tells {
 		f.delay = delay
 	}
 }
 
-// Shutdown is the server's own, after connections were given the time to end by themselves. Not every Shutdown waits for the
-// connections, and so this does.
+// Shutdown is the server's own, after connections were given the time to end by themselves. Not every Shutdown waits
+// for the connections, and so this does.
 func (f *foreign) Shutdown(ctx context.Context) error {
 	alone, cancel := context.WithTimeout(ctx, f.delay)
 	defer cancel()

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// TCP calls a function with each connection, in a goroutine of its own, and closes the connection when that returns. The
-// context that it passes ends when it is time to finish. A panic of the function is logged and ends its connection only.
+// TCP calls a function with each connection, in a goroutine of its own, and closes the connection when that returns.
+// The context that it passes ends when it is time to finish. A panic of the function is logged and ends its connection
+// only.
 type TCP struct {
 	tls     *tls.Config
 	handler func(context.Context, net.Conn)

@@ -25,7 +25,8 @@ func begun(conn net.Conn) bool {
 // tracked is implemented by the connections below.
 type tracked interface{ track() *tracker }
 
-// tracker tells whether something was read of a next request: since something was written last, or the connection became idle.
+// tracker tells whether something was read of a next request: since something was written last, or the connection
+// became idle.
 type tracker struct {
 	mu    sync.Mutex
 	some  int  // bytes that were read since then
@@ -34,8 +35,8 @@ type tracker struct {
 	known bool // whether it is http2
 }
 
-// handshakeRest is the most that a client says last in a TLS handshake: ChangeCipherSpec, of 6 bytes, and Finished, of 5 for the
-// record, 52 and 17. Nobody can tell it from a request, but for its size.
+// handshakeRest is the most that a client says last in a TLS handshake: ChangeCipherSpec, of 6 bytes, and Finished, of
+// 5 for the record, 52 and 17. Nobody can tell it from a request, but for its size.
 const handshakeRest = 80
 
 // begun reports whether what was read belongs to a request.
@@ -77,8 +78,8 @@ func (t *tracker) setIdle(body bool) {
 	}
 }
 
-// setIdle notes that net/http waits for the next request. body says that the last one had a body: what was read after the answer was
-// what was left of it, as far as one can tell.
+// setIdle notes that net/http waits for the next request. body says that the last one had a body: what was read after
+// the answer was what was left of it, as far as one can tell.
 func setIdle(conn net.Conn, body bool) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
