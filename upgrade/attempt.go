@@ -10,6 +10,9 @@ import (
 // Upgrade starts the successor and waits until it is ready; then Done is closed and the error is nil. If it does not
 // become ready, the error says why and this process goes on as if nothing had happened. It gives up when ctx ends.
 //
+// A program that stops while Upgrade runs must call Close before it ends: a successor whose predecessor ends without a
+// word takes over.
+//
 // In place, it tries the executable out and closes Done; Finish then becomes the program. It is the very file that was
 // tried out, whatever happens on disk in the meantime.
 //

@@ -165,6 +165,22 @@ func TestNotDeceived(t *testing.T) {
 	}
 }
 
+// TestNotDeceivedByNumber has a process that has the number, but is not the one that was meant.
+func TestNotDeceivedByNumber(t *testing.T) {
+	t.Parallel()
+	for start, want := range map[string]bool{"1": false, "$(cut -d ' ' -f 22 /proc/$$/stat)": true} {
+		s := prepare(t)
+		if err := os.WriteFile(s.dir+"/memory", []byte("{}\nstate"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		script := `export GOPHERPACK_ESTATE="version=1 pid=$$ start=` + start + ` memory=9"; exec "$0" 9<` + s.dir + "/memory"
+		s.cmd.Args, s.cmd.Path = []string{"sh", "-c", script, s.cmd.Path}, "/bin/sh"
+		if s.start(); s.now.Inherited != want {
+			t.Errorf("started at %s: it inherited something: %v, want %v", start, s.now.Inherited, want)
+		}
+	}
+}
+
 // TestSetuid has a program with another user's rights not believe whoever starts it.
 func TestSetuid(t *testing.T) {
 	if os.Getuid() != 0 {

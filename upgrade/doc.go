@@ -22,7 +22,7 @@
 //
 // The sockets stay open from the first process to the last: connections that nobody accepts for a moment wait in their
 // queues. What is lost is lost by the server that stops: a connection on which a request arrives while
-// [net/http.Server.Shutdown] runs is closed without an answer. Package drain does better.
+// [net/http.Server.Shutdown] runs is closed without an answer. Package pack does better.
 //
 // What Upgrader stands on is there for programs that need it in another order: [Preflight] tries an executable out,
 // [Become] runs it in this process and passes on what [Inherited] finds, [Estate.HandBack] goes back. [Image] is an

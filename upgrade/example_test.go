@@ -24,7 +24,7 @@ func Example() {
 	defer stop()
 	l, err := u.Listen(ctx, "tcp", ":8080")
 	if err != nil {
-		log.Fatal(err)
+		log.Fatal(u.HandBack(err)) // the predecessor goes on
 	}
 	srv := &http.Server{}
 	go srv.Serve(l)
