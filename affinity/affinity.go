@@ -100,9 +100,9 @@ func Pin(set Set) (undo func() error, err error) {
 	}, nil
 }
 
-// Allowed returns the CPUs that any thread of the process pid may run on; 0 is the calling process. It follows the container's
-// cpuset, and CPUs that come and go, also where [Pin] or [Do] was used: a thread whose mask was ever set gets no CPU that is added
-// later, but the others do (sched_setaffinity(2), cpuset(7)).
+// Allowed returns the CPUs that any thread of the process pid may run on; 0 is the calling process. It follows the
+// container's cpuset, and CPUs that come and go, also where [Pin] or [Do] was used: a thread whose mask was ever set
+// gets no CPU that is added later, but the others do (sched_setaffinity(2), cpuset(7)).
 func Allowed(pid int) (Set, error) {
 	s, err := allowed(pid)
 	if err != nil {

@@ -54,40 +54,41 @@ type Config struct {
 	// included; then it is killed. Default 60 s.
 	ReadyTimeout time.Duration
 
-	// DrainDelay is how long a worker that drains leaves idle HTTP connections open that it cannot hand over
-	// to another, for a next request, which is answered with "Connection: close" (HTTP/2: GOAWAY), so that no
-	// client writes to a connection that is just being closed. Handlers of [TCP] are told to end after it. Default, 0: 5 s, or half of ShutdownTimeout if that is less, when other workers take
-	// over, as in a reload; none when the pack stops. If it is set it holds for both.
+	// DrainDelay is how long a worker that drains leaves idle HTTP connections open that it cannot hand over to
+	// another, for a next request, which is answered with "Connection: close" (HTTP/2: GOAWAY), so that no client
+	// writes to a connection that is just being closed. Handlers of [TCP] are told to end after it. Default, 0: 5 s, or
+	// half of ShutdownTimeout if that is less, when other workers take over, as in a reload; none when the pack stops.
+	// If it is set it holds for both.
 	DrainDelay time.Duration
 
 	// MinReady is how long new workers must serve, in a reload or an upgrade, until the old ones drain: if one of the
 	// new fails within that time the old go on. Both accept connections then. Default 1 s.
 	MinReady time.Duration
 
-	// Rolling has a reload or an upgrade replace the workers one by one, where memory is short: a new worker starts beside
-	// the old one that it replaces, proves itself for MinReady, and the old one drains before the next is started. So
-	// there is one process more than workers at most, not twice as many; but it takes a start, MinReady and a drain for
-	// each. If one of the new workers fails, those that were replaced are started again, one by one. Where the new
-	// version serves other addresses than the old one, the old workers go on until all new ones are ready.
+	// Rolling has a reload or an upgrade replace the workers one by one, where memory is short: a new worker starts
+	// beside the old one that it replaces, proves itself for MinReady, and the old one drains before the next is
+	// started. So there is one process more than workers at most, not twice as many; but it takes a start, MinReady and
+	// a drain for each. If one of the new workers fails, those that were replaced are started again, one by one. Where
+	// the new version serves other addresses than the old one, the old workers go on until all new ones are ready.
 	Rolling bool
 
-	// Steering has the kernel choose the worker for a connection to a TCP address: steer.New() of package ebpf/steer, for
-	// the worker on the CPU that received it unless that is busier than others, hung or draining. Default, nil: the
+	// Steering has the kernel choose the worker for a connection to a TCP address: steer.New() of package ebpf/steer,
+	// for the worker on the CPU that received it unless that is busier than others, hung or draining. Default, nil: the
 	// kernel's hash of addresses and ports.
 	Steering Steering
 
 	// Hang says what is done about a worker that hangs. Default, KillHung: it is killed and replaced.
 	Hang HangPolicy
 
-	// HangTimeout is for how long a worker that is ready may give no sign of life, or Probe may fail, until it counts as hung.
-	// After half of that others serve its queue, too; with Steering, sooner. See [HangPolicy]. How long a worker may take
-	// to start is ReadyTimeout, to drain ShutdownTimeout. Default 30 s.
+	// HangTimeout is for how long a worker that is ready may give no sign of life, or Probe may fail, until it counts
+	// as hung. After half of that others serve its queue, too; with Steering, sooner. See [HangPolicy]. How long a
+	// worker may take to start is ReadyTimeout, to drain ShutdownTimeout. Default 30 s.
 	HangTimeout time.Duration
 
-	// Probe is called in each worker, again and again while it serves, one call at a time: once a second, or ten times in
-	// HangTimeout if that is more often. If it returns errors, or does not return, for HangTimeout, the worker counts as hung,
-	// unless that is so in all of them: a database that is down is no reason to replace workers. The context ends
-	// when HangTimeout has passed. Default, nil: none.
+	// Probe is called in each worker, again and again while it serves, one call at a time: once a second, or ten times
+	// in HangTimeout if that is more often. If it returns errors, or does not return, for HangTimeout, the worker
+	// counts as hung, unless that is so in all of them: a database that is down is no reason to replace workers. The
+	// context ends when HangTimeout has passed. Default, nil: none.
 	Probe func(context.Context) error
 
 	// Recycle is when workers are replaced that have served for long. Default: never.
@@ -97,8 +98,8 @@ type Config struct {
 	// still drain after reloads. If a reload would make it more, the oldest are killed. Default 4, at least 2.
 	MaxGenerations int
 
-	// User runs the workers as another user: "name", "uid", "name:group" or "uid:gid", with the user's
-	// supplementary groups if no group is given. They, and what they start, can gain no privileges by executing a file then
+	// User runs the workers as another user: "name", "uid", "name:group" or "uid:gid", with the user's supplementary
+	// groups if no group is given. They, and what they start, can gain no privileges by executing a file then
 	// (no_new_privs, prctl(2); Linux). The master, which needs the right to do so, stays what it is. Default, "": the
 	// master's user.
 	User string
@@ -130,8 +131,8 @@ type Config struct {
 	// Handle. An error ends the worker. The context ends when the worker stops.
 	OnWorkerStart func(context.Context) error
 
-	// OnReopen is called in the master and in each worker at the signal USR1 to the master: for log files to be opened anew after
-	// they were renamed. In a worker it runs beside everything else.
+	// OnReopen is called in the master and in each worker at the signal USR1 to the master: for log files to be opened
+	// anew after they were renamed. In a worker it runs beside everything else.
 	OnReopen func()
 
 	// OnShutdown is called in each worker before it drains, in a reload as when the pack stops, while it still

@@ -20,8 +20,8 @@
 // USR2 upgrades: the same with the executable that is on disk now, and then the master becomes that executable, in the
 // same process, and goes on with the same sockets and workers.
 //
-// TTIN and TTOU have one worker more, or one fewer. USR1 has log files opened anew (Config.OnReopen), and writes the state of the
-// pack to the log.
+// TTIN and TTOU have one worker more, or one fewer. USR1 has log files opened anew (Config.OnReopen), and writes the
+// state of the pack to the log.
 //
 // TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
 // latest after ShutdownTimeout. A second signal ends it at once. Each worker is in a process group of its own,
@@ -65,9 +65,9 @@ func New(c Config) *Pack { return &Pack{config: c} }
 // can call Handle in the workers only, and the master learns of the address when a worker asks for it. An
 // address that the master does know is opened before the first worker starts.
 //
-// network is tcp, tcp4, tcp6 or unix. A TCP address is as for [net.Listen]; with port 0 the kernel chooses a
-// port, the same for all workers. Nobody else may be listening on it: a second instance of the program is
-// refused. A Unix socket whose process is gone is replaced; it is removed when the pack stops. Its file is made as UnixMode and UnixOwner say.
+// network is tcp, tcp4, tcp6 or unix. A TCP address is as for [net.Listen]; with port 0 the kernel chooses a port, the
+// same for all workers. Nobody else may be listening on it: a second instance of the program is refused. A Unix socket
+// whose process is gone is replaced; it is removed when the pack stops. Its file is made as UnixMode and UnixOwner say.
 //
 // With TLS, all workers make and read session tickets with the same keys, which the master makes and changes. A
 // configuration that has WrapSession or UnwrapSession, or wants no tickets, is left alone; one with keys of its

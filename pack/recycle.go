@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// Recycle says when a worker is replaced by a new one, for programs that leak: each of the limits counts, none of them by default.
-// It is asked to drain, while others serve its queue and take its idle connections, and a new one is started when it has ended; so
-// nothing is lost, and there is no more memory used than before. A pack of one worker is reloaded instead. One worker is
-// replaced at a time, not while a reload or an upgrade is in progress, and not before it has served for ten times MinReady.
+// Recycle says when a worker is replaced by a new one, for programs that leak: each of the limits counts, none of them
+// by default. It is asked to drain, while others serve its queue and take its idle connections, and a new one is
+// started when it has ended; so nothing is lost, and there is no more memory used than before. A pack of one worker is
+// reloaded instead. One worker is replaced at a time, not while a reload or an upgrade is in progress, and not before
+// it has served for ten times MinReady.
 //
-// Each process has limits of its own, which are lower by up to a tenth, at random, so that workers that started together do not
-// come to them together.
+// Each process has limits of its own, which are lower by up to a tenth, at random, so that workers that started
+// together do not come to them together.
 type Recycle struct {
 	Requests uint64        // that it has served; of servers other than *http.Server, connections
 	Age      time.Duration // since its start

@@ -76,8 +76,8 @@ func (p *Pack) checkAll() error {
 	return p.config.check()
 }
 
-// prepare finds out what else can be wrong before anything is started, and returns what workers there are to be. workers, if not
-// 0, is how many an operator has asked for since the start.
+// prepare finds out what else can be wrong before anything is started, and returns what workers there are to be.
+// workers, if not 0, is how many an operator has asked for since the start.
 func (p *Pack) prepare(workers int) (pl plan.Plan, files sockets.Files, err error) {
 	c := &p.config
 	if pl, err = c.request().Here(workers); err != nil {
@@ -147,8 +147,8 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 	return m
 }
 
-// answer is Run in a preflight: it tells the running master what this program would be as its successor. It does not return, since
-// what follows Run is for the end of a pack that has run.
+// answer is Run in a preflight: it tells the running master what this program would be as its successor. It does not
+// return, since what follows Run is for the end of a pack that has run.
 func (p *Pack) answer(q *upgrade.Question, wrong error) {
 	a, err := p.wouldBe(q.Bytes(), wrong)
 	if err != nil {
@@ -294,10 +294,10 @@ func (p *Pack) Reload(ctx context.Context) error {
 	return nil
 }
 
-// SetWorkers changes the number of workers, as the signals TTIN (one more) and TTOU (one fewer) do, and returns when the new
-// ones have taken over, or why they have not. All workers are replaced, as in a reload, since each gets another share of
-// the CPUs; nothing is lost. The number holds until the pack stops, also after upgrades. It can be called in the master while
-// Run runs. While a reload or an upgrade is in progress it is refused.
+// SetWorkers changes the number of workers, as the signals TTIN (one more) and TTOU (one fewer) do, and returns when
+// the new ones have taken over, or why they have not. All workers are replaced, as in a reload, since each gets another
+// share of the CPUs; nothing is lost. The number holds until the pack stops, also after upgrades. It can be called in
+// the master while Run runs. While a reload or an upgrade is in progress it is refused.
 func (p *Pack) SetWorkers(ctx context.Context, n int) error {
 	m := p.master.Load()
 	if m == nil {
@@ -314,9 +314,9 @@ func (p *Pack) SetWorkers(ctx context.Context, n int) error {
 // workers go on. It can be called in the master while Run runs. While a reload or another upgrade is in progress it is
 // refused.
 //
-// Before anything is replaced, the new executable is started once to show that it can be the master: it runs as far as Run,
-// for which IsMaster is true, and exits there. So what only the master that serves may do, such as opening a port of its
-// own, belongs into OnStart, not before Run. Linux only; elsewhere the error matches [errors.ErrUnsupported].
+// Before anything is replaced, the new executable is started once to show that it can be the master: it runs as far as
+// Run, for which IsMaster is true, and exits there. So what only the master that serves may do, such as opening a port
+// of its own, belongs into OnStart, not before Run. Linux only; elsewhere the error matches [errors.ErrUnsupported].
 func (p *Pack) Upgrade(ctx context.Context) error {
 	m := p.master.Load()
 	if m == nil {

@@ -99,11 +99,11 @@ func TCP(tlsConfig *tls.Config, handler func(context.Context, net.Conn)) Server 
 	return drain.NewTCP(tlsConfig, handler)
 }
 
-// Draining returns a channel that is closed when the worker that serves a request begins to drain: in a reload, an upgrade
-// or a stop. It is for handlers that go on for long, of event streams and hijacked connections such as WebSockets: they
-// should say good-bye then and return, or close the connection, so that the client comes back to another worker. A worker
-// waits for them until ShutdownTimeout. ctx is the request's context, or one derived from it; with another the channel is
-// nil, which is never closed.
+// Draining returns a channel that is closed when the worker that serves a request begins to drain: in a reload, an
+// upgrade or a stop. It is for handlers that go on for long, of event streams and hijacked connections such as
+// WebSockets: they should say good-bye then and return, or close the connection, so that the client comes back to
+// another worker. A worker waits for them until ShutdownTimeout. ctx is the request's context, or one derived from it;
+// with another the channel is nil, which is never closed.
 func Draining(ctx context.Context) <-chan struct{} { return drain.Begun(ctx) }
 
 // ListenAndServeHTTP serves HTTP with srv on one pinned worker per CPU: in the master it supervises the

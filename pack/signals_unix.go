@@ -29,8 +29,8 @@ var reopenSignals = []os.Signal{syscall.SIGUSR1}
 // upgradeSignals start the executable that is on disk now, workers and master.
 var upgradeSignals = []os.Signal{syscall.SIGUSR2}
 
-// stackSignals have a worker that hangs write the stacks of its goroutines, and end: the first is not handled by anybody but the
-// runtime, and the second is for a process that is stopped.
+// stackSignals have a worker that hangs write the stacks of its goroutines, and end: the first is not handled by
+// anybody but the runtime, and the second is for a process that is stopped.
 var stackSignals = []os.Signal{syscall.SIGABRT, syscall.SIGCONT}
 
 // otherSignals are meant for the master, and must not end a worker that gets them, too (pkill -HUP).
@@ -38,8 +38,8 @@ func otherSignals() []os.Signal {
 	return slices.Concat(reloadSignals, upgradeSignals, moreSignals, fewerSignals, reopenSignals)
 }
 
-// outliveReaders has writes to stdout and stderr fail when what reads them, such as a pipe to a logger, is gone, until stop is
-// called. By default that ends a Go program, with SIGPIPE, and a service must not end because its logger has.
+// outliveReaders has writes to stdout and stderr fail when what reads them, such as a pipe to a logger, is gone, until
+// stop is called. By default that ends a Go program, with SIGPIPE, and a service must not end because its logger has.
 func outliveReaders() (stop func()) {
 	ignored := make(chan os.Signal, 1)
 	signal.Notify(ignored, syscall.SIGPIPE)

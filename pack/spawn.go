@@ -12,8 +12,8 @@ import (
 	"github.com/gopherpack/gopherpack/upgrade"
 )
 
-// command returns the command of a worker. It has the arguments, the environment and the directory with which this program was
-// started, whatever has been made of them since.
+// command returns the command of a worker. It has the arguments, the environment and the directory with which this
+// program was started, whatever has been made of them since.
 func command(w master.WorkerSpec) (*exec.Cmd, error) {
 	attr, err := runas.Attributes(w.User)
 	if err != nil {
@@ -31,7 +31,8 @@ func command(w master.WorkerSpec) (*exec.Cmd, error) {
 	}, nil
 }
 
-// startDirectory returns where a worker starts, "" if that is where this process is: there, it need not have the right to go to.
+// startDirectory returns where a worker starts, "" if that is where this process is: there, it need not have the right
+// to go to.
 func startDirectory() string {
 	dir := upgrade.Dir()
 	if dir == "" {
@@ -45,9 +46,9 @@ func startDirectory() string {
 	return dir
 }
 
-// workerEnv returns the environment of a worker by that of this program, with the GOMAXPROCS and the GOMEMLIMIT that it needs. One that is pinned
-// needs none, since it sees its own CPUs alone; the operator's was meant for the whole program, and the plan has
-// regarded it.
+// workerEnv returns the environment of a worker by that of this program, with the GOMAXPROCS and the GOMEMLIMIT that it
+// needs. One that is pinned needs none, since it sees its own CPUs alone; the operator's was meant for the whole
+// program, and the plan has regarded it.
 func workerEnv(environ []string, p plan.Plan, id int) []string {
 	var env []string
 	for _, entry := range environ {

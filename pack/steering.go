@@ -7,19 +7,20 @@ import (
 	"github.com/gopherpack/gopherpack/affinity"
 )
 
-// Steering has the kernel choose which worker's socket a connection goes to. Package ebpf/steer has one, which it says more
-// about. Its methods are called in the master, which does without what they cannot do, but for Start, and logs it once.
+// Steering has the kernel choose which worker's socket a connection goes to. Package ebpf/steer has one, which it says
+// more about. Its methods are called in the master, which does without what they cannot do, but for Start, and logs it
+// once.
 type Steering interface {
-	// Start gets ready for workers 0 to n-1, which are pinned to these CPUs, and forgets what was before. An error keeps
-	// the pack from starting, or calls an upgrade off.
+	// Start gets ready for workers 0 to n-1, which are pinned to these CPUs, and forgets what was before. An error
+	// keeps the pack from starting, or calls an upgrade off.
 	Start(workers []affinity.Set) error
 
 	// Mode returns how connections are steered, and why in no better way. With "hash" and
 	// "SO_INCOMING_CPU" the kernel may choose any socket of the group, otherwise only those that were attached.
 	Mode() (mode string, reason error)
 
-	// Attach steers what comes to a group of sockets, of which sockets[i] is worker i's. inherited, which it closes, is what
-	// Export returned in the program whose place this one has taken; nil if there was none.
+	// Attach steers what comes to a group of sockets, of which sockets[i] is worker i's. inherited, which it closes, is
+	// what Export returned in the program whose place this one has taken; nil if there was none.
 	Attach(name string, sockets []syscall.Conn, inherited *os.File) error
 
 	// Export returns what the program that takes the place of this one needs to attach its steering without a gap: a

@@ -28,9 +28,9 @@ import (
 // Group is a group of child processes, its members, numbered 0 to Size-1. Set the fields, call Run once, and
 // change no field afterwards.
 //
-// A process that ends without having been asked to has failed. The first failure is answered by a new process at once, each
-// further one that follows before the earlier ones are forgiven, by and by, after a delay that doubles. One member's failures do
-// not delay the others, and while all have failed the delays are shorter (BackoffAll).
+// A process that ends without having been asked to has failed. The first failure is answered by a new process at once,
+// each further one that follows before the earlier ones are forgiven, by and by, after a delay that doubles. One
+// member's failures do not delay the others, and while all have failed the delays are shorter (BackoffAll).
 //
 // Run starts member 0 alone, and the others once it is ready: what would fail for each of them fails once. If
 // this very first process fails, Run gives up and returns its error; later Run keeps trying for as long as
@@ -69,8 +69,8 @@ type Group struct {
 	// killed. Default 10 s.
 	StopTimeout time.Duration
 
-	// Healthy is how long a process must have been ready for one of its member's earlier failures to be forgiven, and as long
-	// again for each further one. Default 30 s.
+	// Healthy is how long a process must have been ready for one of its member's earlier failures to be forgiven, and
+	// as long again for each further one. Default 30 s.
 	Healthy time.Duration
 
 	// BackoffMin is the delay before the process that follows a second failure in a row; it doubles with
@@ -132,8 +132,8 @@ func (p *Process) Ready() { p.group.post(func(o *owner) { o.ready(p) }) }
 // failed then, whatever its exit status.
 func (p *Process) Fail(err error) { p.group.post(func(o *owner) { o.fail(p, err) }) }
 
-// Kill kills the process, with what it has started that is still in its process group, because of why. It has failed then,
-// unless it was asked to end.
+// Kill kills the process, with what it has started that is still in its process group, because of why. It has failed
+// then, unless it was asked to end.
 func (p *Process) Kill(why error) {
 	p.group.do(func(o *owner) {
 		if m := &o.members[p.ID]; m.process == p {
@@ -142,8 +142,8 @@ func (p *Process) Kill(why error) {
 	})
 }
 
-// Restart asks the process to end, and has a new one started in its place when it has. It does not wait for that, and does
-// nothing if the process has ended: unlike Group.Restart it never means the one that follows.
+// Restart asks the process to end, and has a new one started in its place when it has. It does not wait for that, and
+// does nothing if the process has ended: unlike Group.Restart it never means the one that follows.
 func (p *Process) Restart() {
 	p.group.do(func(o *owner) {
 		if o.members[p.ID].process == p {
@@ -347,16 +347,16 @@ func (g *Group) Signal(s os.Signal) error {
 // member that is waiting for its next attempt starts at once.
 func (g *Group) Restart(id int) error { return g.ask("restart", id, (*owner).restart) }
 
-// StartMember starts a process of a member that has none because of StartNone, or because it was stopped. It waits for Run to
-// begin, but not for the process to be ready. A member that is waiting for its next attempt starts at once.
+// StartMember starts a process of a member that has none because of StartNone, or because it was stopped. It waits for
+// Run to begin, but not for the process to be ready. A member that is waiting for its next attempt starts at once.
 func (g *Group) StartMember(id int) error {
 	g.setup()
 	<-g.begun
 	return g.ask("start", id, (*owner).startMember)
 }
 
-// StopMember asks the process of a member to end and starts no other, until the member is started again. It does not wait
-// for that. When every member has been stopped, and none is left, Run returns nil.
+// StopMember asks the process of a member to end and starts no other, until the member is started again. It does not
+// wait for that. When every member has been stopped, and none is left, Run returns nil.
 func (g *Group) StopMember(id int) error { return g.ask("stop", id, (*owner).stopMember) }
 
 // ask has the owner do something about a member.

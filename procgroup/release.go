@@ -30,7 +30,8 @@ type MemberState struct {
 	Killed   bool   `json:"killed,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 
-	// Times are counted from when the state was taken, in nanoseconds, so that a clock that is set meanwhile changes none.
+	// Times are counted from when the state was taken, in nanoseconds, so that a clock that is set meanwhile changes
+	// none.
 	Age      time.Duration  `json:"age,omitempty"`      // since the process was started
 	ReadyFor *time.Duration `json:"readyFor,omitempty"` // since it was ready; nil if it never was
 	Left     *time.Duration `json:"left,omitempty"`     // until the phase has lasted too long; nil if it may last

@@ -176,9 +176,10 @@ func (c *Config) listenConfig(shared bool) *net.ListenConfig {
 
 func share(fd int) error { return setReusePort(fd, 1) }
 
-// found makes the kernel's group of a socket that is not bound yet, without letting others join. Else a socket that
-// is alone, and is given SO_REUSEPORT after the bind only, would have none, and could get no program. (A program is what makes
-// the kernel do it now: reuseport_attach_prog.) Where that is refused, there is a group when the second member comes.
+// found makes the kernel's group of a socket that is not bound yet, without letting others join. Else a socket that is
+// alone, and is given SO_REUSEPORT after the bind only, would have none, and could get no program. (A program is what
+// makes the kernel do it now: reuseport_attach_prog.) Where that is refused, there is a group when the second member
+// comes.
 func found(fd int) error {
 	if err := setReusePort(fd, 1); err != nil {
 		return err

@@ -102,9 +102,9 @@ func IncomingCPU(conn syscall.Conn) (int, error) {
 // listener without resetting a connection. A client that is ignored tries again after about a second; after
 // the close it is refused. [Resume] undoes it.
 //
-// It is also the way to close one listener of a group of which others stay, to which the kernel was told to send nothing
-// (see [Limit]): in the instant of the close it may choose that one all the same (seen with IPv4 on 6.18), and a
-// connection that comes just then would be reset.
+// It is also the way to close one listener of a group of which others stay, to which the kernel was told to send
+// nothing (see [Limit]): in the instant of the close it may choose that one all the same (seen with IPv4 on 6.18), and
+// a connection that comes just then would be reset.
 //
 // A socket filter does it (SO_ATTACH_FILTER, socket(7)), on the socket itself, so every process that shares the
 // descriptor is concerned. Recent kernels (seen on 6.18) want CAP_NET_ADMIN for a filter on a TCP socket;
@@ -126,8 +126,8 @@ func Quiesce(listener syscall.Conn) error {
 	return nil
 }
 
-// Resume undoes [Quiesce], whichever process did that: connections are let in again (SO_DETACH_FILTER, socket(7)). Without a
-// filter on the socket the error is ENOENT. It takes no privilege, but where a process has locked the filter
+// Resume undoes [Quiesce], whichever process did that: connections are let in again (SO_DETACH_FILTER, socket(7)).
+// Without a filter on the socket the error is ENOENT. It takes no privilege, but where a process has locked the filter
 // (SO_LOCK_FILTER), which nobody can undo, the error matches [os.ErrPermission].
 func Resume(listener syscall.Conn) error {
 	if err := onConn(listener, resume); err != nil {

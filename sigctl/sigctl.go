@@ -58,8 +58,8 @@ type Action struct {
 	Name    string // for errors
 	Signals []os.Signal
 
-	// Do is run when one of the signals arrives, with the first that did. Signals of the action that arrive while it waits are the
-	// same wish and lead to one run; those that arrive while Do runs lead to one more. ctx ends when an
+	// Do is run when one of the signals arrives, with the first that did. Signals of the action that arrive while it
+	// waits are the same wish and lead to one run; those that arrive while Do runs lead to one more. ctx ends when an
 	// action of higher precedence waits, or the context of Run ends: Do should then give up and return.
 	Do func(ctx context.Context, s os.Signal)
 

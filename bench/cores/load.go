@@ -37,8 +37,8 @@ type loaded struct {
 	Took     *hdrhistogram.Snapshot // by those, in microseconds
 }
 
-// runLoad writes what so many clients were given to stdout. They do little for themselves, and retry nothing: any failure ends the
-// comparison.
+// runLoad writes what so many clients were given to stdout. They do little for themselves, and retry nothing: any
+// failure ends the comparison.
 func runLoad(c loadConfig) error {
 	begin := time.Now().Add(warmUp)
 	end := begin.Add(c.duration)

@@ -1,12 +1,12 @@
 //go:build linux
 
-// Command cores compares servers of one process with packs, on more and more CPUs, under the same loads in one run, and prints a
-// table: requests per second, what one costs the server in processor time, and how long one takes.
+// Command cores compares servers of one process with packs, on more and more CPUs, under the same loads in one run, and
+// prints a table: requests per second, what one costs the server in processor time, and how long one takes.
 //
 //	go run ./cores -rounds 5
 //
-// Clients run on this machine. They have the other half of the CPUs to themselves, or, with -shared, the same CPUs as the server;
-// then the client on a CPU is what that CPU receives from. Each figure is the median of the rounds.
+// Clients run on this machine. They have the other half of the CPUs to themselves, or, with -shared, the same CPUs as
+// the server; then the client on a CPU is what that CPU receives from. Each figure is the median of the rounds.
 package main
 
 import (

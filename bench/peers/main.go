@@ -1,5 +1,6 @@
 // Command peers compares what reloads and upgrades cost clients that retry nothing, for several kinds of servers, under
-// the same loads in one run, and prints a table. It wants nginx to be installed; a server that is not there is left out.
+// the same loads in one run, and prints a table. It wants nginx to be installed; a server that is not there is left
+// out.
 package main
 
 import (

@@ -68,8 +68,8 @@ func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File) (g *group, e
 	return g, nil
 }
 
-// inherit makes a group of the map that another process has left, if it is one for as many sockets; else g is nil, and f is
-// closed.
+// inherit makes a group of the map that another process has left, if it is one for as many sockets; else g is nil, and
+// f is closed.
 func (k *kernel) inherit(f *os.File, sockets int) (g *group, err error) {
 	if f == nil {
 		return nil, nil
@@ -145,7 +145,8 @@ func (g *group) close() error {
 	return errors.Join(g.objects.Program.Close(), g.objects.Sockets.Close())
 }
 
-// sameGroup reports what the kernel would not tell: a socket of another group in the map is never chosen, without a word.
+// sameGroup reports what the kernel would not tell: a socket of another group in the map is never chosen, without a
+// word.
 func sameGroup(sockets []syscall.Conn) error {
 	var address netip.AddrPort
 	for i, socket := range sockets {

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receivesSpread reports why it cannot be counted on that every worker's CPUs receive something. They do if some network
-// interface that is up, other than the loopback, has as many receive queues as there are workers, or spreads what it
-// receives over as many CPUs (RPS): /sys/class/net/*/queues/rx-*/rps_cpus, see scaling.rst of the kernel.
+// receivesSpread reports why it cannot be counted on that every worker's CPUs receive something. They do if some
+// network interface that is up, other than the loopback, has as many receive queues as there are workers, or spreads
+// what it receives over as many CPUs (RPS): /sys/class/net/*/queues/rx-*/rps_cpus, see scaling.rst of the kernel.
 func receivesSpread(workers []worker) error {
 	interfaces, err := filepath.Glob("/sys/class/net/*")
 	if err != nil || len(interfaces) == 0 {

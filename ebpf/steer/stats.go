@@ -13,8 +13,8 @@ type Stats struct {
 	Moved   uint64 // those among them that came from the queue of a socket that was closed
 }
 
-// WorkerStats is what came of the choices of one worker. They are more than the connections, on a slow machine by a fifth: the
-// program is also asked about late packets of connections that are gone.
+// WorkerStats is what came of the choices of one worker. They are more than the connections, on a slow machine by a
+// fifth: the program is also asked about late packets of connections that are gone.
 type WorkerStats struct {
 	State    State
 	Open     int    // connections, as it reports

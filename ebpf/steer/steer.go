@@ -1,5 +1,5 @@
-// Package steer has the kernel send each connection to the worker that is pinned to the CPU which received it, unless that
-// worker is busier than the others, draining, hung or dead; then to the less busy of two others.
+// Package steer has the kernel send each connection to the worker that is pinned to the CPU which received it, unless
+// that worker is busier than the others, draining, hung or dead; then to the less busy of two others.
 //
 // The workers are processes or threads, each with a socket of its own on one address (SO_REUSEPORT; see package
 // reuseport). A program in the kernel (SK_REUSEPORT, Linux 5.10 or later, CAP_BPF) chooses among the sockets, once per
@@ -7,8 +7,8 @@
 // storing into shared memory, which takes no system call and no right, and a Steering, in the process that holds the
 // sockets, tells it who is there, and how busy a worker may be.
 //
-// Receiving and serving on one core is a matter of caches. On a machine with few cores do not expect to measure a gain. What
-// steering is for is that a connection does not wait for a worker that cannot take it.
+// Receiving and serving on one core is a matter of caches. On a machine with few cores do not expect to measure a gain.
+// What steering is for is that a connection does not wait for a worker that cannot take it.
 //
 // Where the kernel refuses the program, a Steering does the next best thing and says so: see Mode.
 package steer
@@ -30,15 +30,15 @@ import (
 type Option func(*Steering)
 
 // Epsilon bounds the load of the local worker: it is passed over if it has more than (1+e) times the mean number of
-// connections, and 4. Default 0.25. With math.Inf(1) the local worker always comes first while it is up; with 0 it never
-// does, and only load counts.
+// connections, and 4. Default 0.25. With math.Inf(1) the local worker always comes first while it is up; with 0 it
+// never does, and only load counts.
 func Epsilon(e float64) Option { return func(s *Steering) { s.epsilon = e } }
 
 // Require makes Start and Attach fail where the program cannot be used, instead of doing the next best thing.
 func Require() Option { return func(s *Steering) { s.require = true } }
 
-// HungAfter is how long a worker that is up may give no sign of life, or leave its queue untouched, until it is passed over:
-// provided that others do better in that time. When it does something again, it is back. Default 1 s.
+// HungAfter is how long a worker that is up may give no sign of life, or leave its queue untouched, until it is passed
+// over: provided that others do better in that time. When it does something again, it is back. Default 1 s.
 func HungAfter(d time.Duration) Option { return func(s *Steering) { s.hungAfter = d } }
 
 // Mode is how connections are steered.
@@ -120,8 +120,8 @@ func New(options ...Option) *Steering {
 	return s
 }
 
-// Watch has f called, if it is not nil, when a worker that is up is found to hang, and when it goes on, from a goroutine of the
-// Steering's. f may call the Steering's methods, but Start and Close.
+// Watch has f called, if it is not nil, when a worker that is up is found to hang, and when it goes on, from a
+// goroutine of the Steering's. f may call the Steering's methods, but Start and Close.
 func (s *Steering) Watch(f func(worker int, hung bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,10 +131,10 @@ func (s *Steering) Watch(f func(worker int, hung bool)) {
 // errNotStarted is the error of calls that need Start first.
 var errNotStarted = errors.New("it has not been started, or was closed")
 
-// Start gets ready for workers 0 to n-1, each of which is pinned to some CPUs. What CPUs receive that no worker is pinned to
-// goes to the nearest: on the same core, cache or node. If the program cannot be used, Start returns nil all the same,
-// unless that was required; Mode says why. Started again, it begins anew, with other workers: groups must be attached
-// again.
+// Start gets ready for workers 0 to n-1, each of which is pinned to some CPUs. What CPUs receive that no worker is
+// pinned to goes to the nearest: on the same core, cache or node. If the program cannot be used, Start returns nil all
+// the same, unless that was required; Mode says why. Started again, it begins anew, with other workers: groups must be
+// attached again.
 func (s *Steering) Start(workers []affinity.Set) error {
 	switch {
 	case len(workers) == 0 || len(workers) > maxWorkers:
@@ -175,15 +175,15 @@ func (s *Steering) Mode() (Mode, error) {
 	return s.mode, s.reason
 }
 
-// Attach steers what comes to a group of sockets, all on one address, of which sockets[i] is worker i's. TCP sockets must
-// listen. The caller keeps them open; a closed one is never chosen. It can be called for several groups, such as one for
-// HTTP and one for HTTPS, by different names: they share the workers and their loads.
+// Attach steers what comes to a group of sockets, all on one address, of which sockets[i] is worker i's. TCP sockets
+// must listen. The caller keeps them open; a closed one is never chosen. It can be called for several groups, such as
+// one for HTTP and one for HTTPS, by different names: they share the workers and their loads.
 //
 // A dual-stack group loses its IPv4 connections to whoever listens on the same port of the IPv4 wildcard address.
 //
-// inherited is what Export returned in a process whose place this one takes, and which has ended or closed its Steering:
-// then the program of this Steering follows that of the other without a gap. Without it, nil, and where the number of
-// workers is another, the kernel's hash chooses for some milliseconds. Attach closes it.
+// inherited is what Export returned in a process whose place this one takes, and which has ended or closed its
+// Steering: then the program of this Steering follows that of the other without a gap. Without it, nil, and where the
+// number of workers is another, the kernel's hash chooses for some milliseconds. Attach closes it.
 //
 // The program is the group's, not this Steering's: it goes on choosing, by what was last known, when this process has
 // ended and others hold the sockets, until another is attached. A socket can be steered by one Steering at a time; the
@@ -217,8 +217,8 @@ func (s *Steering) Attach(name string, sockets []syscall.Conn, inherited *os.Fil
 	return nil
 }
 
-// Export returns what a process that takes the place of this one needs to attach a Steering of its own to the group of that
-// name without a gap. The caller passes it on, and closes it. Where there is nothing to export it is nil.
+// Export returns what a process that takes the place of this one needs to attach a Steering of its own to the group of
+// that name without a gap. The caller passes it on, and closes it. Where there is nothing to export it is nil.
 func (s *Steering) Export(name string) (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,8 +233,8 @@ func (s *Steering) Export(name string) (*os.File, error) {
 	return f, nil
 }
 
-// Join finds a place, a slot, for a process or a thread that is to be a worker, to report in. Nothing is sent to it before Up
-// says so. Leave gives the place back.
+// Join finds a place, a slot, for a process or a thread that is to be a worker, to report in. Nothing is sent to it
+// before Up says so. Leave gives the place back.
 func (s *Steering) Join() (slot int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -302,8 +302,8 @@ func (s *Steering) set(id int, state State, slot int) error {
 	return nil
 }
 
-// Board returns a file on which workers in other processes report: pass it on to them, for OpenReporter. The caller closes
-// it.
+// Board returns a file on which workers in other processes report: pass it on to them, for OpenReporter. The caller
+// closes it.
 func (s *Steering) Board() (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,7 +317,8 @@ func (s *Steering) Board() (*os.File, error) {
 	return f, nil
 }
 
-// OpenReporter returns where a worker in this process reports, on the board of a Steering in another. f can be closed then.
+// OpenReporter returns where a worker in this process reports, on the board of a Steering in another. f can be closed
+// then.
 func OpenReporter(f *os.File, slot int) (*Reporter, error) {
 	b, err := scoreboard.Map(f, slot+1)
 	if err != nil {
@@ -355,8 +356,8 @@ func (r *Reporter) Close() { r.slot.Open(-1) }
 // Beat notes that it is not hung. A worker that has done it once must go on, several times within HungAfter.
 func (r *Reporter) Beat() { r.slot.Beat() }
 
-// Close ends the watch over the workers and lets go of the program. In groups that have sockets open it goes on choosing, by
-// what was last known.
+// Close ends the watch over the workers and lets go of the program. In groups that have sockets open it goes on
+// choosing, by what was last known.
 func (s *Steering) Close() error {
 	s.mu.Lock()
 	stop, k, groups := s.stop, s.kernel, s.groups

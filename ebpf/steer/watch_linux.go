@@ -31,8 +31,8 @@ func (s *Steering) watch(stop <-chan struct{}) {
 	}
 }
 
-// look reads what workers report, and tells the program what has become of it. It reports whether there is anything to do
-// for them.
+// look reads what workers report, and tells the program what has become of it. It reports whether there is anything to
+// do for them.
 func (s *Steering) look(now time.Time) (busy bool) {
 	changed := map[int]bool{}
 	var watcher func(int, bool)
@@ -77,8 +77,8 @@ func (s *Steering) look(now time.Time) (busy bool) {
 	return busy
 }
 
-// lost returns how many of the connections that were chosen for a worker it will never see: handshakes that did not end,
-// or that were counted twice.
+// lost returns how many of the connections that were chosen for a worker it will never see: handshakes that did not
+// end, or that were counted twice.
 func (k *kernel) lost(id int, w *worker) uint32 {
 	return atomic.LoadUint32(&k.workers[id].Chosen) - w.last.Accepted - uint32(w.queue)
 }

@@ -10,8 +10,8 @@ import (
 
 // attachWithout steers a group as well as can be without the program. It is called with mu locked.
 //
-// By CPU alone is better than the hash only if every worker's CPU receives something. On a machine with one receive queue one
-// worker would get everything.
+// By CPU alone is better than the hash only if every worker's CPU receives something. On a machine with one receive
+// queue one worker would get everything.
 func (s *Steering) attachWithout(sockets []syscall.Conn) error {
 	if err := receivesSpread(s.workers); err != nil {
 		s.mode, s.reason = Hash, fmt.Errorf("%w; and by CPU would be worse than by hash: %w", s.reason, err)
@@ -35,8 +35,8 @@ func (s *Steering) attachWithout(sockets []syscall.Conn) error {
 	return nil
 }
 
-// everyCPU returns the worker of each CPU of this machine: what a CPU receives that has none would be spread over all sockets
-// of the group, also over those that are about to be closed.
+// everyCPU returns the worker of each CPU of this machine: what a CPU receives that has none would be spread over all
+// sockets of the group, also over those that are about to be closed.
 func everyCPU(workers []worker) (map[int]int, error) {
 	topology, err := affinity.ReadTopology()
 	if err != nil {

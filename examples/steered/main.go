@@ -1,7 +1,7 @@
 //go:build unix
 
-// Command steered serves HTTP on one pinned worker per CPU, and has the kernel give each connection to the worker on the CPU
-// that received it. It answers with both CPUs, and USR1 prints what came of all connections so far.
+// Command steered serves HTTP on one pinned worker per CPU, and has the kernel give each connection to the worker on
+// the CPU that received it. It answers with both CPUs, and USR1 prints what came of all connections so far.
 //
 //	go run ./examples/steered &
 //	for cpu in 0 1; do taskset -c $cpu curl localhost:8080; done

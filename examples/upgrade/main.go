@@ -1,5 +1,5 @@
-// Command upgrade is a server of one process, without a pack, that is replaced by the executable that is on disk now when
-// it gets HUP: by a new process, or in the same process with -inplace.
+// Command upgrade is a server of one process, without a pack, that is replaced by the executable that is on disk now
+// when it gets HUP: by a new process, or in the same process with -inplace.
 //
 //	go build -o server ./examples/upgrade && ./server &
 //	go build -o server ./examples/upgrade && kill -HUP $(pidof -s server)

@@ -22,8 +22,9 @@ const (
 
 const headerLen = 4
 
-// ErrLost is the error of Read for a message whose descriptors did not all arrive, since this process has none left (ulimit -n)
-// or there were more than MaxFiles. The message is whole, and the connection is of use: only the descriptors are gone.
+// ErrLost is the error of Read for a message whose descriptors did not all arrive, since this process has none left
+// (ulimit -n) or there were more than MaxFiles. The message is whole, and the connection is of use: only the
+// descriptors are gone.
 var ErrLost = errors.New("descriptors that came with a message were lost (is the limit of open files reached?)")
 
 // Write sends a message with copies of the descriptors of files, which stay open and the caller's. It must not
@@ -62,11 +63,11 @@ func withDescriptors(fds []int, files []syscall.Conn, f func(fds []int) error) e
 	return ferr
 }
 
-// Read receives a message. The files, close-on-exec, are the caller's to close. At the end of the connection
-// the error is io.EOF; within a message it is io.ErrUnexpectedEOF. With the error [ErrLost] there is a body, and no files.
+// Read receives a message. The files, close-on-exec, are the caller's to close. At the end of the connection the error
+// is io.EOF; within a message it is io.ErrUnexpectedEOF. With the error [ErrLost] there is a body, and no files.
 //
-// If a read deadline passes before a message has begun, the error matches os.ErrDeadlineExceeded and nothing was read. If
-// one has begun, Read reads on to its end and moves the deadline for that, but not by more than 5 s.
+// If a read deadline passes before a message has begun, the error matches os.ErrDeadlineExceeded and nothing was read.
+// If one has begun, Read reads on to its end and moves the deadline for that, but not by more than 5 s.
 func Read(c *net.UnixConn) (body []byte, files []*os.File, err error) {
 	r := reading{conn: c}
 	defer func() {
@@ -150,8 +151,8 @@ func (r *reading) full(buf []byte, begun bool) error {
 	return nil
 }
 
-// Ended reports whether an error of Read says that the other end is gone. Others say that something is wrong with this one, or
-// with what was sent.
+// Ended reports whether an error of Read says that the other end is gone. Others say that something is wrong with this
+// one, or with what was sent.
 func Ended(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }

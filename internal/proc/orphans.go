@@ -14,8 +14,8 @@ type Reaped struct {
 // subreaper (prctl(2)), and can see them in /proc.
 func InheritsOrphans() bool { return inheritsOrphans() }
 
-// Reap reaps children that had ended at the last call already: what ended since, whoever started it in this process may be
-// about to wait for. It never reaps those of which spare is true.
+// Reap reaps children that had ended at the last call already: what ended since, whoever started it in this process may
+// be about to wait for. It never reaps those of which spare is true.
 func (r *Reaper) Reap(spare func(pid int) bool) (all []Reaped) {
 	now := endedChildren()
 	for pid := range now {

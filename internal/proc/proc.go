@@ -19,8 +19,8 @@ type Times struct {
 // ReadTimes returns the times of a process, zero if they are not known.
 func ReadTimes(pid int) Times { return readTimes(pid) }
 
-// StarvedSince reports whether a process whose times were others a while ago has wanted to run most of that while, and could
-// not.
+// StarvedSince reports whether a process whose times were others a while ago has wanted to run most of that while, and
+// could not.
 func (t Times) StarvedSince(before Times, while time.Duration) bool {
 	return t.Waited-before.Waited > while/2 || t.Runnable && t.Ran-before.Ran < while/2
 }

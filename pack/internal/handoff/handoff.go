@@ -1,5 +1,5 @@
-// Package handoff is what a master passes on to the program that takes its place in the process, as JSON beside descriptors, and
-// what a program is asked before that, in its preflight. PROTOCOL.md describes both.
+// Package handoff is what a master passes on to the program that takes its place in the process, as JSON beside
+// descriptors, and what a program is asked before that, in its preflight. PROTOCOL.md describes both.
 package handoff
 
 import (

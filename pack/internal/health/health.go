@@ -1,8 +1,8 @@
-// Package health judges which workers do not work, by when they gave a sign of life, what their probe says, and whether anybody
-// takes from their queues. It is pure: it is told what happens, and how much time has passed.
+// Package health judges which workers do not work, by when they gave a sign of life, what their probe says, and whether
+// anybody takes from their queues. It is pure: it is told what happens, and how much time has passed.
 //
-// What tells of the machine, or of what all depend on, is nobody's fault: where all of several workers are late, or all of
-// their probes fail, they get more time, and when the first has recovered the others get the time to follow.
+// What tells of the machine, or of what all depend on, is nobody's fault: where all of several workers are late, or all
+// of their probes fail, they get more time, and when the first has recovered the others get the time to follow.
 package health
 
 import (
@@ -62,8 +62,8 @@ const (
 	// Look is how often queues are looked at.
 	Look = 200 * time.Millisecond
 
-	// stalled is for how long nobody may take from a queue, with something in it all the time, until others serve it: long
-	// enough for a worker that is asked for a sign of life to give one on a busy machine.
+	// stalled is for how long nobody may take from a queue, with something in it all the time, until others serve it:
+	// long enough for a worker that is asked for a sign of life to give one on a busy machine.
 	stalled = 3 * Look
 
 	// retry is after how long a worker that works, but takes nothing from its queue, is left to try again.
@@ -167,8 +167,8 @@ type Finding struct {
 	Since time.Duration // for how long that has been so
 }
 
-// Queues notes for which of the watched workers connections wait, in their own queues or in those that they serve for others,
-// and returns what follows. It is called every Look, but need not be while there are none.
+// Queues notes for which of the watched workers connections wait, in their own queues or in those that they serve for
+// others, and returns what follows. It is called every Look, but need not be while there are none.
 func (m *Monitor) Queues(watched []roster.Ref, waiting map[roster.Ref]bool) (found []Finding) {
 	var suspects []Finding
 	healthy := false
@@ -292,8 +292,8 @@ func (m *Monitor) Times(r roster.Ref, t proc.Times) {
 	}
 }
 
-// Exemption returns why a worker that is hung is left alone for now, "" if it is not, and whether it was not told before. state
-// and now are what the kernel tells of its process. kill says that it is to be killed otherwise.
+// Exemption returns why a worker that is hung is left alone for now, "" if it is not, and whether it was not told
+// before. state and now are what the kernel tells of its process. kill says that it is to be killed otherwise.
 func (m *Monitor) Exemption(r roster.Ref, state string, now proc.Times, kill bool) (why string, first bool) {
 	p := m.workers[r]
 	if p == nil {

@@ -22,7 +22,8 @@ type step struct {
 	stood      bool
 }
 
-// goBack has the next generation drain, which does not take over after all. With Rolling, the old workers come back first.
+// goBack has the next generation drain, which does not take over after all. With Rolling, the old workers come back
+// first.
 func (c *core) goBack(ch *change) {
 	if c.stage >= leaving {
 		return // the stop ends both: until it does, some worker must serve each socket
@@ -155,8 +156,8 @@ func (c *core) thaw() {
 	c.awaitAdoption()
 }
 
-// export returns what the program that takes the place of this one needs to know. The hand that does it adds what the groups
-// and the sockets know.
+// export returns what the program that takes the place of this one needs to know. The hand that does it adds what the
+// groups and the sockets know.
 func (c *core) export() *handoff.State {
 	ch := c.change
 	s := &handoff.State{

@@ -11,9 +11,10 @@ import (
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 )
 
-// BenchmarkOwner has a pack of 1,024 workers that serve 8 addresses: it starts, workers beat, connections wait, one worker after
-// the other dies, and all are replaced in a reload. It tells how long the owner takes over an event, on the average and at
-// most, and which share of a CPU it takes while nothing but beats comes, by the CPU time of its thread.
+// BenchmarkOwner has a pack of 1,024 workers that serve 8 addresses: it starts, workers beat, connections wait, one
+// worker after the other dies, and all are replaced in a reload. It tells how long the owner takes over an event, on
+// the average and at most, and which share of a CPU it takes while nothing but beats comes, by the CPU time of its
+// thread.
 func BenchmarkOwner(b *testing.B) {
 	const workers = 1024
 	runtime.LockOSThread()

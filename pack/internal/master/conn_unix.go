@@ -27,8 +27,8 @@ func checkConn(f *os.File) error {
 	return err
 }
 
-// closeConn closes this process's copy of a connection. Without SO_LINGER, with which close(2) of the last copy can wait for a
-// peer that does not read: whoever serves the connection closes the last.
+// closeConn closes this process's copy of a connection. Without SO_LINGER, with which close(2) of the last copy can
+// wait for a peer that does not read: whoever serves the connection closes the last.
 func closeConn(f *os.File) {
 	onDescriptor(f, func(fd int) {
 		if l, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil && l.Onoff != 0 && l.Linger > 0 {

@@ -74,7 +74,6 @@ type (
 		ids   []int
 		final bool
 	}
-	resumeEndpoint  struct{ endpoint wire.Endpoint }
 	quiesceEndpoint struct{ endpoint wire.Endpoint }
 	closeSockets    struct{}
 

@@ -118,7 +118,7 @@ type (
 		spec spec
 		err  error
 	}
-	released   struct{ groups map[int]*procgroup.State }
+	released   struct{}
 	execFailed struct {
 		err  error
 		late error // a signal to stop that came too late for this program to be replaced; nil if there was none

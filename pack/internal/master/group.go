@@ -119,9 +119,9 @@ func (m *Master) spokenTo(ref roster.Ref) *spoken {
 	return m.members[ref]
 }
 
-// serve is the master's side of one worker's control socket. It returns when that ends, or between two messages when the process
-// is released. A worker waits until what it said has been dealt with before its next message is read, so however much it
-// says, it holds up nobody else.
+// serve is the master's side of one worker's control socket. It returns when that ends, or between two messages when
+// the process is released. A worker waits until what it said has been dealt with before its next message is read, so
+// however much it says, it holds up nobody else.
 func (m *Master) serve(g *group, ref roster.Ref, p *procgroup.Process, socket *net.UnixConn) {
 	w := m.know(g, ref, p)
 	conn := wire.NewConn(socket)
@@ -233,8 +233,8 @@ func (m *Master) onWorker(e effect) {
 // stackTime is how long a worker may take to write its stacks until it is killed.
 const stackTime = 3 * time.Second
 
-// release has nobody listen to workers, so that another program can: groups let go of their processes, and what workers are
-// told has been told before.
+// release has nobody listen to workers, so that another program can: groups let go of their processes, and what workers
+// are told has been told before.
 func (m *Master) release() {
 	m.flushOutboxes(true)
 	var all sync.WaitGroup
@@ -258,8 +258,8 @@ func (m *Master) release() {
 	clear(m.members)
 }
 
-// flushOutboxes waits until all workers have been told what they are to be told. Those that read nothing, with so much waiting for
-// them, are killed if that is wanted.
+// flushOutboxes waits until all workers have been told what they are to be told. Those that read nothing, with so much
+// waiting for them, are killed if that is wanted.
 func (m *Master) flushOutboxes(orKill bool) {
 	const patience = time.Second
 	m.mu.Lock()
@@ -290,7 +290,8 @@ func (m *Master) flushOutboxes(orKill bool) {
 	}
 }
 
-// reapOrphans reaps children that this process has inherited as process 1, or as a subreaper. It leaves the workers alone.
+// reapOrphans reaps children that this process has inherited as process 1, or as a subreaper. It leaves the workers
+// alone.
 func (m *Master) reapOrphans(every func(time.Duration, func())) {
 	if !proc.InheritsOrphans() {
 		return

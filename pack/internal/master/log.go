@@ -13,8 +13,8 @@ const maxLines = 1000
 // flushTime is how long the end of the pack, or of this program, waits for the log.
 const flushTime = time.Second
 
-// logHand writes the log. What reads it may stall: then lines are lost, and how many is told when it reads again, but nothing
-// waits.
+// logHand writes the log. What reads it may stall: then lines are lost, and how many is told when it reads again, but
+// nothing waits.
 type logHand struct {
 	logger *slog.Logger
 

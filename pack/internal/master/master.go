@@ -60,8 +60,8 @@ func New(c Config) *Master {
 	return m
 }
 
-// Run runs the pack until ctx ends or a signal stops it. estate is what a predecessor left; nil if there was none. wrong is
-// what is wrong with the pack already: it keeps it from starting, and a predecessor goes on.
+// Run runs the pack until ctx ends or a signal stops it. estate is what a predecessor left; nil if there was none.
+// wrong is what is wrong with the pack already: it keeps it from starting, and a predecessor goes on.
 func (m *Master) Run(ctx context.Context, estate *upgrade.Estate, wrong error) error {
 	m.signals.begin(m)
 	defer m.signals.end()
@@ -264,7 +264,8 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 	return s, nil
 }
 
-// handBack becomes the predecessor's program again, since this one cannot go on, and returns why it cannot do that, either.
+// handBack becomes the predecessor's program again, since this one cannot go on, and returns why it cannot do that,
+// either.
 func (m *Master) handBack(estate *upgrade.Estate, why error) error {
 	if estate.Returned != "" {
 		return fmt.Errorf("the old executable cannot go on after a failed upgrade (%s): %w", estate.Returned, why)

@@ -1,8 +1,10 @@
-// Package master is the master of a pack: it keeps the sockets, starts the workers and replaces them, and serves nothing.
+// Package master is the master of a pack: it keeps the sockets, starts the workers and replaces them, and serves
+// nothing.
 //
-// One goroutine owns its state, a core: events come in, effects go out, and a core does nothing else. It neither waits nor
-// reads, writes, sends, logs, resolves names or executes; for that there are hands, which report back as events. So nothing that
-// a worker, a log's reader, a resolver or a hook does can hold up a decision, and all decisions can be tested without a process.
+// One goroutine owns its state, a core: events come in, effects go out, and a core does nothing else. It neither waits
+// nor reads, writes, sends, logs, resolves names or executes; for that there are hands, which report back as events. So
+// nothing that a worker, a log's reader, a resolver or a hook does can hold up a decision, and all decisions can be
+// tested without a process.
 package master
 
 import (

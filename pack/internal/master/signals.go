@@ -27,7 +27,8 @@ func (h *signalHand) again(m *Master) {
 	}
 }
 
-// begin begins to handle signals. A third one to stop has the effect that it has by default, whatever has become of the pack.
+// begin begins to handle signals. A third one to stop has the effect that it has by default, whatever has become of the
+// pack.
 func (h *signalHand) begin(m *Master) {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel, h.done, h.handles = cancel, make(chan struct{}), true
@@ -91,8 +92,8 @@ func (h *signalHand) during(m *Master) upgrade.Signals {
 // lookAtCPUs is how often the master looks whether the CPUs that it may use have changed.
 const lookAtCPUs = 2 * time.Second
 
-// followCPUs tells the core when the CPUs that the pack may use have changed: by an update of the container, or as CPUs went
-// offline.
+// followCPUs tells the core when the CPUs that the pack may use have changed: by an update of the container, or as CPUs
+// went offline.
 func (m *Master) followCPUs(every func(time.Duration, func())) {
 	last, err := affinity.Allowed(0)
 	if err != nil {

@@ -228,7 +228,8 @@ func (c *core) restoreGeneration(state *handoff.Generation) *generation {
 	return g
 }
 
-// adoptTime is how long it may take until workers that were adopted are listened to. Nothing holds it up but a busy machine.
+// adoptTime is how long it may take until workers that were adopted are listened to. Nothing holds it up but a busy
+// machine.
 const adoptTime = 5 * time.Second
 
 func (c *core) awaitAdoption() {

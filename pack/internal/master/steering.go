@@ -118,8 +118,8 @@ func (h *steeringHand) export(e wire.Endpoint) (f *os.File, err error) {
 	return f, err
 }
 
-// close ends the steering of this process. The sockets go on being steered by what was last known, where the kernel does it. It
-// does not wait for a steering that is stuck.
+// close ends the steering of this process. The sockets go on being steered by what was last known, where the kernel
+// does it. It does not wait for a steering that is stuck.
 func (h *steeringHand) close() {
 	s := h.master.Steering
 	if s == nil {

@@ -34,8 +34,8 @@ func (c *core) giveUp(why error) {
 	c.leave(why)
 }
 
-// leave begins the end: a change is given up, and connections that are on their way from one worker to another arrive first,
-// since those to whom they go are about to drain, too.
+// leave begins the end: a change is given up, and connections that are on their way from one worker to another arrive
+// first, since those to whom they go are about to drain, too.
 func (c *core) leave(why error) {
 	if c.stage >= leaving {
 		return

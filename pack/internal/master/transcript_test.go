@@ -16,8 +16,8 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the transcripts anew")
 
-// TestTranscripts plays the scenarios of testdata: a line that is not indented is what happens, see world.do; those that follow,
-// indented, are what the core has done about it. A change of behavior shows as a change of a transcript.
+// TestTranscripts plays the scenarios of testdata: a line that is not indented is what happens, see world.do; those
+// that follow, indented, are what the core has done about it. A change of behavior shows as a change of a transcript.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {

@@ -141,8 +141,8 @@ func (c *core) restart(w *worker) {
 	c.emit(restart{w.Ref})
 }
 
-// renewOne replaces the oldest of the workers that are to be replaced, if nothing else is going on, and reports whether there
-// was one. A pack of one worker is reloaded instead.
+// renewOne replaces the oldest of the workers that are to be replaced, if nothing else is going on, and reports whether
+// there was one. A pack of one worker is reloaded instead.
 func (c *core) renewOne() bool {
 	var oldest *worker
 	for _, w := range c.order {
@@ -194,7 +194,8 @@ func (c *core) sampled(e sampled) {
 			c.condemn(w, fmt.Errorf("it uses %d MiB of memory, and may use %d", w.memory>>20, hard>>20))
 			continue
 		}
-		// A worker that has just come is left alone for a while, so that too low a limit does not end in nothing but starts.
+		// A worker that has just come is left alone for a while, so that too low a limit does not end in nothing but
+		// starts.
 		if why := c.Recycle.exceeded(u, w.share); why != "" && u.age > 10*c.MinReady && w.renew == "" {
 			w.renew = why
 		}

@@ -20,7 +20,8 @@ import (
 	"github.com/gopherpack/gopherpack/procgroup"
 )
 
-// world stands in for the hands, the workers and the clock of a core. Workers do as ours do, unless they are told otherwise.
+// world stands in for the hands, the workers and the clock of a core. Workers do as ours do, unless they are told
+// otherwise.
 type world struct {
 	core      *core
 	now       time.Time
@@ -303,7 +304,7 @@ func (w *world) perform(e effect) {
 		}
 	case restart:
 		w.groups[e.ref.Generation].again[e.ref.ID] = true
-		w.then(terminate{e.ref})
+		w.then(terminate(e))
 	case stopGeneration:
 		w.stop(e.generation)
 	case killGeneration:

@@ -12,13 +12,14 @@ const (
 	// masterShare is what is left to the master of the memory that the pack may use.
 	masterShare = 32 << 20
 
-	// leastShare is the least that a worker is told to get along with. With less, its garbage collector would run all the time.
+	// leastShare is the least that a worker is told to get along with. With less, its garbage collector would run all
+	// the time.
 	leastShare = 16 << 20
 )
 
-// MemoryLimit returns how much memory the Go runtimes of this program's processes shall use together: what GOMEMLIMIT says if
-// it is set, else nine tenths of what the control group allows, since not all memory is the runtime's. It returns
-// false if there is no limit, or none is wanted.
+// MemoryLimit returns how much memory the Go runtimes of this program's processes shall use together: what GOMEMLIMIT
+// says if it is set, else nine tenths of what the control group allows, since not all memory is the runtime's. It
+// returns false if there is no limit, or none is wanted.
 func MemoryLimit() (bytes uint64, limited bool) {
 	if own := debug.SetMemoryLimit(-1); own != math.MaxInt64 {
 		return uint64(own), true

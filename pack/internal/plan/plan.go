@@ -139,7 +139,8 @@ func Check(workers int) error {
 	return nil
 }
 
-// Here plans for this machine, also where it does not tell about its CPUs. workers, if not 0, counts instead of the request's.
+// Here plans for this machine, also where it does not tell about its CPUs. workers, if not 0, counts instead of the
+// request's.
 func (r Request) Here(workers int) (Plan, error) {
 	if workers != 0 {
 		if err := Check(workers); err != nil {

@@ -26,9 +26,9 @@ const (
 	SaidClosed
 )
 
-// next is what becomes of a worker, by state and event. Where there is nothing, the event means nothing in that state: it
-// comes late, and the state stays. That a process ends is no row: whatever its state, it is forgotten. What a worker may not
-// say in a state does not come here; see wire.MaySend.
+// next is what becomes of a worker, by state and event. Where there is nothing, the event means nothing in that state:
+// it comes late, and the state stays. That a process ends is no row: whatever its state, it is forgotten. What a worker
+// may not say in a state does not come here; see wire.MaySend.
 var next = map[Event]map[wire.State]wire.State{
 	SaidHello:  {wire.Joining: wire.Starting},
 	SaidReady:  {wire.Starting: wire.Serving},
@@ -82,9 +82,9 @@ type Wish struct {
 	Steer  Steer
 }
 
-// Want returns how the sockets 0 to n-1 are to be served, by what is known of all workers. covers is who covers now, and
-// goes on doing so if it still can. A worker covers for the sockets after its own, so that the load of one that is missing
-// goes to its neighbor, and that of several to several.
+// Want returns how the sockets 0 to n-1 are to be served, by what is known of all workers. covers is who covers now,
+// and goes on doing so if it still can. A worker covers for the sockets after its own, so that the load of one that is
+// missing goes to its neighbor, and that of several to several.
 //
 // Where all that accept are late, none counts as late, since nobody could do better.
 func Want(n int, facts []Fact, covers map[int]Ref) []Wish {

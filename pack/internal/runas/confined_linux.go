@@ -10,8 +10,8 @@ import (
 	"github.com/gopherpack/gopherpack/affinity"
 )
 
-// startConfined starts a worker, on its CPUs if there are any, from a thread that has given up gaining privileges, which cannot be
-// taken back: it ends afterwards.
+// startConfined starts a worker, on its CPUs if there are any, from a thread that has given up gaining privileges,
+// which cannot be taken back: it ends afterwards.
 func startConfined(cpus affinity.Set, cmd *exec.Cmd) error {
 	done := make(chan error)
 	go func() {

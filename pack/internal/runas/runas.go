@@ -44,7 +44,8 @@ func Owner(spec string) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-// Start starts a process, on CPUs if there are any. If it is confined it gains no privileges any more, nor does what it starts.
+// Start starts a process, on CPUs if there are any. If it is confined it gains no privileges any more, nor does what it
+// starts.
 func Start(cpus affinity.Set, cmd *exec.Cmd, confined bool) error {
 	switch {
 	case confined:

@@ -24,8 +24,9 @@ func NewConn(c *net.UnixConn) *Conn { return &Conn{UnixConn: c} }
 // Encode returns the body of a message.
 func Encode(m Message) ([]byte, error) { return json.Marshal(m) }
 
-// Send sends a message with copies of the descriptors of files. It waits while the socket's buffer is full: a message that was
-// begun and given up would be the end of all that follow. A deadline is for a connection that is of no use afterwards.
+// Send sends a message with copies of the descriptors of files. It waits while the socket's buffer is full: a message
+// that was begun and given up would be the end of all that follow. A deadline is for a connection that is of no use
+// afterwards.
 func (c *Conn) Send(m Message, files ...syscall.Conn) error {
 	body, err := Encode(m)
 	if err != nil {

@@ -35,8 +35,8 @@ const (
 	texty = 2*6*MaxText + named // a text of controls, escaped
 )
 
-// rules are what a worker may send. A message may be on its way when the master tells the worker to drain, so what may be said
-// before may be said a while after, too.
+// rules are what a worker may send. A message may be on its way when the master tells the worker to drain, so what may
+// be said before may be said a while after, too.
 var rules = map[Type]rule{
 	Hello:         {states: []State{Joining}, size: small, once: true},
 	Listen:        {states: []State{Starting, Draining}, size: named},
@@ -62,8 +62,9 @@ const (
 	maxProtocol = 1 << 16
 )
 
-// CheckFromWorker reports what is wrong with a message of a worker, of which the body had size bytes, by itself: type, size,
-// descriptors, and the ranges of its fields. lost says that descriptors came with it that this process could not receive.
+// CheckFromWorker reports what is wrong with a message of a worker, of which the body had size bytes, by itself: type,
+// size, descriptors, and the ranges of its fields. lost says that descriptors came with it that this process could not
+// receive.
 func (m *Message) CheckFromWorker(size, files int, lost bool) error {
 	r, ok := rules[m.Type]
 	switch {
@@ -118,8 +119,9 @@ type Meter struct {
 }
 
 const (
-	// burst is how many messages may come at once, and perSecond how many in the long run. The most that a worker of ours sends
-	// is the connections that it hands over, which are not counted: each waits until the one before has gone.
+	// burst is how many messages may come at once, and perSecond how many in the long run. The most that a worker of
+	// ours sends is the connections that it hands over, which are not counted: each waits until the one before has
+	// gone.
 	burst     = 1000
 	perSecond = 500
 )

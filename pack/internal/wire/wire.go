@@ -1,8 +1,9 @@
-// Package wire is the language in which the master and its workers speak over the control socket: the messages, their framing,
-// and which of them a worker may send, when, how large and with how many descriptors. PROTOCOL.md describes it.
+// Package wire is the language in which the master and its workers speak over the control socket: the messages, their
+// framing, and which of them a worker may send, when, how large and with how many descriptors. PROTOCOL.md describes
+// it.
 //
-// A worker may run as another user, and may have been taken over by an attacker. So the master believes nothing that it says
-// beyond what this package lets through: see [Message.Check], [MaySend] and [Meter].
+// A worker may run as another user, and may have been taken over by an attacker. So the master believes nothing that it
+// says beyond what this package lets through: see [Message.Check], [MaySend] and [Meter].
 package wire
 
 import (
