@@ -12,12 +12,6 @@ import (
 	"github.com/gopherpack/gopherpack/internal/test"
 )
 
-// limited runs a program with at most so many open files, the most that it may raise that to included.
-func limited(c *exec.Cmd, files string) {
-	c.Args = append([]string{"sh", "-c", `ulimit -n ` + files + ` && exec "$0" "$@"`, c.Path}, c.Args[1:]...)
-	c.Path = "/bin/sh"
-}
-
 // TestFamine reloads a pack whose processes have hardly any descriptors left, under more connections than it can have.
 // What is lost then is lost, but afterwards everybody must be served as ever.
 func TestFamine(t *testing.T) {
@@ -27,14 +21,15 @@ func TestFamine(t *testing.T) {
 			t.Parallel()
 			p := start(t, "http", func(c *exec.Cmd) {
 				change(c)
-				limited(c, "70")
+				inShell(c, "ulimit -n 70") // both limits
 			}, "-workers=2", "-shutdown=3s", "-generations=20")
 			idle := loadOn("tcp", p.Address(), 70, 0)
 			idle.KeepAlive, idle.Pause, idle.Timeout = true, time.Second, 5*time.Second
 			busy := idle
 			busy.Clients, busy.Path, busy.Pause = 200, "/burn", 50*time.Millisecond
-			idling, working := apply(t, idle), apply(t, busy)
+			idling := apply(t, idle)
 			idling.until(&idling.answered, 70)
+			working := apply(t, busy)
 			for i := range test.Times(4, 10) {
 				working.until(&working.answered, working.answered.Load()+20)
 				p.Signal(syscall.SIGHUP)

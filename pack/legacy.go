@@ -16,8 +16,8 @@ import (
 // version can take over from the other. A program that does not understand that it is only being tried out starts a
 // second pack beside the one that runs. So each version refuses the other in its preflight, in the other's words.
 //
-// This file, and Config.PreflightEnv of package master, can go when nobody upgrades a pack of version 1, or goes back to
-// one, any more: one release after the first of version 2.
+// This file, and Config.PreflightEnv of package master, can go when nobody upgrades a pack of version 1, or goes back
+// to one, any more: one release after the first of version 2.
 const (
 	rehearsalEnv  = "GOPHERPACK_REHEARSAL"  // "fd=3 parent=123 version=1 protocol=1", in a preflight
 	successionEnv = "GOPHERPACK_SUCCESSION" // "version=1 pid=123 fd=7 previous=8", in a successor
@@ -25,8 +25,8 @@ const (
 
 const refusal = "it cannot take over from a master of an older version: stop the pack, and start the new executable"
 
-// refuseLegacy ends this process if a master of version 1 wants to be replaced by it. Called before main begins, it comes
-// before anything that only one pack may do.
+// refuseLegacy ends this process if a master of version 1 wants to be replaced by it. Called before main begins, it
+// comes before anything that only one pack may do.
 func refuseLegacy() {
 	asked, took := takeNumbers(rehearsalEnv), takeNumbers(successionEnv)
 	switch {

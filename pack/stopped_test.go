@@ -18,7 +18,7 @@ func TestTwoOfThreeAreStopped(t *testing.T) {
 	t.Parallel()
 	starts := map[string]func(t *testing.T, args ...string) *running{
 		"by hash": func(t *testing.T, args ...string) *running { return start(t, "http", nil, args...) },
-		"steered": steeredPack,
+		"steered": func(t *testing.T, args ...string) *running { return steeredPack(t, append(args, "-epsilon=0")...) },
 	}
 	for how, start := range starts {
 		for policy, name := range []string{"kill", "report"} {
@@ -58,7 +58,7 @@ func (p *running) stopTwo(t *testing.T, pair [2]int, stay bool) {
 	}
 	p.HasWorkers(3)
 	p.Until("all three to serve", 20*time.Second, func() bool {
-		pids, _ := answers(t, load(p, 8, 10).Run(t.Context()))
+		pids, _ := answers(t, load(p, 16, 10).Run(t.Context()))
 		return len(pids) == 3
 	})
 	if after := p.Workers(); stay && !slices.Equal(before, after) {

@@ -263,7 +263,7 @@ func (c *core) find(number int) *generation {
 func (c *core) addWorker(g *generation, ref roster.Ref, pid int, started time.Time, share float64) *worker {
 	w := &worker{
 		Ref: ref, generation: g, pid: pid, started: started, share: share, slot: slotNone,
-		said: map[wire.Type]bool{}, draining: map[loan]bool{},
+		said: map[wire.Type]bool{}, asked: map[wire.Endpoint]bool{}, draining: map[loan]bool{},
 	}
 	c.workers[ref] = w
 	i, _ := slices.BinarySearchFunc(c.order, ref, func(w *worker, r roster.Ref) int { return w.Ref.Compare(r) })

@@ -45,7 +45,7 @@ func (c *core) listen(w *worker, e wire.Endpoint) {
 
 // giveSocket sends a worker its socket of an endpoint that is open.
 func (c *core) giveSocket(w *worker, e wire.Endpoint) {
-	w.generation.uses[e] = true
+	w.generation.uses[e], w.asked[e] = true, true
 	c.emit(send{ref: w.Ref, msg: wire.Message{Type: wire.Socket}, socket: &sockets.Ref{Endpoint: e, Socket: w.ID}})
 }
 

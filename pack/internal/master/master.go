@@ -78,6 +78,9 @@ func (m *Master) Run(ctx context.Context, estate *upgrade.Estate, wrong error) e
 		return wrong
 	}
 	err := m.prepare()
+	if err != nil && estate != nil {
+		return m.handBack(estate, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -127,13 +127,17 @@ func (c *core) addresses() []string {
 // couldNotServe notes that a worker cannot serve a socket that is not its own: another is to.
 func (c *core) couldNotServe(w *worker, what loan, err string) {
 	const pause = 5 * time.Second
+	cover := c.covers[what.socket]
+	covers := cover != nil && cover.by == w.Ref
+	if !covers && !w.draining[what] {
+		return // it was told to stop that meanwhile
+	}
 	c.logWorker(slog.LevelWarn, w, "worker cannot serve the socket of another", "socket", what.socket, "error", err)
 	if w.draining[what] {
 		delete(w.draining, what)
 		c.lendAgain(what)
-		return
 	}
-	if cover := c.covers[what.socket]; cover != nil && cover.by == w.Ref {
+	if covers {
 		w.unfit = c.now.Add(pause)
 		c.changed()
 	}

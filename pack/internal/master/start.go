@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -216,7 +217,7 @@ func (c *core) restoreGeneration(state *handoff.Generation) *generation {
 		g.members[id] = member{ref: ref, pid: m.PID, started: c.now.Add(-m.Age), failures: m.Failures}
 		if how, ok := state.Workers[id]; ok {
 			w := c.addWorker(g, ref, m.PID, c.now.Add(-m.Age), 1)
-			w.state, w.detached = how, true
+			w.state, w.detached, w.asked = how, true, maps.Clone(g.uses)
 			c.detached++
 			w.said[wire.Hello] = how > wire.Joining
 			w.said[wire.Ready], w.said[wire.Closed] = how == wire.Serving, how == wire.Closing

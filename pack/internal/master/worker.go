@@ -56,12 +56,13 @@ type worker struct {
 	said       map[wire.Type]bool
 	pulse      *health.Pulse // nil until it serves
 	meter      wire.Meter
-	share      float64 // of the limits of Recycle
-	slot       int     // where it reports, or slotNone, slotPending
-	detached   bool    // it is adopted, and not listened to yet
-	ending     bool    // it is being killed: what it says does not count
-	restarting bool    // it was asked to end, and another follows
-	renew      string  // why it is to be replaced; "" if it is not
+	share      float64                // of the limits of Recycle
+	asked      map[wire.Endpoint]bool // its sockets, which it has got
+	slot       int                    // where it reports, or slotNone, slotPending
+	detached   bool                   // it is adopted, and not listened to yet
+	ending     bool                   // it is being killed: what it says does not count
+	restarting bool                   // it was asked to end, and another follows
+	renew      string                 // why it is to be replaced; "" if it is not
 	unfit      time.Time
 	memory     uint64
 	draining   map[loan]bool // sockets that are about to go, which it serves

@@ -124,6 +124,12 @@ func (c *core) ready(w *worker) {
 		return // it has been told to drain meanwhile
 	}
 	g := w.generation
+	for _, e := range sorted(g.uses) {
+		if !w.asked[e] { // connections to its socket would wait for ever
+			c.condemn(w, fmt.Errorf("it does not serve %s, as the other workers of its generation do", e))
+			return
+		}
+	}
 	g.sealed = true
 	if g == c.current {
 		delete(c.stuck, w.ID)

@@ -32,7 +32,7 @@ type rule struct {
 const (
 	small = 256 // a message without texts
 	named = 1 << 10
-	texty = 2*6*MaxText + named // a text of controls, escaped
+	texty = 6*MaxText + named // a text of controls, escaped
 )
 
 // rules are what a worker may send. A message may be on its way when the master tells the worker to drain, so what may
@@ -122,8 +122,8 @@ const (
 	// burst is how many messages may come at once, and perSecond how many in the long run. The most that a worker of
 	// ours sends is the connections that it hands over, which are not counted: each waits until the one before has
 	// gone.
-	burst     = 1000
-	perSecond = 500
+	burst     = 500
+	perSecond = 200
 )
 
 // Count counts a message, and reports whether there were too many.

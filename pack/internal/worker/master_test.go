@@ -48,7 +48,7 @@ type fakeMaster struct {
 }
 
 // limit is for what must come about.
-const limit = 10 * time.Second
+const limit = time.Minute
 
 func newFakeMaster(t *testing.T, conn *net.UnixConn) *fakeMaster {
 	m := &fakeMaster{

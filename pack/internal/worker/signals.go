@@ -46,6 +46,7 @@ func (e signalError) Error() string { return "signal: " + e.String() }
 // fulfilled, and a second one ends the process.
 func (w *worker) stopSignal(s os.Signal) (more bool) {
 	if w.isGone() {
+		w.log.Debug("the worker is asked to stop, and it does so already; the next signal ends it", "signal", s.String())
 		return false
 	}
 	w.stopping(signalError{s})

@@ -90,7 +90,7 @@ func (s *source) await(d time.Duration) {
 	}
 }
 
-// stop ends the source, which answers why, unless that is nil and it is not to be drained.
+// stop ends the source, once. why is the answer, unless it is nil and the socket is only covered.
 func (s *source) stop(why error) {
 	if s == nil {
 		return
@@ -114,15 +114,9 @@ func (s *source) isStopping() bool {
 // run accepts until the end of the source.
 func (s *source) run() {
 	err := s.acceptAll()
-	replaced := s.isStopping() && s.why == nil // nobody waits for an answer
-	s.stop(nil)
-	s.into.ended(s)
-	switch {
-	case replaced:
-	case s.why != nil:
+	s.stop(err)
+	if s.into.ended(s) && (s.why != nil || s.drain) {
 		s.answer(s.why)
-	case err != nil, s.drain:
-		s.answer(err)
 	}
 }
 
@@ -169,13 +163,15 @@ func (s *source) acceptAll() error {
 	}
 }
 
-// ended notes that a source accepts no more, and has closed its copy.
-func (l *listener) ended(s *source) {
+// ended notes that a source accepts no more, and has closed its copy. It reports whether an answer is waited for: not if
+// another is in its place, or it was told to end.
+func (l *listener) ended(s *source) (current bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sources[s.number] == s {
+	if current = l.sources[s.number] == s; current {
 		delete(l.sources, s.number)
 	}
 	l.running--
 	l.changed.Broadcast()
+	return current
 }

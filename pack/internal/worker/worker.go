@@ -28,7 +28,7 @@ type Handle struct {
 // Config is what a worker needs to know. Every func may be nil, but for Handles.
 type Config struct {
 	ID              int
-	Log             *slog.Logger
+	Log             *slog.Logger                       // whose lines tell which worker it is
 	ShutdownTimeout time.Duration                      // how long a drain may take
 	DrainDelay      func(takenOver bool) time.Duration // how long idle connections are left alone in a drain
 	HangTimeout     time.Duration                      // a beat comes ten times in it, and once a second at least
@@ -127,13 +127,12 @@ func Run(ctx context.Context, c Config, control *net.UnixConn) error {
 }
 
 func newWorker(c *Config, conn *net.UnixConn) *worker {
-	log := c.Log.With("worker", c.ID)
 	if c.exit == nil {
 		c.exit = os.Exit
 	}
 	w := &worker{
 		Config:   c,
-		log:      log,
+		log:      c.Log,
 		control:  newControl(wire.NewConn(conn)),
 		answers:  make(chan wire.Received, 1),
 		quiesced: make(chan wire.Message, 1),
@@ -141,9 +140,9 @@ func newWorker(c *Config, conn *net.UnixConn) *worker {
 		gone:     make(chan struct{}),
 		reopen:   make(chan struct{}, 1),
 		received: make(chan struct{}),
-		lost:     newLoss(log),
+		lost:     newLoss(c.Log),
 	}
-	w.service = &service{Config: c, log: log, listen: w.socket, handover: w.handover}
+	w.service = &service{Config: c, log: c.Log, listen: w.socket, handover: w.handover}
 	return w
 }
 
