@@ -83,8 +83,9 @@ func TestManyWishes(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	p.HasWorkers(2)
+	n := p.Count("upgraded")
 	p.Signal(syscall.SIGUSR2)
-	p.Logged(1, "upgraded")
+	p.Logged(n+1, "upgraded")
 	p.HasWorkers(2)
 	p.answersVersion("2")
 	p.Stop()
