@@ -210,7 +210,7 @@ func restarting(server string) func(*exec.Cmd, string, string) (*exec.Cmd, error
 func hello(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "hello") }
 
 func servePack(address string) error {
-	p := pack.New(pack.Config{Canary: 100 * time.Millisecond, MaxGenerations: 100})
+	p := pack.New(pack.Config{MinReady: 100 * time.Millisecond, MaxGenerations: 100})
 	p.Handle("tcp", address, &http.Server{Handler: http.HandlerFunc(hello)})
 	return p.Run(context.Background())
 }
