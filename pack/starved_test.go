@@ -17,7 +17,7 @@ import (
 func TestStarved(t *testing.T) {
 	t.Parallel()
 	for _, workers := range []string{"1", "2"} {
-		p := start(t, "hooks", nil, "-workers="+workers, "-hangtimeout=600ms") // which has no probe that could be late
+		p := start(t, "http", nil, "-workers="+workers, "-hangtimeout=600ms") // which has a probe that may be late, too
 		p.Addresses()
 		before := p.Workers()
 		free := throttle(t, before[0])

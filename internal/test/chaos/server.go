@@ -7,9 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gopherpack/gopherpack/ebpf/steer"
@@ -30,7 +28,6 @@ const (
 
 // serve is the pack.
 func serve() error {
-	spareThreads(32)
 	c := pack.Config{
 		Workers:         2,
 		Logger:          slog.New(slog.NewJSONHandler(os.Stderr, nil)),
@@ -53,22 +50,6 @@ func serve() error {
 	p := pack.New(c)
 	p.Handle("tcp", "127.0.0.1:0", &http.Server{Handler: mux})
 	return p.Run(context.Background())
-}
-
-// spareThreads has the runtime make threads, which it keeps: when it needs one more, and this user may have no more, it
-// aborts the program, which nobody can prevent then.
-func spareThreads(n int) {
-	var made, used sync.WaitGroup
-	made.Add(n)
-	for range n {
-		used.Go(func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			made.Done()
-			made.Wait()
-		})
-	}
-	used.Wait()
 }
 
 var leaked [][]byte

@@ -85,9 +85,9 @@ type Pulse struct {
 	told     bool          // something is done about it
 	spared   bool          // it was told why it is left alone
 
-	silentAt time.Duration // when it was found to be silent, 0 if it is not
-	times    proc.Times    // what it had of a CPU then
-	timed    bool          // times is known
+	doubtedAt time.Duration // when it was found to be silent or ill, 0 if it is not
+	times     proc.Times    // what it had of a CPU then
+	timed     bool          // times is known, or was asked for
 }
 
 // Vitals returns what the worker last said of itself.
@@ -129,19 +129,20 @@ func (m *Monitor) Beat(r roster.Ref, v wire.Vitals) (goesOn bool) {
 	if p == nil {
 		return false
 	}
-	p.beaten, p.silentAt, p.timed = m.clock, 0, false
+	silent := m.clock-p.beaten > m.Timeout/2
+	p.beaten = m.clock
 	p.vitals = v
 	if p.queued && v.Accepted != p.accepted {
 		p.since, p.accepted = m.clock, v.Accepted
 	}
 	well := v.Probe == ""
 	if well {
-		p.probed = m.clock
+		p.probed, p.doubtedAt, p.timed = m.clock, 0, false
 	}
 	if p.stalled && (!p.queued || p.since > p.lateAt || m.clock-p.lateAt >= retry) {
 		p.stalled, p.queued, goesOn = false, false, true
 	}
-	if p.late || p.spared || p.told && well {
+	if p.late || p.spared && (well || silent) || p.told && well {
 		p.late, p.spared, p.told = false, false, p.told && !well
 		goesOn = true
 	}
@@ -237,8 +238,8 @@ func (m *Monitor) Look(watched []roster.Ref) (found []Finding) {
 		}
 	}
 	for i, p := range pulses {
-		if silent[i] > m.Timeout/2 && p.silentAt == 0 {
-			p.silentAt = m.clock
+		if max(silent[i], failing[i]) > m.Timeout/2 && p.doubtedAt == 0 {
+			p.doubtedAt = m.clock
 		}
 		v := verdicts[i]
 		if v == Late && !p.late && (p.stalled || healthy > 1) {
@@ -274,10 +275,10 @@ func (m *Monitor) forgiveProbes(ill ...*Pulse) {
 	}
 }
 
-// Silent returns the workers that have just become silent, of which Times is to be told what they have had of a CPU.
-func (m *Monitor) Silent() (refs []roster.Ref) {
+// Doubted returns the workers that have just become silent or ill, of which Times is to be told what they have had of a CPU.
+func (m *Monitor) Doubted() (refs []roster.Ref) {
 	for r, p := range m.workers {
-		if p.silentAt != 0 && !p.timed {
+		if p.doubtedAt != 0 && !p.timed {
 			p.timed = true
 			refs = append(refs, r)
 		}
@@ -285,26 +286,25 @@ func (m *Monitor) Silent() (refs []roster.Ref) {
 	return refs
 }
 
-// Times tells what a silent worker has had of a CPU until now.
+// Times tells what a worker that is in doubt has had of a CPU until now.
 func (m *Monitor) Times(r roster.Ref, t proc.Times) {
-	if p := m.workers[r]; p != nil && p.silentAt != 0 {
-		p.times, p.silentAt = t, m.clock
+	if p := m.workers[r]; p != nil && p.doubtedAt != 0 {
+		p.times, p.doubtedAt = t, m.clock
 	}
 }
 
-// Exemption returns why a worker that is hung is left alone for now, "" if it is not, and whether it was not told
-// before. state and now are what the kernel tells of its process. kill says that it is to be killed otherwise.
-func (m *Monitor) Exemption(r roster.Ref, state string, now proc.Times, kill bool) (why string, first bool) {
+// Exemption returns why a worker that is hung, or unwell for that long, is left alone for now, "" if it is not, and whether it was
+// not told before. state and now are what the kernel tells of its process. kill says that it is to be killed otherwise.
+func (m *Monitor) Exemption(r roster.Ref, since time.Duration, state string, now proc.Times, kill bool) (why string, first bool) {
 	p := m.workers[r]
 	if p == nil {
 		return "is gone", false
 	}
-	silent := m.clock - p.beaten
 	switch {
 	case state == "traced" && kill:
 		why = "is traced, as by a debugger"
 		m.forgiveSilence(p) // it also needs time when the debugger has gone
-	case silent < 3*m.Timeout && p.timed && now.StarvedSince(p.times, m.clock-p.silentAt):
+	case since < 3*m.Timeout && p.timed && now.StarvedSince(p.times, m.clock-p.doubtedAt):
 		why = "waits for a CPU"
 	default:
 		return "", false
@@ -318,6 +318,14 @@ func (m *Monitor) Exemption(r roster.Ref, state string, now proc.Times, kill boo
 func (m *Monitor) Silence(r roster.Ref) time.Duration {
 	if p := m.workers[r]; p != nil {
 		return m.clock - p.beaten
+	}
+	return 0
+}
+
+// Illness returns for how long the probe of a worker has failed.
+func (m *Monitor) Illness(r roster.Ref) time.Duration {
+	if p := m.workers[r]; p != nil {
+		return m.clock - p.probed
 	}
 	return 0
 }

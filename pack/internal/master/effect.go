@@ -99,9 +99,9 @@ type (
 	runHook  struct{ name hook } // hooked
 	endHooks struct{}            // their contexts end
 	examine  struct {            // examined
-		ref   roster.Ref
-		pid   int
-		first bool
+		ref roster.Ref
+		pid int
+		why doubt
 	}
 	sample    struct{ pids map[roster.Ref]int }   // sampled
 	makePlan  struct{ workers int }               // planned

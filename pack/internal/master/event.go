@@ -102,7 +102,7 @@ type (
 		ref   roster.Ref
 		state string
 		times proc.Times
-		first bool // it has just become silent
+		why   doubt
 	}
 	sampled     struct{ resident map[roster.Ref]uint64 }
 	cpusChanged struct{ from, to affinity.Set }

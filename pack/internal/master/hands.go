@@ -103,7 +103,7 @@ func (m *Master) perform(e effect) {
 	case endHooks:
 		m.endHooks()
 	case examine:
-		go func() { m.post(examined{e.ref, proc.State(e.pid), proc.ReadTimes(e.pid), e.first}) }()
+		go func() { m.post(examined{e.ref, proc.State(e.pid), proc.ReadTimes(e.pid), e.why}) }()
 	case sample:
 		go m.sample(e.pids)
 	case makePlan:

@@ -60,9 +60,13 @@ func New(c Config) *Master {
 	return m
 }
 
+// threads is how many a master may need at once: for a few system calls that wait, and the starts of processes.
+const threads = 16
+
 // Run runs the pack until ctx ends or a signal stops it. estate is what a predecessor left; nil if there was none.
 // wrong is what is wrong with the pack already: it keeps it from starting, and a predecessor goes on.
 func (m *Master) Run(ctx context.Context, estate *upgrade.Estate, wrong error) error {
+	spareThreads(threads)
 	m.signals.begin(m)
 	defer m.signals.end()
 	defer m.log.flush()

@@ -27,7 +27,7 @@ func (c *core) process(e process) {
 		m.ref, m.pid, m.started = e.ref, e.pid, c.now
 		log(slog.LevelDebug, "worker started", "attempt", e.ref.Attempt)
 	case procgroup.Killed:
-		if w := c.workers[e.ref]; w == nil || !w.ending { // else the end tells why
+		if w := c.workers[e.ref]; w == nil || !w.hostile { // its end tells why, in one line
 			log(slog.LevelWarn, "killing worker", "reason", e.err)
 		}
 	case procgroup.Failed, procgroup.Stopped:

@@ -220,6 +220,8 @@ func (w *world) do(what string, args []string) error {
 		w.post(steeringHung{id, args[1] == "yes"})
 	case "succeed": // the next program takes over
 		w.succeed()
+	case "ill": // a worker's probe fails
+		w.process(args[0]).ill = strings.Join(args[1:], " ")
 	case "served": // so many requests, by a worker
 		fmt.Sscan(args[1], &w.process(args[0]).served)
 	default:

@@ -27,9 +27,9 @@ func (c *core) look() {
 	}
 	watched := c.watched()
 	c.act(c.monitor.Look(watched), len(watched))
-	for _, r := range c.monitor.Silent() {
+	for _, r := range c.monitor.Doubted() {
 		if w := c.workers[r]; w != nil {
-			c.emit(examine{r, w.pid, true})
+			c.emit(examine{r, w.pid, isDoubted})
 		}
 	}
 }
@@ -72,9 +72,9 @@ func (c *core) act(found []health.Finding, watched int) {
 			c.logWorker(slog.LevelWarn, w, "worker is late, others serve its queue", "silent", since)
 			c.changed()
 		case f.Kind == health.IsUnwell:
-			c.unwell(w, fmt.Errorf("hung: its probe has failed for %v: %s", since, w.pulse.Vitals().Probe))
+			c.emit(examine{w.Ref, w.pid, isUnwell})
 		case f.Kind == health.IsHung:
-			c.emit(examine{w.Ref, w.pid, false})
+			c.emit(examine{w.Ref, w.pid, isHung})
 		}
 	}
 }
@@ -94,22 +94,40 @@ func (c *core) unwell(w *worker, why error) {
 	c.monitor.Told(w.Ref)
 }
 
-// examined notes what the kernel tells of a worker that gives no sign of life.
+// doubt is why a worker is examined.
+type doubt int
+
+const (
+	isDoubted doubt = iota // it has just become silent, or ill
+	isHung
+	isUnwell
+)
+
+// examined notes what the kernel tells of a worker that gives no sign of life, or is unwell.
 func (c *core) examined(e examined) {
-	w := c.workers[e.ref]
-	silent := c.monitor.Silence(e.ref)
-	if e.first {
+	if e.why == isDoubted {
 		c.monitor.Times(e.ref, e.times)
 		return
 	}
-	if w == nil || w.state != wire.Serving || w.ending || silent <= c.HangTimeout || c.stage != running {
+	w, since := c.workers[e.ref], c.monitor.Silence(e.ref)
+	why := fmt.Errorf("hung: no sign of life for %v", since.Round(time.Millisecond))
+	if e.why == isUnwell {
+		since = c.monitor.Illness(e.ref)
+	}
+	if w == nil || w.state != wire.Serving || w.ending || since <= c.HangTimeout || c.stage != running {
 		return // it goes on, or something else is done about it
 	}
-	why := fmt.Errorf("hung: no sign of life for %v", silent.Round(time.Millisecond))
-	if but, first := c.monitor.Exemption(e.ref, e.state, e.times, c.Hang == KillHung); but != "" {
+	if e.why == isUnwell {
+		why = fmt.Errorf("hung: its probe has failed for %v: %s", since.Round(time.Millisecond), w.pulse.Vitals().Probe)
+	}
+	if but, first := c.monitor.Exemption(e.ref, since, e.state, e.times, c.Hang == KillHung); but != "" {
 		if first {
 			c.logWorker(slog.LevelWarn, w, "worker hangs, but "+but+": leaving it alone", "error", why)
 		}
+		return
+	}
+	if e.why == isUnwell {
+		c.unwell(w, why)
 		return
 	}
 	c.monitor.Told(e.ref)

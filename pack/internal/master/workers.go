@@ -44,6 +44,7 @@ func (c *core) violates(w *worker, err error) {
 	if w == nil || w.ending {
 		return
 	}
+	w.hostile = true // the end says why
 	c.condemn(w, fmt.Errorf("it does not keep to the protocol: %w", err))
 }
 

@@ -59,6 +59,7 @@ type fakeProcess struct {
 	serves   map[sockets.Ref]bool
 	accepted uint64
 	served   uint64
+	ill      string // what its probe says
 	unheard  []send
 	listed   int
 }
@@ -162,7 +163,7 @@ func (w *world) accept() {
 
 func (w *world) beat(p *fakeProcess) {
 	if c := w.core.workers[p.ref]; !p.mute && !w.frozen && c != nil && c.state >= wire.Starting {
-		w.says(p, wire.Message{Type: wire.Beat, Vitals: &wire.Vitals{Accepted: p.accepted, Served: p.served}})
+		w.says(p, wire.Message{Type: wire.Beat, Vitals: &wire.Vitals{Accepted: p.accepted, Served: p.served, Probe: p.ill}})
 	}
 }
 
@@ -352,7 +353,7 @@ func (w *world) perform(e effect) {
 		w.printf("keep new connections out of sockets %v", e.ids)
 		w.then(quiesced{ref: e.ref})
 	case examine:
-		w.then(examined{ref: e.ref, times: proc.Times{Runnable: w.held["CPU"]}, first: e.first})
+		w.then(examined{ref: e.ref, times: proc.Times{Runnable: w.held["CPU"]}, why: e.why})
 	case runHook:
 		if !w.held[string(e.name)] {
 			w.then(hooked{name: e.name})
