@@ -38,16 +38,21 @@ func (l LateSignal) Error() string { return fmt.Sprintf("%v arrived before", l.S
 // microseconds, unless another thread has its CPU.
 const settle = 20 * time.Millisecond
 
-// await waits until handlers of signals that have begun have ended, and what they have received is where os/signal
-// was to send it.
-func await(signals []os.Signal) {
-	time.Sleep(settle)
-	for range 1000 { // a thread may also have blocked signals for good
-		if !handling(signals) {
+// awaitNone waits until none of some signals is in a state, but not for ever: threads may block them for good.
+func awaitNone(in func([]os.Signal) bool, signals []os.Signal) {
+	for range 1000 {
+		if !in(signals) {
 			break
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// await waits until handlers of signals that have begun have ended, and what they have received is where os/signal was
+// to send it.
+func await(signals []os.Signal) {
+	time.Sleep(settle)
+	awaitNone(handling, signals)
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, otherSignal)
 	signal.Stop(c) // which waits for that
@@ -56,6 +61,7 @@ func await(signals []os.Signal) {
 // set gives the signals their actions, and returns which it has made ignored, bit n-1 for signal n. After an error,
 // everything is as it was.
 func (s Signals) set() (ignored uint64, restore func(), err error) {
+	awaitNone(pending, s.Stop) // what was sent before is for the handlers
 	ignored, restore, err = setActions(s.Stop, s.Ignore)
 	if err != nil {
 		return 0, nil, err

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -77,23 +78,24 @@ const otherSignal = syscall.SIGURG
 
 // handling reports whether a thread blocks signals, as all do while a handler of Go's runs.
 func handling(signals []os.Signal) bool {
-	var mask uint64
-	for _, signal := range signals {
-		if s, ok := signal.(syscall.Signal); ok && s > 0 && s <= 64 {
-			mask |= 1 << (s - 1)
-		}
-	}
 	threads, _ := filepath.Glob("/proc/self/task/*/status")
-	for _, file := range threads {
-		text, _ := os.ReadFile(file)
-		_, rest, _ := strings.Cut(string(text), "SigBlk:\t")
-		digits, _, _ := strings.Cut(rest, "\n")
-		low := digits[max(0, len(digits)-16):] // MIPS has 128 signals
-		if blocked, err := strconv.ParseUint(low, 16, 64); err == nil && blocked&mask != 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(threads, func(file string) bool { return inMask(file, "SigBlk", signals) })
+}
+
+// pending reports whether signals have been sent that no thread has taken yet.
+func pending(signals []os.Signal) bool { return inMask("/proc/self/status", "ShdPnd", signals) }
+
+// inMask reports whether one of some signals is in a mask of a status file: see proc(5).
+func inMask(file, name string, signals []os.Signal) bool {
+	text, _ := os.ReadFile(file)
+	_, rest, _ := strings.Cut(string(text), name+":\t")
+	digits, _, _ := strings.Cut(rest, "\n")
+	digits = digits[max(0, len(digits)-16):] // MIPS has 128 signals
+	mask, _ := strconv.ParseUint(digits, 16, 64)
+	return slices.ContainsFunc(signals, func(signal os.Signal) bool {
+		s, ok := signal.(syscall.Signal)
+		return ok && s > 0 && s <= 64 && mask&(1<<(s-1)) != 0
+	})
 }
 
 // stopIgnoring gives signals, bit n-1 for signal n, their default action if they are ignored.
