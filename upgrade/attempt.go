@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 )
 
@@ -119,9 +120,7 @@ func (u *Upgrader) holdings() *holdings {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	all := &holdings{items: map[name]*item{}, state: u.state}
-	for n, i := range u.items {
-		all.items[n] = i
-	}
+	maps.Copy(all.items, u.items)
 	if u.parent != nil {
 		all.ancestors = append(all.ancestors, u.parent.conn)
 	}

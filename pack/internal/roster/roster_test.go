@@ -21,7 +21,7 @@ func TestNext(t *testing.T) {
 			}
 		}
 	}
-	for s := wire.Joining; s < wire.Closing; s++ {
+	for s := range wire.Closing {
 		if !left[s] {
 			t.Errorf("nothing leads out of %v", s)
 		}
