@@ -67,7 +67,7 @@ func listensAgain(l net.Listener) bool {
 		return false
 	}
 	cerr := rc.Control(func(fd uintptr) {
-		if a, ok := l.Addr().(*net.TCPAddr); ok {
+		if a, ok := l.Addr().(*net.TCPAddr); ok && !listens(int(fd)) {
 			err = bindAgain(int(fd), a)
 		}
 		if err == nil {
@@ -86,26 +86,26 @@ func listens(fd int) bool {
 	return err == nil && fds[0].Revents&^unix.POLLIN == 0
 }
 
-// bindAgain binds a TCP socket to the address that it had, if it has lost it: a port that the kernel had chosen is not
-// kept.
+// bindAgain binds a TCP socket to the address that it had. It does nothing if the socket still has it: only a port that
+// the kernel had chosen is lost when a socket is shut down.
 func bindAgain(fd int, a *net.TCPAddr) error {
 	name, err := unix.Getsockname(fd)
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
-		if name.Port == 0 {
-			name.Port = a.Port
-			copy(name.Addr[:], a.IP.To4())
-			return unix.Bind(fd, name)
-		}
+		name.Port = a.Port
+		copy(name.Addr[:], a.IP.To4())
 	case *unix.SockaddrInet6:
-		if name.Port == 0 {
-			name.Port = a.Port
-			copy(name.Addr[:], a.IP.To16())
-			if i, err := net.InterfaceByName(a.Zone); err == nil {
-				name.ZoneId = uint32(i.Index)
-			}
-			return unix.Bind(fd, name)
+		name.Port = a.Port
+		copy(name.Addr[:], a.IP.To16())
+		if i, err := net.InterfaceByName(a.Zone); err == nil {
+			name.ZoneId = uint32(i.Index)
 		}
+	}
+	if err == nil {
+		err = unix.Bind(fd, name)
+	}
+	if err == unix.EINVAL {
+		return nil
 	}
 	return err
 }
