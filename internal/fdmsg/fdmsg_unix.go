@@ -19,7 +19,8 @@ func dontLinger(f *os.File) {
 		return
 	}
 	rc.Control(func(fd uintptr) {
-		if l, err := unix.GetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER); err == nil && l.Onoff != 0 && l.Linger > 0 {
+		l, err := unix.GetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER)
+		if err == nil && l.Onoff != 0 && l.Linger > 0 {
 			unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 		}
 	})
