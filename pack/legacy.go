@@ -59,5 +59,6 @@ func takeNumbers(variable string) map[string]int {
 // legacyPreflight is what makes an executable of version 1 answer a preflight. Its answer, JSON on the descriptor that
 // package upgrade passes on, is an error for package upgrade, which quotes it.
 func legacyPreflight() string {
-	return fmt.Sprintf("%s=fd=3 parent=%d version=%d protocol=%d", rehearsalEnv, os.Getpid(), handoff.Version, wire.Version)
+	const value = "=fd=3 parent=%d version=%d protocol=%d"
+	return fmt.Sprintf(rehearsalEnv+value, os.Getpid(), handoff.Version, wire.Version)
 }

@@ -16,8 +16,8 @@ import (
 const cannotTakeOver = "it cannot take over from a master of an older version: " +
 	"stop the pack, and start the new executable"
 
-// TestTriedOutByOlderMaster starts a program as a master of version 1 does to see whether it would do. It must answer as
-// that understands, and must not start a pack, which OnStart would show.
+// TestTriedOutByOlderMaster starts a program as a master of version 1 does to see whether it would do. It must answer
+// in that master's words, and must not start a pack, which OnStart would show.
 func TestTriedOutByOlderMaster(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -14,7 +14,7 @@ import (
 	"github.com/gopherpack/gopherpack/upgrade"
 )
 
-// identityEnv tells a worker who it is. It is believed only together with a lifeline.
+// identityEnv tells a worker who it is. It is believed only together with a control socket.
 const identityEnv = "GOPHERPACK_IDENTITY"
 
 // procgroupEnv tells it which descriptor that is; package procgroup reads it.

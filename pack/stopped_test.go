@@ -12,8 +12,8 @@ import (
 	"github.com/gopherpack/gopherpack/internal/test"
 )
 
-// TestTwoOfThreeAreStopped stops two of three workers, one after the other: first the one that covers for others, or one
-// that somebody covers for. The third must serve everybody, and when the others go on, they must, too.
+// TestTwoOfThreeAreStopped stops two of three workers, one after the other: first the one that covers for others, or
+// one that somebody covers for. The third must serve everybody, and when the others go on, they must, too.
 func TestTwoOfThreeAreStopped(t *testing.T) {
 	t.Parallel()
 	starts := map[string]func(t *testing.T, args ...string) *running{

@@ -56,7 +56,7 @@ func TestEverybodyIsToldToStop(t *testing.T) {
 					if p.Count("worker failed") > 0 || p.Count("stopped") != 1 {
 						t.Error("a worker failed, or the pack did not stop as it should")
 					}
-					// Without CAP_NET_ADMIN new connections cannot be kept out, and those that come last are reset.
+					// Without CAP_NET_ADMIN new connections cannot be kept out: the last ones are reset.
 					if refused := r.Failures["connect: connection refused"]; name == "root" && r.Failed() != refused {
 						t.Errorf("%v; want no failure but refused connections", r)
 					}
@@ -66,8 +66,8 @@ func TestEverybodyIsToldToStop(t *testing.T) {
 	}
 }
 
-// TestOneWorkerIsToldToStop sends TERM to one worker after the other under new connections. Each is replaced, and nobody
-// notices. That is no failure.
+// TestOneWorkerIsToldToStop sends TERM to one worker after the other under new connections. Each is replaced, and
+// nobody notices. That is no failure.
 func TestOneWorkerIsToldToStop(t *testing.T) {
 	t.Parallel()
 	for name, asUser := range users(t) {
@@ -134,7 +134,8 @@ func lostAccepted(t *testing.T, r *strictclient.Result, accepts string) (lost []
 	t.Helper()
 	by := acceptedBy(t, accepts)
 	for _, f := range r.Samples {
-		if slices.ContainsFunc(by[f.Local], func(a accepted) bool { return !a.when.Before(f.Sent) && !a.when.After(f.Ended) }) {
+		meanwhile := func(a accepted) bool { return !a.when.Before(f.Sent) && !a.when.After(f.Ended) }
+		if slices.ContainsFunc(by[f.Local], meanwhile) {
 			lost = append(lost, f)
 		}
 	}

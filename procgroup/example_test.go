@@ -36,13 +36,13 @@ func ExampleGroup() {
 
 // The other side: say ready, and end with the parent.
 func ExampleInherit() {
-	lifeline, err := procgroup.Inherit()
+	control, err := procgroup.Inherit()
 	if err != nil {
 		log.Fatal(err)
 	}
-	lifeline.Write([]byte{1})
+	control.Write([]byte{1})
 	go func() {
-		io.Copy(io.Discard, lifeline)
+		io.Copy(io.Discard, control)
 		os.Exit(0)
 	}()
 }

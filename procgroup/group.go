@@ -3,7 +3,7 @@
 // deadline.
 //
 // Each child is the leader of a process group of its own, so a Ctrl-C in the terminal reaches the parent
-// alone, and gets a lifeline: one end of a stream socket pair whose other end the parent holds. A child that
+// alone, and gets a control socket: one end of a stream socket pair whose other end the parent holds. A child that
 // knows of it says over it that it is ready, and learns from its end that the parent is gone, however the
 // parent died; see [Inherit].
 //
@@ -39,20 +39,20 @@ type Group struct {
 	Size int // number of members, at least 1
 
 	// Command returns the command that a member's next process runs. The group sets Setpgid, and adds the
-	// lifeline after the ExtraFiles and to Env.
+	// control socket after the ExtraFiles and to Env.
 	Command func(id int) (*exec.Cmd, error)
 
 	// Start starts the command, by calling cmd.Start. It is where the caller changes what a process inherits
 	// from the thread that starts it, such as its CPUs (affinity.Do). Default: cmd.Start.
 	Start func(id int, cmd *exec.Cmd) error
 
-	// Serve, if set, speaks a protocol of the caller's own over the parent's end of a process's lifeline,
+	// Serve, if set, speaks a protocol of the caller's own over the parent's end of a process's control socket,
 	// and calls p.Ready itself. It runs in a goroutine of its own for each process and must return when the
 	// connection ends, which it does when the process has and everything that it said is read; then the group
 	// closes it, and takes note of the process's end. It must also return when a read fails with
 	// os.ErrDeadlineExceeded, or p.Released, between two messages, so that another Group reads the next one; see
 	// Release. Default: a process is ready when it sends its first byte.
-	Serve func(p *Process, lifeline *net.UnixConn)
+	Serve func(p *Process, control *net.UnixConn)
 
 	// Event, if set, is told what happens, in order and one at a time, from Run's goroutine: it must not
 	// block, nor call the group.
@@ -86,7 +86,7 @@ type Group struct {
 	StartNone bool
 
 	// Adopt, if set, is what Release of another Group returned, of the same Size: the group begins with these
-	// processes, which must be children of this process. It closes their lifelines' files.
+	// processes, which must be children of this process. It closes their control sockets' files.
 	Adopt *State
 
 	spawn func(*Process) (handle, error)           // starts a process and sets its PID; a fake one in tests
@@ -122,7 +122,7 @@ type handle interface {
 	// release has serve return, and then done called, while the process goes on. It returns false if the end
 	// of the process is being dealt with already.
 	release(p *Process, done func()) bool
-	lifeline() (*os.File, error) // the parent's end, once serve has returned
+	control() (*os.File, error) // the parent's end, once serve has returned
 }
 
 // Ready tells the group that the process is ready to work.

@@ -63,7 +63,7 @@ func (f *fakeProcess) release(_ *Process, done func()) bool {
 	return true
 }
 
-func (f *fakeProcess) lifeline() (*os.File, error) { return nil, nil }
+func (f *fakeProcess) control() (*os.File, error) { return nil, nil }
 
 // exit makes the process end.
 func (f *fakeProcess) exit(err error) {
@@ -478,16 +478,16 @@ func TestFields(t *testing.T) {
 	}
 }
 
-func FuzzLifeline(f *testing.F) {
+func FuzzControl(f *testing.F) {
 	for _, s := range []string{"3,1", "", "3", "-1,5", "3,1,4", "99999999999999999999,1"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		fd, parent, err := parseLifeline(value)
+		fd, parent, err := parseControl(value)
 		if err != nil {
 			return
 		}
-		if fd2, parent2, err := parseLifeline(formatLifeline(fd, parent)); fd < 3 || parent < 1 || fd2 != fd || parent2 != parent || err != nil {
+		if fd2, parent2, err := parseControl(formatControl(fd, parent)); fd < 3 || parent < 1 || fd2 != fd || parent2 != parent || err != nil {
 			t.Errorf("%q: %d, %d, %v", value, fd, parent, err)
 		}
 	})

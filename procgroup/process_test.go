@@ -72,7 +72,7 @@ func family() {
 	hold(inherit())
 }
 
-// grandchild starts itself before it calls Inherit; the process that it starts must not take the lifeline.
+// grandchild starts itself before it calls Inherit; the process that it starts must not take the control socket.
 func grandchild() {
 	if os.Getenv("PROCGROUP_TEST_DEPTH") == "" {
 		cmd := exec.Command(os.Args[0])
@@ -372,7 +372,7 @@ func TestParentKilled(t *testing.T) {
 	}
 }
 
-func TestLifelineIsNotForGrandchildren(t *testing.T) {
+func TestControlIsNotForGrandchildren(t *testing.T) {
 	out, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -36,14 +36,14 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs, err := fdmsg.Pair("lifeline")
+	ours, theirs, err := fdmsg.Pair("control socket")
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
 	fd := 3 + len(cmd.ExtraFiles)
 	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
-	cmd.Env = append(cmd.Environ(), lifelineEnv+"="+formatLifeline(fd, os.Getpid()))
+	cmd.Env = append(cmd.Environ(), controlEnv+"="+formatControl(fd, os.Getpid()))
 	attr := syscall.SysProcAttr{}
 	if cmd.SysProcAttr != nil {
 		attr = *cmd.SysProcAttr
@@ -58,20 +58,20 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 	return newChild(p, cmd.Process, cmd.Wait, ours), nil
 }
 
-func newChild(p *Process, process *os.Process, reap func() error, lifeline *net.UnixConn) *child {
+func newChild(p *Process, process *os.Process, reap func() error, control *net.UnixConn) *child {
 	exited, unwatch := watch(p.PID)
-	c := &child{process: process, reap: reap, conn: lifeline, served: make(chan struct{}), unwatch: unwatch}
+	c := &child{process: process, reap: reap, conn: control, served: make(chan struct{}), unwatch: unwatch}
 	go c.wait(p, exited)
 	return c
 }
 
 // adoptProcess takes over a process that another Group released, whose PID is set.
-func (g *Group) adoptProcess(p *Process, lifeline *os.File) (handle, error) {
-	if lifeline == nil {
-		return nil, errors.New("it has no lifeline")
+func (g *Group) adoptProcess(p *Process, control *os.File) (handle, error) {
+	if control == nil {
+		return nil, errors.New("it has no control socket")
 	}
-	defer lifeline.Close()
-	conn, err := fdmsg.Conn(lifeline)
+	defer control.Close()
+	conn, err := fdmsg.Conn(control)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (g *Group) adoptProcess(p *Process, lifeline *os.File) (handle, error) {
 }
 
 // lastWords is how long Serve may take to read what a process has said before it ended. Then, or if something
-// that the process started holds the other end open, the lifeline is cut.
+// that the process started holds the other end open, the control socket is cut.
 const lastWords = 5 * time.Second
 
 // wait waits for the end of the process and tells the group of it, unless the process was released.
@@ -127,8 +127,8 @@ func (c *child) release(p *Process, done func()) bool {
 	return true
 }
 
-// lifeline returns a copy of the parent's end and closes the other.
-func (c *child) lifeline() (*os.File, error) {
+// control returns a copy of the parent's end and closes the other.
+func (c *child) control() (*os.File, error) {
 	defer c.conn.Close()
 	defer c.process.Release()
 	return c.conn.File()
@@ -146,7 +146,7 @@ func (c *child) kill() {
 	c.process.Kill()
 }
 
-func openLifeline(fd int) (*net.UnixConn, error) {
+func openControl(fd int) (*net.UnixConn, error) {
 	// It arrives without close-on-exec. Look before taking it: an os.File would close what is not ours.
 	if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
 		return nil, os.NewSyscallError("getsockopt", err)
@@ -157,8 +157,8 @@ func openLifeline(fd int) (*net.UnixConn, error) {
 	return fdmsg.Conn(f)
 }
 
-// lifelineEnded reports whether the descriptor is a socket whose other end is closed.
-func lifelineEnded(fd int) bool {
+// controlEnded reports whether the descriptor is a socket whose other end is closed.
+func controlEnded(fd int) bool {
 	n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return err == nil && n == 0
 }

@@ -11,7 +11,7 @@ import (
 // ErrReleased is the error of Run after Release.
 var ErrReleased = errors.New("the processes were released")
 
-// State is what a Group knows of its processes, for another that adopts them. Everything but the lifelines can be
+// State is what a Group knows of its processes, for another that adopts them. Everything but the control sockets can be
 // marshaled as JSON, so that the other Group can be in a program that takes this one's place by execve(2): the
 // processes remain children then.
 type State struct {
@@ -38,14 +38,14 @@ type MemberState struct {
 
 	started time.Time // the same as Age, in the process in which it was taken
 
-	Lifeline *os.File `json:"-"` // the parent's end; nil if it has no process
+	Control *os.File `json:"-"` // the parent's end; nil if it has no process
 }
 
 // phaseNames are the phases in a State, in the order of the constants.
 var phaseNames = []string{"unstarted", "waiting", "starting", "ready", "stopping", "over"}
 
 // Release makes Run return while the processes go on, and returns what another Group needs to adopt them: one in
-// this process, or, with the lifelines inherited, one in the program that takes its place. Until then nobody
+// this process, or, with the control sockets inherited, one in the program that takes its place. Until then nobody
 // notices their end. It waits for Run to begin, and returns nil if Run has ended. The files are the caller's.
 //
 // What commands have for Stdin, Stdout and Stderr must be files, since nobody copies for them afterwards.
@@ -89,7 +89,7 @@ func (o *owner) letGo() bool {
 		}
 		if m.process != nil {
 			ms.PID = m.process.PID
-			ms.Lifeline, _ = m.process.handle.lifeline() // without one, the adopter ends the process
+			ms.Control, _ = m.process.handle.control() // without one, the adopter ends the process
 		}
 		s.Members = append(s.Members, ms)
 	}
@@ -136,7 +136,7 @@ func (o *owner) takeOver(s *State) {
 		}
 		p := &Process{ID: id, Attempt: ms.Attempts, PID: ms.PID, Started: m.started, group: o.Group}
 		m.process = p
-		h, err := o.adopt(p, ms.Lifeline)
+		h, err := o.adopt(p, ms.Control)
 		if err != nil {
 			o.gone(p, fmt.Errorf("adopt process %d: %w", ms.PID, err))
 			continue

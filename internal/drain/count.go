@@ -12,6 +12,7 @@ import (
 type count struct {
 	mu       sync.Mutex
 	n        int
+	fresh    int  // of which the server has done nothing with
 	load     Load // is told, too; nil if nobody is
 	requests bool // are what is served, and counted by somebody else
 }
@@ -35,11 +36,28 @@ func (c *count) open() int {
 	return c.n
 }
 
+// untouched returns how many connections the server has been given, and done nothing with yet.
+func (c *count) untouched() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fresh
+}
+
+// freshen notes that so many more connections are untouched.
+func (c *count) freshen(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh += n
+}
+
 // wait waits until no connection is open, or ctx ends.
-func (c *count) wait(ctx context.Context) error {
+func (c *count) wait(ctx context.Context) error { return waitForNone(ctx, c.open) }
+
+// waitForNone waits until there are none, or ctx ends.
+func waitForNone(ctx context.Context, how func() int) error {
 	poll := time.NewTicker(drainPoll)
 	defer poll.Stop()
-	for c.open() > 0 {
+	for how() > 0 {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
@@ -74,21 +92,33 @@ func (l counting) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	l.conns.add(1)
-	closed := sync.OnceFunc(func() { l.conns.add(-1) })
+	l.conns.freshen(1)
+	touch := sync.OnceFunc(func() { l.conns.freshen(-1) })
+	closed := sync.OnceFunc(func() { touch(); l.conns.add(-1) })
 	// Embedding the concrete type keeps ReadFrom (sendfile, splice), SyscallConn, CloseWrite and the rest.
 	switch c := c.(type) {
 	case *net.TCPConn:
-		return &countedTCP{c, closed}, nil
+		return &countedTCP{c, touch, closed}, nil
 	case *net.UnixConn:
-		return &countedUnix{c, closed}, nil
+		return &countedUnix{c, touch, closed}, nil
 	default:
-		return &countedConn{c, closed}, nil
+		return &countedConn{c, touch, closed}, nil
 	}
 }
 
 type countedTCP struct {
 	*net.TCPConn
-	closed func()
+	touch, closed func()
+}
+
+func (c *countedTCP) Read(b []byte) (int, error) {
+	c.touch()
+	return c.TCPConn.Read(b)
+}
+
+func (c *countedTCP) SetDeadline(d time.Time) error {
+	c.touch()
+	return c.TCPConn.SetDeadline(d)
 }
 
 func (c *countedTCP) Close() error {
@@ -98,7 +128,17 @@ func (c *countedTCP) Close() error {
 
 type countedUnix struct {
 	*net.UnixConn
-	closed func()
+	touch, closed func()
+}
+
+func (c *countedUnix) Read(b []byte) (int, error) {
+	c.touch()
+	return c.UnixConn.Read(b)
+}
+
+func (c *countedUnix) SetDeadline(d time.Time) error {
+	c.touch()
+	return c.UnixConn.SetDeadline(d)
 }
 
 func (c *countedUnix) Close() error {
@@ -108,10 +148,22 @@ func (c *countedUnix) Close() error {
 
 type countedConn struct {
 	net.Conn
-	closed func()
+	touch, closed func()
+}
+
+func (c *countedConn) Read(b []byte) (int, error) {
+	c.touch()
+	return c.Conn.Read(b)
+}
+
+func (c *countedConn) SetDeadline(d time.Time) error {
+	c.touch()
+	return c.Conn.SetDeadline(d)
 }
 
 func (c *countedConn) Close() error {
 	c.closed()
 	return c.Conn.Close()
 }
+
+func nothing() {}

@@ -418,3 +418,72 @@ func TestForeignSeesASocket(t *testing.T) {
 		t.Error("its listener has no SyscallConn")
 	}
 }
+
+// slowToBegin is a server that does nothing with a connection until it is told to, and closes one of which it finds then that it is
+// to stop, as grpc does.
+type slowToBegin struct {
+	begin    chan struct{}
+	stopping atomic.Bool
+	cut      atomic.Int64
+}
+
+func (s *slowToBegin) Serve(l net.Listener) error {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			<-s.begin
+			if s.stopping.Load() {
+				s.cut.Add(1)
+				return
+			}
+			c.SetDeadline(time.Now().Add(time.Minute))
+			io.Copy(c, c)
+		}()
+	}
+}
+
+func (s *slowToBegin) Shutdown(context.Context) error {
+	s.stopping.Store(true)
+	return nil
+}
+
+func (s *slowToBegin) Close() error { return nil }
+
+// TestForeignIsGivenTime has a connection accepted that its server has not begun to look after when the drain begins.
+func TestForeignIsGivenTime(t *testing.T) {
+	own := &slowToBegin{begin: make(chan struct{})}
+	s := Foreign(own)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for deadline := time.Now().Add(10 * time.Second); s.Open() == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	}
+	l.Close()
+	<-served
+	s.BeginDrain(0, false)
+	done := make(chan error, 1)
+	go func() { done <- s.Shutdown(t.Context()) }()
+	close(own.begin)
+	if _, err := io.WriteString(c, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil || own.cut.Load() != 0 {
+		t.Errorf("%v, %d connections were cut; want an answer", err, own.cut.Load())
+	}
+	c.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

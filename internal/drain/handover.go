@@ -242,7 +242,7 @@ func (l movableListener) wrap(c net.Conn) net.Conn {
 		m.socket = c
 		return &movableUnix{c, m}
 	}
-	return &countedConn{c, m.closed} // no listener of a worker has others
+	return &countedConn{c, nothing, m.closed} // no listener of a worker has others
 }
 
 // Arrivals is a listener whose connections come from another worker.

@@ -67,7 +67,7 @@ func withDescriptors(fds []int, files []syscall.Conn, f func(fds []int) error) e
 // is io.EOF; within a message it is io.ErrUnexpectedEOF. With the error [ErrLost] there is a body, and no files.
 //
 // If a read deadline passes before a message has begun, the error matches os.ErrDeadlineExceeded and nothing was read.
-// If one has begun, Read reads on to its end and moves the deadline for that, but not by more than 5 s.
+// If one has begun, Read reads on to its end and moves the deadline for that, but not by more than 1 s.
 func Read(c *net.UnixConn) (body []byte, files []*os.File, err error) {
 	r := reading{conn: c}
 	defer func() {
@@ -77,9 +77,7 @@ func Read(c *net.UnixConn) (body []byte, files []*os.File, err error) {
 			body = nil
 		}
 		if err != nil {
-			for _, f := range r.files {
-				f.Close()
-			}
+			Drop(r.files...)
 			files = nil
 		}
 	}()
@@ -107,7 +105,7 @@ type reading struct {
 }
 
 // patience is how long the rest of a message may take when a deadline has passed.
-const patience = 5 * time.Second
+const patience = time.Second
 
 // full fills buf and takes the descriptors that come along. begun says that the message has begun before.
 func (r *reading) full(buf []byte, begun bool) error {
@@ -119,9 +117,9 @@ func (r *reading) full(buf []byte, begun bool) error {
 			fds, perr := parseRights(oob[:oobn])
 			for _, fd := range fds {
 				f := os.NewFile(uintptr(fd), "received")
-				if len(r.files) == MaxFiles { // whoever sends more, byte by byte, fills nobody's table
+				if len(r.files) == MaxFiles { // whoever sends more fills nobody's table
 					r.lost = true
-					f.Close()
+					Drop(f)
 					continue
 				}
 				r.files = append(r.files, f)
@@ -149,6 +147,27 @@ func (r *reading) full(buf []byte, begun bool) error {
 		got += n
 	}
 	return nil
+}
+
+// Discard reads whatever comes, and drops descriptors that come along, until the end of the connection.
+func Discard(c *net.UnixConn) {
+	for {
+		r := reading{conn: c}
+		err := r.full(make([]byte, 4096), false)
+		Drop(r.files...)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Drop closes files that came from somebody who may mean ill, and does not wait: close(2) of the last copy of a
+// connection with SO_LINGER waits for a peer that does not read.
+func Drop(files ...*os.File) {
+	for _, f := range files {
+		dontLinger(f)
+		go f.Close() // whoever has another copy may set the option again
+	}
 }
 
 // Ended reports whether an error of Read says that the other end is gone. Others say that something is wrong with this

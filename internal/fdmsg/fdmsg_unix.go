@@ -8,7 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var oobSpace = unix.CmsgSpace(MaxFiles * 4)
+// oobSpace has room for all descriptors that can come with a message (SCM_MAX_FD): those for which there was none would
+// be closed by the kernel, which may have to wait.
+var oobSpace = unix.CmsgSpace(253 * 4)
+
+// dontLinger has the close of a socket not wait.
+func dontLinger(f *os.File) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	rc.Control(func(fd uintptr) {
+		l, err := unix.GetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER)
+		if err == nil && l.Onoff != 0 && l.Linger > 0 {
+			unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+		}
+	})
+}
 
 func rights(fds []int) []byte { return unix.UnixRights(fds...) }
 

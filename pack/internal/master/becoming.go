@@ -119,9 +119,9 @@ func (m *Master) become(s *handoff.State, back bool) error {
 		g := &s.Generations[i]
 		g.Group, g.Controls = m.adopted[g.Number], map[int]int{}
 		for id, member := range g.Group.Members {
-			if member.Lifeline != nil {
+			if member.Control != nil {
 				g.Controls[id] = len(files)
-				files = append(files, member.Lifeline)
+				files = append(files, member.Control)
 			}
 		}
 	}

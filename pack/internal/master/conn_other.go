@@ -8,5 +8,4 @@ import (
 )
 
 func checkConn(*os.File) error             { return errors.ErrUnsupported }
-func closeConn(f *os.File)                 { f.Close() }
 func duplicate(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }

@@ -27,17 +27,6 @@ func checkConn(f *os.File) error {
 	return err
 }
 
-// closeConn closes this process's copy of a connection. Without SO_LINGER, with which close(2) of the last copy can
-// wait for a peer that does not read: whoever serves the connection closes the last.
-func closeConn(f *os.File) {
-	onDescriptor(f, func(fd int) {
-		if l, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil && l.Onoff != 0 && l.Linger > 0 {
-			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
-		}
-	})
-	f.Close()
-}
-
 func onDescriptor(f *os.File, do func(fd int)) {
 	if rc, err := f.SyscallConn(); err == nil {
 		rc.Control(func(fd uintptr) { do(int(fd)) })

@@ -24,6 +24,7 @@ type (
 	startMember    struct{ generation, id int }
 	stopMember     struct{ generation, id int }
 	stopGeneration struct{ generation int }
+	dropGeneration struct{ generation int } // it has ended
 	killGeneration struct{ generation int }
 
 	// For a worker process.

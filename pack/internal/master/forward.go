@@ -33,13 +33,13 @@ func (c *core) handover(w *worker, e message) {
 }
 
 // forward gives a connection to a worker that accepts: the one in the place of the one that it comes from, if that can
-// be.
+// be. While workers are let go of they can still be told, and those who hand over are waited for.
 func (c *core) forward(from roster.Ref, e wire.Endpoint, p parcel) {
 	if c.stage >= stopping || c.stage == leaving && c.current == nil {
 		c.loseConn(from, p)
 		return
 	}
-	if to := c.taker(from, e); to != (roster.Ref{}) && !c.frozen {
+	if to := c.taker(from, e); to != (roster.Ref{}) && c.detached == 0 {
 		c.emit(forward{to: to, from: from, endpoint: e, parcel: p})
 		return
 	}
@@ -71,7 +71,7 @@ func (c *core) retryParked() {
 	parked := c.parked
 	c.parked = nil
 	for _, p := range parked {
-		if to := c.taker(p.from, p.endpoint); to != (roster.Ref{}) && !c.frozen {
+		if to := c.taker(p.from, p.endpoint); to != (roster.Ref{}) && c.detached == 0 {
 			c.emit(forward{to: to, from: p.from, endpoint: p.endpoint, parcel: p.parcel})
 		} else {
 			c.parked = append(c.parked, p)

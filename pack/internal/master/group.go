@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/fdmsg"
 	"github.com/gopherpack/gopherpack/internal/proc"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -139,7 +140,7 @@ func (m *Master) serve(g *group, ref roster.Ref, p *procgroup.Process, socket *n
 		}
 		if !wire.Gone(err) {
 			m.postAndWait(broken{ref, err})
-			discard(socket)
+			fdmsg.Discard(socket)
 		}
 		break
 	}
@@ -180,16 +181,6 @@ func (m *Master) receive(ref roster.Ref, r *wire.Received) error {
 		p.lose()
 	}
 	return nil
-}
-
-// discard reads what a worker says that nobody listens to, until it ends.
-func discard(c *net.UnixConn) {
-	b := make([]byte, 4096)
-	for {
-		if _, err := c.Read(b); err != nil { // descriptors that come along are closed by the kernel
-			return
-		}
-	}
 }
 
 // onWorker does something about a worker process.

@@ -88,6 +88,8 @@ func (m *Master) perform(e effect) {
 		if g := m.groups[e.generation]; g != nil {
 			g.stop()
 		}
+	case dropGeneration:
+		delete(m.groups, e.generation)
 	case killGeneration:
 		m.onGroup(e.generation, func(g *group) { g.Kill() })
 	case restart, proven, kill, fail, killWithStacks, send, forward:

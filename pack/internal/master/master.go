@@ -261,7 +261,7 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 	for i := range s.Generations {
 		g := &s.Generations[i]
 		for id, n := range g.Controls {
-			if g.Group.Members[id].Lifeline, err = duplicate(estate.Files[n]); err != nil {
+			if g.Group.Members[id].Control, err = duplicate(estate.Files[n]); err != nil {
 				return nil, err
 			}
 		}

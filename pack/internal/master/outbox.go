@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/gopherpack/gopherpack/internal/fdmsg"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -162,7 +163,7 @@ type handedOver struct {
 // lose closes this process's copy.
 func (h *handedOver) lose() {
 	h.once.Do(func() {
-		closeConn(h.file)
+		fdmsg.Drop(h.file) // whoever serves the connection closes the last copy
 		close(h.done)
 	})
 }

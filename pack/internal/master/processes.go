@@ -74,6 +74,7 @@ func (c *core) groupEnded(e groupEnded) {
 		}
 	}
 	c.forget(g)
+	c.emit(dropGeneration{g.number})
 	c.changed()
 	switch {
 	case g != c.current && e.err != nil:

@@ -53,6 +53,9 @@ func (c *core) openNext() {
 func (c *core) hooked(e hooked) {
 	switch e.name {
 	case onReopen:
+		if e.err != nil {
+			c.log(slog.LevelError, "OnReopen failed", "error", e.err)
+		}
 		c.hookReturned()
 	case onUpgrade:
 		c.report(e)

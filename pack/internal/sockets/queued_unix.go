@@ -3,6 +3,8 @@
 package sockets
 
 import (
+	"math"
+	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -57,16 +59,53 @@ func (p *pollSet) gather(k *Keeper) {
 	p.valid = true
 }
 
-// listens reports whether a socket still does: a process that has a copy may have shut it down.
-func listens(c syscall.Conn) bool {
-	rc, err := c.SyscallConn()
+// listensAgain undoes what a process that has a copy may have done to a socket: it may have shut it down, which is for
+// good with a Unix socket, or may have left it no room for a queue. It reports whether the socket listens.
+func listensAgain(l net.Listener) bool {
+	rc, err := l.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return false
 	}
-	fds := []unix.PollFd{{Events: unix.POLLIN | refuses}}
 	cerr := rc.Control(func(fd uintptr) {
-		fds[0].Fd = int32(fd)
-		_, err = unix.Poll(fds, 0)
+		if a, ok := l.Addr().(*net.TCPAddr); ok && !listens(int(fd)) {
+			err = bindAgain(int(fd), a)
+		}
+		if err == nil {
+			err = unix.Listen(int(fd), math.MaxInt32) // as many as the system allows
+		}
+		if err == nil && !listens(int(fd)) {
+			err = unix.ESHUTDOWN
+		}
 	})
-	return cerr == nil && err == nil && fds[0].Revents&^unix.POLLIN == 0
+	return cerr == nil && err == nil
+}
+
+func listens(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | refuses}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&^unix.POLLIN == 0
+}
+
+// bindAgain binds a TCP socket to the address that it had. It does nothing if the socket still has it: only a port that
+// the kernel had chosen is lost when a socket is shut down.
+func bindAgain(fd int, a *net.TCPAddr) error {
+	name, err := unix.Getsockname(fd)
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		name.Port = a.Port
+		copy(name.Addr[:], a.IP.To4())
+	case *unix.SockaddrInet6:
+		name.Port = a.Port
+		copy(name.Addr[:], a.IP.To16())
+		if i, err := net.InterfaceByName(a.Zone); err == nil {
+			name.ZoneId = uint32(i.Index)
+		}
+	}
+	if err == nil {
+		err = unix.Bind(fd, name)
+	}
+	if err == unix.EINVAL {
+		return nil
+	}
+	return err
 }

@@ -113,7 +113,7 @@ func (s *set) resume(l net.Listener) error {
 	switch {
 	case s.final[l]:
 		return errors.New("new connections are kept out for good")
-	case !listens(l.(syscall.Conn)):
+	case !listensAgain(l):
 		return errors.New("the socket does not listen any more, a process has shut it down")
 	case s.file != nil:
 		return s.file.show()

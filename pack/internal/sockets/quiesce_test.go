@@ -8,9 +8,11 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 	"github.com/gopherpack/gopherpack/reuseport"
@@ -27,23 +29,68 @@ func skipIfRefused(t *testing.T, err error) {
 	}
 }
 
-// TestConnOfDeadSocket has a worker shut its socket down, which ends it for all.
+// TestConnOfDeadSocket has a worker shut its socket down, which ends it for all. A Unix socket is lost; others listen
+// again, on the port that they had.
 func TestConnOfDeadSocket(t *testing.T) {
 	k := keeper(t)
-	for _, e := range []wire.Endpoint{tcp("localhost:0"), abstract(t)} {
-		open(t, k, e, 1)
-		l := listener(t, k, e, 0)
-		rc, err := l.(syscall.Conn).SyscallConn()
+	for _, e := range []wire.Endpoint{tcp("localhost:0"), tcp(":0"), tcp("[::1]:0"), abstract(t)} {
+		address := open(t, k, e, 2).Address
+		for i := range 2 {
+			worker := listener(t, k, e, i)
+			onDescriptor(t, worker, func(fd int) error { return syscall.Shutdown(fd, syscall.SHUT_RD) })
+			if q := k.Queued(); slices.Contains(q, Ref{e, i}) {
+				t.Errorf("connections wait on %v", q)
+			}
+			_, err := k.Conn(e, i)
+			if e.Network == "unix" {
+				if err == nil || !strings.Contains(err.Error(), "has shut it down") {
+					t.Errorf("%s: %v", e, err)
+				}
+				break
+			}
+			if err != nil {
+				t.Errorf("%s: %v", e, err)
+				continue
+			}
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Errorf("%s: %v", e, err)
+				continue
+			}
+			c.Close()
+			if now := listener(t, k, e, i).Addr().String(); now != address {
+				t.Errorf("%s: it listened on %s, and listens on %s", e, address, now)
+			}
+		}
+	}
+}
+
+// TestConnOfSmallQueue has a worker leave hardly any room in the queue of its socket, for whoever gets it next.
+func TestConnOfSmallQueue(t *testing.T) {
+	k := keeper(t)
+	e := tcp("localhost:0")
+	address := open(t, k, e, 1).Address
+	onDescriptor(t, listener(t, k, e, 0), func(fd int) error { return syscall.Listen(fd, 0) })
+	if _, err := k.Conn(e, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		c, err := net.DialTimeout("tcp", address, 5*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
-		rc.Control(func(fd uintptr) { syscall.Shutdown(int(fd), syscall.SHUT_RD) })
-		if _, err := k.Conn(e, 0); err == nil || !strings.Contains(err.Error(), "has shut it down") {
-			t.Errorf("%s: %v", e, err)
-		}
-		if q := k.Queued(); q != nil {
-			t.Errorf("connections wait on %v", q)
-		}
+		defer c.Close()
+	}
+}
+
+func onDescriptor(t *testing.T, l net.Listener, do func(fd int) error) {
+	t.Helper()
+	rc, err := l.(syscall.Conn).SyscallConn()
+	if err == nil {
+		err = errors.Join(rc.Control(func(fd uintptr) { err = do(int(fd)) }), err)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -45,11 +45,9 @@ type Received struct {
 	Lost  bool       // descriptors came with it that this process could not receive
 }
 
-// Close closes the files.
+// Close closes the files. It does not wait for it.
 func (r *Received) Close() {
-	for _, f := range r.Files {
-		f.Close()
-	}
+	fdmsg.Drop(r.Files...)
 	r.Files = nil
 }
 

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// lifelineEnv tells a child which descriptor is its lifeline, and who its parent is: "3,1234". The second
+// controlEnv tells a child which descriptor is its control socket, and who its parent is: "3,1234". The second
 // number lets a program that the child starts, and that inherits the variable, see that it is not meant.
-const lifelineEnv = "PROCGROUP_LIFELINE"
+const controlEnv = "PROCGROUP_LIFELINE"
 
 var (
 	// ErrNotChild is the error of Inherit in a process that no Group started.
@@ -22,40 +22,40 @@ var (
 	ErrOrphan = errors.New("the parent process is gone")
 )
 
-// Inherit returns the lifeline of this process to the [Group] that started it. The caller closes it; a second
-// call returns [ErrNotChild], since the first takes the lifeline out of the environment, so that programs
+// Inherit returns the control socket of this process to the [Group] that started it. The caller closes it; a second
+// call returns [ErrNotChild], since the first takes the control socket out of the environment, so that programs
 // started from here on do not take it for theirs.
 //
-// The lifeline is a stream socket. Reading from it gives what the parent's Group.Serve writes, by default
+// The control socket is a stream socket. Reading from it gives what the parent's Group.Serve writes, by default
 // nothing, and [io.EOF] once the parent has ended, even by SIGKILL: a child that shall not outlive its parent
 // reads, and ends when the read does. By default the first byte that is written to it says that this process
 // is ready.
 func Inherit() (*net.UnixConn, error) {
-	value, ok := os.LookupEnv(lifelineEnv)
+	value, ok := os.LookupEnv(controlEnv)
 	if !ok {
 		return nil, ErrNotChild
 	}
-	os.Unsetenv(lifelineEnv)
-	fd, parent, err := parseLifeline(value)
+	os.Unsetenv(controlEnv)
+	fd, parent, err := parseControl(value)
 	if err != nil {
-		return nil, fmt.Errorf("procgroup: environment variable %s: %w", lifelineEnv, err)
+		return nil, fmt.Errorf("procgroup: environment variable %s: %w", controlEnv, err)
 	}
 	if os.Getppid() != parent {
-		if lifelineEnded(fd) {
+		if controlEnded(fd) {
 			return nil, ErrOrphan
 		}
 		return nil, ErrNotChild // a program that a child started before it called Inherit
 	}
-	conn, err := openLifeline(fd)
+	conn, err := openControl(fd)
 	if err != nil {
-		return nil, fmt.Errorf("procgroup: open lifeline, descriptor %d: %w", fd, err)
+		return nil, fmt.Errorf("procgroup: open control socket, descriptor %d: %w", fd, err)
 	}
 	return conn, nil
 }
 
-func formatLifeline(fd, parent int) string { return fmt.Sprintf("%d,%d", fd, parent) }
+func formatControl(fd, parent int) string { return fmt.Sprintf("%d,%d", fd, parent) }
 
-func parseLifeline(value string) (fd, parent int, err error) {
+func parseControl(value string) (fd, parent int, err error) {
 	first, second, _ := strings.Cut(value, ",")
 	fd, err1 := strconv.Atoi(first)
 	parent, err2 := strconv.Atoi(second)
@@ -66,9 +66,9 @@ func parseLifeline(value string) (fd, parent int, err error) {
 }
 
 // serveFirstByte is the default of Group.Serve.
-func serveFirstByte(p *Process, lifeline *net.UnixConn) {
-	if n, _ := lifeline.Read(make([]byte, 1)); n == 1 {
+func serveFirstByte(p *Process, control *net.UnixConn) {
+	if n, _ := control.Read(make([]byte, 1)); n == 1 {
 		p.Ready()
 	}
-	io.Copy(io.Discard, lifeline)
+	io.Copy(io.Discard, control)
 }
