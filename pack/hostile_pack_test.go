@@ -62,7 +62,7 @@ func startHostile(t *testing.T, as func(*exec.Cmd), network ...string) *attacked
 		t.Fatal(err)
 	}
 	args := []string{
-		"-workers=3", "-generations=20", "-shutdown=" + hostileShutdown.String(), hangTimeout, "-orders=" + dir,
+		"-workers=3", "-generations=20", "-shutdown=" + hostileShutdown.String(), "-hangtimeout=3s", "-orders=" + dir,
 	}
 	a := &attacked{t: t, network: "tcp", dir: dir}
 	if len(network) > 0 {
