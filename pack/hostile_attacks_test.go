@@ -99,6 +99,12 @@ var attacks = map[string]func(c *wire.Conn, dir string){
 		}
 		suicide()
 	},
+	"lock": func(*wire.Conn, string) {
+		for _, fd := range listening() {
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1)
+		}
+		suicide()
+	},
 	"swap": func(_ *wire.Conn, dir string) {
 		for os.Getppid() > 1 {
 			os.Remove(dir + "/open/socket")

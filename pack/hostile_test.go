@@ -22,14 +22,14 @@ func TestHostileWorker(t *testing.T) {
 		"listen", "beats", "garbage", "half a message", "descriptors", "shut down", "covered", "end",
 		"hello", "ready", "quiesce", "closed", "handoverEnded", "drained", "failed", "tickets", "no vitals",
 		"long probe", "connections", "no JSON", "empty messages", "hand over early", "listen to nobody",
-		"filter", "deaf",
+		"filter", "deaf", "lock",
 	}) {
 		t.Run(by, func(t *testing.T) {
 			t.Parallel()
 			a := startHostile(t, as)
 			a.attack(by)
 			switch by {
-			case "half a message", "shut down", "listen to nobody", "filter": // it is silent, or ends by itself
+			case "half a message", "shut down", "listen to nobody", "filter", "lock": // it is silent, or ends by itself
 				a.Logged(1, "worker failed")
 			case "failed", "deaf", "covered":
 				a.Signal(syscall.SIGHUP) // nothing is wrong yet, and nobody is killed for it before it must drain

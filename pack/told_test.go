@@ -53,8 +53,9 @@ func TestEverybodyIsToldToStop(t *testing.T) {
 					if lost := lostAccepted(t, r, accepts); len(lost) > 0 {
 						t.Errorf("%v; accepted and lost: %v", r, lost[:min(3, len(lost))])
 					}
-					if p.Count("worker failed") > 0 || p.Count("stopped") != 1 {
-						t.Error("a worker failed, or the pack did not stop as it should")
+					p.Logged(1, "stopped")
+					if n := p.Count("worker failed"); n > 0 {
+						t.Errorf("%d workers failed", n)
 					}
 					// Without CAP_NET_ADMIN new connections cannot be kept out: the last ones are reset.
 					if refused := r.Failures["connect: connection refused"]; name == "root" && r.Failed() != refused {

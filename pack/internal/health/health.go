@@ -330,9 +330,12 @@ func (m *Monitor) Illness(r roster.Ref) time.Duration {
 	return 0
 }
 
-// Told notes that something is done about a worker.
-func (m *Monitor) Told(r roster.Ref) {
-	if p := m.workers[r]; p != nil {
-		p.told = true
+// Told notes that something is done about a worker, and reports whether that is new.
+func (m *Monitor) Told(r roster.Ref) (first bool) {
+	p := m.workers[r]
+	if p == nil || p.told {
+		return false
 	}
+	p.told = true
+	return true
 }

@@ -2,9 +2,12 @@ package master
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/gopherpack/gopherpack/internal/fdmsg"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
@@ -97,13 +100,18 @@ func (o *outbox) send() {
 // deliver sends a letter. An error says that the socket is of no use any more.
 func (o *outbox) deliver(l letter) error {
 	if l.conn != nil {
-		err := o.conn.Send(l.msg, l.conn.file)
-		if err != nil {
+		err := o.say(9, l.msg, l.conn.file)
+		switch {
+		case errors.Is(err, syscall.ETOOMANYREFS):
+			o.master.log.put(logLine{slog.LevelWarn, "a connection was lost that a worker handed over", []any{
+				"worker", l.from.ID, "error", err,
+			}})
+		case err != nil:
 			o.master.post(undelivered{l.from, *l.msg.Endpoint, l.conn})
-		} else {
-			l.conn.lose() // this process's copy
+			return err
 		}
-		return err
+		l.conn.lose() // this process's copy
+		return nil
 	}
 	var files []syscall.Conn
 	switch {
@@ -124,7 +132,27 @@ func (o *outbox) deliver(l letter) error {
 		defer board.Close()
 		files = append(files, board)
 	}
-	return o.conn.Send(l.msg, files...)
+	err := o.say(12, l.msg, files...)
+	switch {
+	case !errors.Is(err, syscall.ETOOMANYREFS):
+		return err
+	case l.msg.Type == wire.Socket:
+		text := fmt.Sprintf("the master cannot send the socket: %v", err)
+		return o.conn.Send(wire.Message{Type: wire.Refused, Error: text})
+	}
+	return nil // it does as it did
+}
+
+// say sends a message. One with descriptors can fail, as a whole, since there are too many on their way between the
+// processes of this user (unix(7), ETOOMANYREFS). That passes, and says nothing about the connection: it is tried again,
+// so often, after a millisecond, and each time after twice as long.
+func (o *outbox) say(tries int, m wire.Message, files ...syscall.Conn) error {
+	err := o.conn.Send(m, files...)
+	for i := 0; i < tries && errors.Is(err, syscall.ETOOMANYREFS); i++ {
+		time.Sleep(time.Millisecond << i)
+		err = o.conn.Send(m, files...)
+	}
+	return err
 }
 
 // empty returns a channel that is closed when there is nothing to send.

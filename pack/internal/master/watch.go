@@ -130,7 +130,9 @@ func (c *core) examined(e examined) {
 		c.unwell(w, why)
 		return
 	}
-	c.monitor.Told(e.ref)
+	if !c.monitor.Told(e.ref) {
+		return // it was looked at twice
+	}
 	if c.Hang == ReportHung {
 		c.logWorker(slog.LevelError, w, "worker hangs", "error", why, "state", e.state)
 		return

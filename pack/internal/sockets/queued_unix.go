@@ -71,7 +71,7 @@ func listensAgain(l net.Listener) bool {
 			err = bindAgain(int(fd), a)
 		}
 		if err == nil {
-			err = unix.Listen(int(fd), math.MaxInt32) // as many as the system allows
+			unix.Listen(int(fd), math.MaxInt32) // as many as the system allows
 		}
 		if err == nil && !listens(int(fd)) {
 			err = unix.ESHUTDOWN

@@ -122,9 +122,8 @@ func (s *set) resume(l net.Listener) error {
 	if !ok {
 		return nil
 	}
-	// A worker may have kept them out by itself, so what was done here does not tell.
-	if err := reuseport.Resume(tcp); errors.Is(err, syscall.EPERM) {
-		return err
-	}
-	return nil // there was none, or there can be none
+	// A worker may have kept them out by itself, so what was done here does not tell. Where it fails there was no filter,
+	// or a worker has locked the socket against changes of it (SO_LOCK_FILTER). Whoever can lock one in can do worse.
+	reuseport.Resume(tcp)
+	return nil
 }
