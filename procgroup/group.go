@@ -355,9 +355,13 @@ func (g *Group) StartMember(id int) error {
 	return g.ask("start", id, (*owner).startMember)
 }
 
-// StopMember asks the process of a member to end and starts no other, until the member is started again. It does not
-// wait for that. When every member has been stopped, and none is left, Run returns nil.
-func (g *Group) StopMember(id int) error { return g.ask("stop", id, (*owner).stopMember) }
+// StopMember asks the process of a member to end and starts no other, until the member is started again. It waits for
+// Run to begin, but not for the process to end. When every member has been stopped, and none is left, Run returns nil.
+func (g *Group) StopMember(id int) error {
+	g.setup()
+	<-g.begun
+	return g.ask("stop", id, (*owner).stopMember)
+}
 
 // ask has the owner do something about a member.
 func (g *Group) ask(what string, id int, do func(*owner, int) error) error {
@@ -376,8 +380,13 @@ func (g *Group) ask(what string, id int, do func(*owner, int) error) error {
 }
 
 // Kill kills every process of the group, with what it has started that is still in its process group. While
-// Run's context lasts they are replaced; afterwards it cuts the time to StopTimeout short.
+// Run's context lasts they are replaced; afterwards it cuts the time to StopTimeout short. With Adopt it waits for Run to
+// begin.
 func (g *Group) Kill() {
+	if g.Adopt != nil {
+		g.setup()
+		<-g.begun
+	}
 	g.do(func(o *owner) {
 		for id := range o.members {
 			o.kill(&o.members[id], errors.New("asked to"))

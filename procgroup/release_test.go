@@ -28,6 +28,15 @@ func (f *fakeGroup) releaseAll() *State {
 
 // adopt runs a group that adopts the processes of f, in the same bubble.
 func (f *fakeGroup) adopt(s *State) *fakeGroup {
+	next := f.successor(s)
+	next.begin()
+	return next
+}
+
+func (f *fakeGroup) begin() { go func() { f.result <- f.Run(f.t.Context()) }() }
+
+// successor returns a group that will adopt the processes of f.
+func (f *fakeGroup) successor(s *State) *fakeGroup {
 	g := &Group{
 		Size: f.Size, ReadyTimeout: f.ReadyTimeout, StopTimeout: f.StopTimeout, Healthy: f.Healthy,
 		BackoffMin: f.BackoffMin, BackoffMax: f.BackoffMax, Adopt: s,
@@ -50,7 +59,6 @@ func (f *fakeGroup) adopt(s *State) *fakeGroup {
 		next.procs = append(next.procs, &fakeProcess{p: p, g: next, gone: make(chan struct{}), released: make(chan struct{})})
 		return next.procs[len(next.procs)-1], nil
 	}
-	go func() { next.result <- g.Run(f.t.Context()) }()
 	return next
 }
 
@@ -116,6 +124,24 @@ func TestAdoptionFails(t *testing.T) {
 		f.failStart(1, errors.New("no such descriptor"))
 		f.adopt(f.releaseAll())
 		f.expect("failed 1.1: adopt process 1001: no such descriptor", "started 1.2")
+	})
+}
+
+// TestAskedBeforeItAdopts asks a group for something before it has taken over the processes that it is about.
+func TestAskedBeforeItAdopts(t *testing.T) {
+	fakeTest(t, &Group{Size: 2}, func(f *fakeGroup) {
+		f.expect("started 0.1", "ready 0.1", "started 1.1", "ready 1.1")
+		next := f.successor(f.releaseAll())
+		go next.StopMember(1)
+		synctest.Wait()
+		next.begin()
+		f.expect("stopped 1.1")
+
+		last := next.successor(next.releaseAll())
+		go last.Kill()
+		synctest.Wait()
+		last.begin()
+		f.expect("killed 0.1: asked to", "failed 0.1: killed: asked to", "started 0.2", "ready 0.2")
 	})
 }
 
