@@ -148,7 +148,10 @@ func (c *Config) check() error {
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"ShutdownTimeout", c.ShutdownTimeout}, {"ReadyTimeout", c.ReadyTimeout}, {"DrainDelay", c.DrainDelay}, {"MinReady", c.MinReady}, {"HangTimeout", c.HangTimeout}} {
+	}{
+		{"ShutdownTimeout", c.ShutdownTimeout}, {"ReadyTimeout", c.ReadyTimeout}, {"DrainDelay", c.DrainDelay},
+		{"MinReady", c.MinReady}, {"HangTimeout", c.HangTimeout},
+	} {
 		if d.value < 0 {
 			return fmt.Errorf("%s is negative: %v", d.name, d.value)
 		}

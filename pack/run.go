@@ -125,7 +125,8 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 			ShutdownTimeout: c.ShutdownTimeout, ReadyTimeout: c.ReadyTimeout, MinReady: c.MinReady, HangTimeout: c.HangTimeout,
 			BeatEvery: c.beatEvery(), Hang: master.HangPolicy(c.Hang), Recycle: master.Recycle(c.Recycle), Rolling: c.Rolling,
 			MaxGenerations: c.MaxGenerations, Placement: c.Placement, PID: os.Getpid(), Steered: c.Steering != nil,
-			CanUpgrade: runtime.GOOS == "linux", OnStart: c.OnStart != nil, OnUpgrade: c.OnUpgrade != nil, OnReopen: c.OnReopen != nil,
+			CanUpgrade: runtime.GOOS == "linux",
+			OnStart:    c.OnStart != nil, OnUpgrade: c.OnUpgrade != nil, OnReopen: c.OnReopen != nil,
 		},
 		Log: c.Logger, Files: files, Plan: pl, Request: c.request(), User: c.User,
 		OnStart: c.OnStart, OnUpgrade: c.OnUpgrade, OnReopen: c.OnReopen,
@@ -174,7 +175,8 @@ func (p *Pack) wouldBe(question []byte, wrong error) (a handoff.Answer, err erro
 	case q.Version != handoff.Version:
 		return a, fmt.Errorf("it takes over a state of version %d, and this is version %d", handoff.Version, q.Version)
 	case q.Protocol != wire.Version:
-		return a, fmt.Errorf("it speaks version %d of the protocol with workers, and these speak %d", wire.Version, q.Protocol)
+		return a, fmt.Errorf("it speaks version %d of the protocol with workers, and these speak %d",
+			wire.Version, q.Protocol)
 	}
 	pl, _, err := p.prepare(q.Workers)
 	if err != nil {
@@ -200,7 +202,8 @@ func (p *Pack) runWorker(ctx context.Context) error {
 func (p *Pack) workerConfig() worker.Config {
 	c := &p.config
 	return worker.Config{
-		ID: process.id, Log: c.Logger.With("worker", process.id), ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
+		ID: process.id, Log: c.Logger.With("worker", process.id),
+		ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
 		HangTimeout: c.HangTimeout, Files: c.Files, Probe: c.Probe, OnStart: c.OnWorkerStart, Handles: p.seal,
 		OnShutdown: c.OnShutdown, OnReopen: c.OnReopen, StopSignals: stopSignals, OtherSignals: otherSignals(),
 	}

@@ -305,7 +305,8 @@ func (o *owner) othersTry(failed int) bool {
 	for id, m := range o.members {
 		switch {
 		case id == failed:
-		case m.phase == starting, m.phase == ready, m.phase == stopping && m.again, m.phase == waiting && m.deadline.Before(soon):
+		case m.phase == starting, m.phase == ready, m.phase == stopping && m.again,
+			m.phase == waiting && m.deadline.Before(soon):
 			return true
 		}
 	}

@@ -87,8 +87,8 @@ func (f *foreign) Shutdown(ctx context.Context) error {
 	alone, cancel := context.WithTimeout(ctx, f.delay)
 	defer cancel()
 	f.conns.wait(alone)
-	// A connection may be on its way from Accept to where the server looks after it: grpc closes one of which it finds then
-	// that it is to stop.
+	// A connection may be on its way from Accept to where the server looks after it: grpc closes one of which it finds
+	// then that it is to stop.
 	begun, cancel := context.WithTimeout(ctx, newConnGrace)
 	defer cancel()
 	waitForNone(begun, f.conns.untouched)

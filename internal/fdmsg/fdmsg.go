@@ -31,7 +31,8 @@ var ErrLost = errors.New("descriptors that came with a message were lost (is the
 // be called twice at once. After an error other than one about the arguments the connection is of no use.
 func Write(c *net.UnixConn, body []byte, files ...syscall.Conn) error {
 	if len(body) > MaxBody || len(files) > MaxFiles {
-		return fmt.Errorf("message of %d bytes and %d descriptors: at most %d and %d", len(body), len(files), MaxBody, MaxFiles)
+		return fmt.Errorf("message of %d bytes and %d descriptors: at most %d and %d",
+			len(body), len(files), MaxBody, MaxFiles)
 	}
 	message := append(binary.BigEndian.AppendUint32(make([]byte, 0, headerLen+len(body)), uint32(len(body))), body...)
 	return withDescriptors(nil, files, func(fds []int) error {

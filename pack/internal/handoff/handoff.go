@@ -25,7 +25,7 @@ type State struct {
 	Change      time.Duration   `json:"change"`             // how long ago the upgrade was begun
 	Count       int             `json:"count"`              // how many generations there have been
 	Current     int             `json:"current"`            // whose workers accept, in the successor's view
-	Former      int             `json:"former"`             // in the view of the one that goes back to work if the successor cannot
+	Former      int             `json:"former"`             // in the view of who goes back to work if the successor cannot
 	Workers     int             `json:"workers"`            // how many there are to be, if that was changed; else 0
 	Wish        Wish            `json:"wish,omitzero"`      // what was asked for meanwhile
 	Returned    string          `json:"returned,omitempty"` // why the successor handed back; "" if it has not

@@ -275,7 +275,8 @@ func (m *Monitor) forgiveProbes(ill ...*Pulse) {
 	}
 }
 
-// Doubted returns the workers that have just become silent or ill, of which Times is to be told what they have had of a CPU.
+// Doubted returns the workers that have just become silent or ill, of which Times is to be told what they have had of a
+// CPU.
 func (m *Monitor) Doubted() (refs []roster.Ref) {
 	for r, p := range m.workers {
 		if p.doubtedAt != 0 && !p.timed {
@@ -293,9 +294,12 @@ func (m *Monitor) Times(r roster.Ref, t proc.Times) {
 	}
 }
 
-// Exemption returns why a worker that is hung, or unwell for that long, is left alone for now, "" if it is not, and whether it was
-// not told before. state and now are what the kernel tells of its process. kill says that it is to be killed otherwise.
-func (m *Monitor) Exemption(r roster.Ref, since time.Duration, state string, now proc.Times, kill bool) (why string, first bool) {
+// Exemption returns why a worker that is hung, or unwell for that long, is left alone for now, "" if it is not, and
+// whether it was not told before. state and now are what the kernel tells of its process. kill says that it is to be
+// killed otherwise.
+func (m *Monitor) Exemption(r roster.Ref, since time.Duration, state string, now proc.Times, kill bool) (
+	why string, first bool,
+) {
 	p := m.workers[r]
 	if p == nil {
 		return "is gone", false

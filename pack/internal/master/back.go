@@ -42,7 +42,8 @@ func (c *core) goBack(ch *change) {
 		}
 	}
 	if len(missing) > 0 {
-		c.log(slog.LevelWarn, "going back to the old workers", "error", ch.err, "generation", ch.old.number, "missing", len(missing))
+		c.log(slog.LevelWarn, "going back to the old workers", "error", ch.err,
+			"generation", ch.old.number, "missing", len(missing))
 	}
 	n := ch.next.plan.Workers()
 	for id := range n { // room for those that are missing
@@ -161,7 +162,8 @@ func (c *core) thaw() {
 func (c *core) export() *handoff.State {
 	ch := c.change
 	s := &handoff.State{
-		Version: handoff.Version, Begun: c.now.Sub(c.begun), Change: c.now.Sub(ch.begun), Count: c.count, Workers: c.scaled, Wish: c.wish,
+		Version: handoff.Version, Begun: c.now.Sub(c.begun), Change: c.now.Sub(ch.begun),
+		Count: c.count, Workers: c.scaled, Wish: c.wish,
 		Current: ch.next.number, Former: c.current.number, Tickets: c.tickets, TicketsAge: c.now.Sub(c.ticketsAt),
 	}
 	if ch.handsBack {

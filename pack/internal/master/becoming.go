@@ -114,7 +114,9 @@ func (m *Master) become(s *handoff.State, back bool) error {
 	var files, own []*os.File // which the adopted groups close, and which are copies
 	defer func() { closeFiles(own) }()
 	s.Image = m.path
-	s.Generations = slices.DeleteFunc(s.Generations, func(g handoff.Generation) bool { return m.adopted[g.Number] == nil }) // just ended
+	s.Generations = slices.DeleteFunc(s.Generations, func(g handoff.Generation) bool {
+		return m.adopted[g.Number] == nil // it has just ended
+	})
 	for i := range s.Generations {
 		g := &s.Generations[i]
 		g.Group, g.Controls = m.adopted[g.Number], map[int]int{}

@@ -161,14 +161,16 @@ func (c *core) report(e event) {
 
 // fly has the new executable show that it can be the master.
 func (c *core) fly() {
-	c.emit(atStep{StepPreflight}, preflight{handoff.Question{Version: handoff.Version, Protocol: wire.Version, Workers: c.scaled}})
+	question := handoff.Question{Version: handoff.Version, Protocol: wire.Version, Workers: c.scaled}
+	c.emit(atStep{StepPreflight}, preflight{question})
 }
 
 func (c *core) planned(ch *change, e planned) {
 	if ch.kind == placing {
 		args := []any{"from", ch.cpus.from, "to", ch.cpus.to}
 		if e.err != nil {
-			c.log(slog.LevelError, "the CPUs that this process may use have changed, the workers stay where they are", append(args, "error", e.err)...)
+			c.log(slog.LevelError, "the CPUs that this process may use have changed, the workers stay where they are",
+				append(args, "error", e.err)...)
 		}
 		if e.err != nil || e.plan.Equal(ch.old.plan) {
 			c.change = nil
@@ -209,9 +211,11 @@ func (c *core) grown(ch *change, err error) {
 	case upgrading:
 		c.log(slog.LevelInfo, "new workers are starting", "generation", ch.next.number, "workers", n)
 	case scaling:
-		c.log(slog.LevelInfo, "changing the number of workers", "generation", ch.next.number, "from", ch.old.plan.Workers(), "to", n)
+		c.log(slog.LevelInfo, "changing the number of workers", "generation", ch.next.number,
+			"from", ch.old.plan.Workers(), "to", n)
 	case placing:
-		c.log(slog.LevelInfo, "placing the workers anew", "generation", ch.next.number, "workers", n, "cpus", ch.next.plan.All())
+		c.log(slog.LevelInfo, "placing the workers anew", "generation", ch.next.number,
+			"workers", n, "cpus", ch.next.plan.All())
 	}
 	c.emit(atStep{StepLaunched})
 	ch.phase, ch.oneByOne = launching, true

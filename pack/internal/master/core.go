@@ -151,7 +151,7 @@ func (c *core) set(t timer, in time.Duration) { c.timers[t] = c.now.Add(in) }
 
 // expire acts on the timers that are due.
 func (c *core) expire() {
-	for _, t := range []timer{lookTimer, recycleTimer, ticketTimer, parkTimer, changeTimer, stopTimer, adoptTimer, hookTimer, steeringTimer} {
+	for t := lookTimer; t <= steeringTimer; t++ {
 		at, ok := c.timers[t]
 		if !ok || at.After(c.now) || c.stage == over {
 			continue

@@ -83,7 +83,8 @@ func (c *core) lend(what loan) {
 // lendAgain has another worker serve a socket that the one that was to does not serve.
 func (c *core) lendAgain(what loan) {
 	if ch := c.change; ch != nil && ch.phase == drainingOut && ch.loans[what] != nil {
-		c.log(slog.LevelWarn, "a removed worker's socket is not served yet", "endpoint", what.endpoint.String(), "socket", what.socket)
+		c.log(slog.LevelWarn, "a removed worker's socket is not served yet",
+			"endpoint", what.endpoint.String(), "socket", what.socket)
 		c.lend(what)
 	}
 }

@@ -23,7 +23,8 @@ const parkTime = 5 * time.Second
 // handover passes on a connection that a draining worker hands over.
 func (c *core) handover(w *worker, e message) {
 	if e.lost {
-		c.logWorker(slog.LevelWarn, w, "a connection was lost that a worker handed over: the master has no descriptor left (ulimit -n)")
+		c.logWorker(slog.LevelWarn, w,
+			"a connection was lost that a worker handed over: the master has no descriptor left (ulimit -n)")
 		return
 	}
 	if c.dirty {

@@ -144,8 +144,8 @@ func (o *outbox) deliver(l letter) error {
 }
 
 // say sends a message. One with descriptors can fail, as a whole, since there are too many on their way between the
-// processes of this user (unix(7), ETOOMANYREFS). That passes, and says nothing about the connection: it is tried again,
-// so often, after a millisecond, and each time after twice as long.
+// processes of this user (unix(7), ETOOMANYREFS). That passes, and says nothing about the connection: it is tried
+// again, so often, after a millisecond, and each time after twice as long.
 func (o *outbox) say(tries int, m wire.Message, files ...syscall.Conn) error {
 	err := o.conn.Send(m, files...)
 	for i := 0; i < tries && errors.Is(err, syscall.ETOOMANYREFS); i++ {

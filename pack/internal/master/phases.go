@@ -179,7 +179,8 @@ func (c *core) endChange() {
 		c.emit(dropImage{})
 	}
 	if ch.err != nil {
-		c.log(slog.LevelError, ch.kind.String()+" failed, the old workers go on", "error", ch.err, "generation", ch.old.number)
+		c.log(slog.LevelError, ch.kind.String()+" failed, the old workers go on",
+			"error", ch.err, "generation", ch.old.number)
 		ch.reply.send(fmt.Errorf("%v: %w", ch.kind, ch.err))
 		return
 	}

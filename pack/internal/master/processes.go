@@ -58,8 +58,8 @@ func (c *core) failed(g *generation, m *member, e process, log func(slog.Level, 
 	if e.retry < 0 || !g.up && g != c.current {
 		return // the end of the group or the change says why, or everything is being stopped
 	}
-	log(slog.LevelError, "worker failed", "error", e.err, "uptime", e.uptime.Round(time.Millisecond), "failures", e.failures,
-		"next", e.retry.Round(time.Millisecond))
+	log(slog.LevelError, "worker failed", "error", e.err, "uptime", e.uptime.Round(time.Millisecond),
+		"failures", e.failures, "next", e.retry.Round(time.Millisecond))
 }
 
 // groupEnded forgets a generation whose workers are gone, and closes what only it served.

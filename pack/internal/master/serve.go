@@ -71,7 +71,8 @@ func (c *core) coverAll() {
 			}
 			sent[e] = true
 			c.emit(send{
-				ref: w.Ref, msg: wire.Message{Type: wire.Cover, Endpoint: &e, Socket: i}, socket: &sockets.Ref{Endpoint: e, Socket: i},
+				ref: w.Ref, msg: wire.Message{Type: wire.Cover, Endpoint: &e, Socket: i},
+				socket: &sockets.Ref{Endpoint: e, Socket: i},
 			})
 		}
 	}

@@ -44,7 +44,8 @@ func (h *signalHand) begin(m *Master) {
 	}}
 	add := func(name string, signals []os.Signal, e event) {
 		if len(signals) > 0 {
-			actions = append(actions, sigctl.Action{Name: name, Signals: signals, Do: func(context.Context, os.Signal) { m.post(e) }})
+			do := func(context.Context, os.Signal) { m.post(e) }
+			actions = append(actions, sigctl.Action{Name: name, Signals: signals, Do: do})
 		}
 	}
 	add("upgrade", s.Upgrade, upgradeTo{})

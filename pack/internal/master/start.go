@@ -166,7 +166,8 @@ func (c *core) announce() {
 	}
 	c.log(slog.LevelInfo, "pack is up", args...)
 	if limit, little := plan.LittleMemory(p.Workers()); little {
-		c.log(slog.LevelWarn, "there is little memory for so many workers", "limit", limit>>20, "unit", "MiB", "workers", p.Workers())
+		c.log(slog.LevelWarn, "there is little memory for so many workers",
+			"limit", limit>>20, "unit", "MiB", "workers", p.Workers())
 	}
 	for e, known := range c.endpoints {
 		if known.shared && !strings.HasPrefix(e.Network, "unix") {

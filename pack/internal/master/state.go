@@ -43,8 +43,8 @@ func (c *core) status() {
 	if c.current == nil {
 		return
 	}
-	c.log(slog.LevelInfo, "state of the pack", "pid", c.PID, "generation", c.current.number, "generations", len(c.generations),
-		"workers", c.current.plan.Workers(), "uptime", c.now.Sub(c.begun).Round(time.Second), "listening", c.addresses())
+	c.log(slog.LevelInfo, "state of the pack", "pid", c.PID,
+		"generation", c.current.number, "generations", len(c.generations), "workers", c.current.plan.Workers(), "uptime", c.now.Sub(c.begun).Round(time.Second), "listening", c.addresses())
 	for _, g := range c.generations {
 		for id := range g.members {
 			c.reportMember(g, id)
@@ -56,7 +56,9 @@ func (c *core) reportMember(g *generation, id int) {
 	const healthy = 30 * time.Second // as long as a group needs to forgive a failure
 	m := &g.members[id]
 	w := c.workers[m.ref]
-	args := []any{"worker", id, "pid", m.pid, "generation", g.number, "cpus", g.plan.CPUs(id).String(), "state", c.stateOf(m, w)}
+	args := []any{
+		"worker", id, "pid", m.pid, "generation", g.number, "cpus", g.plan.CPUs(id).String(), "state", c.stateOf(m, w),
+	}
 	var vitals wire.Vitals
 	if w != nil {
 		vitals = w.pulse.Vitals()

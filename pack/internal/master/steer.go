@@ -108,7 +108,11 @@ func (c *core) attachAll() {
 
 // attach has what comes to an endpoint steered.
 func (c *core) attach(e wire.Endpoint) {
-	if known := c.endpoints[e]; c.steering == steeringOn && !c.unattached && known != nil && !known.shared && c.steeredAmong <= known.sockets {
+	known := c.endpoints[e]
+	if known == nil || known.shared || c.steeredAmong > known.sockets {
+		return
+	}
+	if c.steering == steeringOn && !c.unattached {
 		c.attaching++
 		c.set(steeringTimer, steeringTime)
 		c.emit(attachSteering{e, c.steeredAmong})

@@ -5,8 +5,9 @@ import (
 	"sync"
 )
 
-// spareThreads has the runtime make threads, which it keeps. When it needs one more and the user may have no more (RLIMIT_NPROC, the
-// control group's pids.max), it aborts the program, and nobody can prevent that then. A worker can use them all up.
+// spareThreads has the runtime make threads, which it keeps. When it needs one more and the user may have no more
+// (RLIMIT_NPROC, the control group's pids.max), it aborts the program, and nobody can prevent that then. A worker can
+// use them all up.
 func spareThreads(n int) {
 	var made, used sync.WaitGroup
 	made.Add(n)

@@ -153,7 +153,8 @@ func Want(n int, facts []Fact, covers map[int]Ref) []Wish {
 
 // Compare orders processes by generation, worker and attempt.
 func (r Ref) Compare(other Ref) int {
-	return cmp.Or(cmp.Compare(r.Generation, other.Generation), cmp.Compare(r.ID, other.ID), cmp.Compare(r.Attempt, other.Attempt))
+	return cmp.Or(cmp.Compare(r.Generation, other.Generation), cmp.Compare(r.ID, other.ID),
+		cmp.Compare(r.Attempt, other.Attempt))
 }
 
 func (r Ref) String() string { return fmt.Sprintf("%d.%d.%d", r.Generation, r.ID, r.Attempt) }

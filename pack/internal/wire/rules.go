@@ -77,7 +77,8 @@ func (m *Message) CheckFromWorker(size, files int, lost bool) error {
 	case len(m.Error) > MaxText:
 		return fmt.Errorf("%s with a text of %d bytes: at most %d", m.Type, len(m.Error), MaxText)
 	case m.Version < 0 || m.Version > maxProtocol, m.Socket < 0 || m.Socket > maxSocket, m.Cut < 0 || m.Cut > maxCut:
-		return fmt.Errorf("%s with a number that cannot be: version %d, socket %d, cut %d", m.Type, m.Version, m.Socket, m.Cut)
+		return fmt.Errorf("%s with a number that cannot be: version %d, socket %d, cut %d",
+			m.Type, m.Version, m.Socket, m.Cut)
 	}
 	switch m.Type {
 	case Listen, Handover, Covered, Drained:

@@ -26,11 +26,11 @@ const (
 	Beat          Type = "beat"          // it works, and does as Vitals says; again and again, and when it is pinged
 	Failed        Type = "failed"        // it ends because of Error
 	Stopping      Type = "stopping"      // it got a signal to stop; the answer is Drain. Until then it accepts
-	Quiesce       Type = "quiesce"       // when draining: it serves what is queued, and then closes; the answer is Quiesced
+	Quiesce       Type = "quiesce"       // when draining: it serves what is queued, then closes; the answer is Quiesced
 	Closed        Type = "closed"        // when draining: it has closed all its sockets
 	Handover      Type = "handover"      // hands over an idle connection of Endpoint; a descriptor comes with it
 	HandoverEnded Type = "handoverEnded" // the answer to EndHandover: no connection is on its way any more
-	Covered       Type = "covered"       // the answer to Cover and DrainSocket if it cannot serve the Socket of Endpoint, because of Error
+	Covered       Type = "covered"       // it cannot serve the Socket of Endpoint, as Cover or DrainSocket asked, because of Error
 	Drained       Type = "drained"       // the answer to DrainSocket: nothing comes to Socket of Endpoint any more
 	End           Type = "end"           // last: it has drained; Cut connections were left and are cut
 )
@@ -40,12 +40,12 @@ const (
 	Tickets     Type = "tickets"     // Keys for TLS session tickets, the newest first; after Hello, and when they change
 	Socket      Type = "socket"      // a descriptor comes with it
 	Refused     Type = "refused"     // there is no such socket, because of Error
-	Drain       Type = "drain"       // Final: nobody takes over the sockets. HandOver: somebody takes idle connections. Unserved: nobody takes over these
+	Drain       Type = "drain"       // Final: nobody takes over. HandOver: somebody takes idle connections. Unserved: but not these
 	Quiesced    Type = "quiesced"    // no new connections come to its sockets, unless there is an Error
 	EndHandover Type = "endHandover" // hand over no connections any more; the answer is HandoverEnded
 	Cover       Type = "cover"       // serve Socket of Endpoint, too, of which a descriptor comes along, until Uncover
 	Uncover     Type = "uncover"     // serve it no more: its worker is back
-	DrainSocket Type = "drainSocket" // serve Socket of Endpoint, of which a descriptor comes along, until nobody connects any more
+	DrainSocket Type = "drainSocket" // serve Socket of Endpoint, whose descriptor comes along, until nobody connects
 	Board       Type = "board"       // report in Slot of the scoreboard, of which a descriptor comes along
 	Ping        Type = "ping"        // say Beat now
 	Reopen      Type = "reopen"      // open log files anew

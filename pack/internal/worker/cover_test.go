@@ -83,9 +83,8 @@ func TestCover(t *testing.T) {
 
 // TestCoverInVain wants the master to be told, so that it chooses another.
 func TestCoverInVain(t *testing.T) {
-	blocked, release := make(chan struct{}), make(chan struct{})
-	srv := hello()
-	m := supervise(t, Config{}, Handle{anyPort, srv})
+	server, begun, release := busy()
+	m := supervise(t, Config{}, Handle{anyPort, server})
 	m.expect(wire.Ready)
 	other := listen(t)
 	m.tell(wire.Message{Type: wire.Cover, Endpoint: &wire.Endpoint{Network: "tcp", Address: "elsewhere"}, Socket: 2}, other.(syscall.Conn))
@@ -101,22 +100,21 @@ func TestCoverInVain(t *testing.T) {
 		}
 	}
 	// A worker that drains, and holds a connection yet, covers for nobody.
-	go func() {
-		c := dial(t, m.socket)
-		close(blocked)
-		<-release
-		c.Close()
-	}()
-	<-blocked
+	waits, answered := dial(t, m.socket), make(chan error)
+	go func() { answered <- get(waits, "/wait") }()
+	<-begun
 	m.tell(wire.Message{Type: wire.Drain})
 	m.expect(wire.Closed)
 	m.tell(cover(5), other.(syscall.Conn))
-	close(release)
-	for r := range m.rest() {
-		if r.Type != wire.Covered && r.Type != wire.End {
-			t.Errorf("%+v", r.Message)
-		}
+	if r := m.expect(wire.Covered); r.Socket != 5 || r.Error == "" {
+		t.Errorf("%+v", r.Message)
 	}
+	release()
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	m.expect(wire.End)
+	m.expectNothing()
 }
 
 // TestDrainSocket has a worker serve a socket until nobody connects any more.

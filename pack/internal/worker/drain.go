@@ -106,6 +106,9 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 		l.stop(o.failed)
 	}
 	s.waitForServe(ctx)
+	for _, l := range all {
+		l.answers.Wait() // the sources are stopped
+	}
 }
 
 // waitForListeners waits until listeners are closed.

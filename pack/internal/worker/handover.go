@@ -127,12 +127,16 @@ func (w *worker) cover(r *wire.Received) {
 		if err != nil {
 			m.Type, m.Error = wire.Covered, err.Error()
 		}
-		if err := <-w.control.post(m); err != nil {
-			w.log.Debug("the master cannot be told of another's socket", "endpoint", e.String(), "socket", number, "error", err)
+		select {
+		case err := <-w.control.post(m):
+			if err != nil { // at once
+				w.log.Debug("the master cannot be told of a socket", "endpoint", e.String(), "socket", number, "error", err)
+			}
+		default:
 		}
 	}
 	if r.Lost {
-		go answer(errDescriptorLost)
+		answer(errDescriptorLost)
 		return
 	}
 	l, err := fileListener(r.Files[0]) // a copy
@@ -140,7 +144,7 @@ func (w *worker) cover(r *wire.Received) {
 		err = w.service.cover(e, number, drained, l, answer)
 	}
 	if err != nil {
-		go answer(err)
+		answer(err)
 	}
 }
 

@@ -44,6 +44,7 @@ type listener struct {
 	changed  sync.Cond // of queue and running, when it is closed
 	queue    []arrived
 	sources  map[int]*source // by the number of the socket
+	answers  sync.WaitGroup  // of sources
 	running  int             // sources that have not ended, those included that sources knows no more
 	empty    time.Duration   // for how long the queue of a socket must be empty to be finished
 	isClosed bool

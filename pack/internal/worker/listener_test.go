@@ -90,8 +90,8 @@ func (n *numbered) accept(c net.Conn) {
 	n.seen[number] = true
 }
 
-// TestListenerLosesNothing has several goroutines accept from a listener to which connections come from its own socket, from
-// those of others, which come and go, and by handover. All must be accepted, and none may wait for another.
+// TestListenerLosesNothing has several goroutines accept from a listener to which connections come from its own socket,
+// from those of others, which come and go, and by handover. All must be accepted, and none may wait for another.
 func TestListenerLosesNothing(t *testing.T) {
 	for _, accepters := range []int{1, 3} {
 		n := &numbered{t: t, seen: map[uint32]bool{}}

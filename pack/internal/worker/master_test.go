@@ -198,6 +198,24 @@ func (m *fakeMaster) expect(want wire.Type) (r wire.Received) {
 	return r
 }
 
+// await waits for the first message of a type, whatever comes before.
+func (m *fakeMaster) await(want wire.Type) (r wire.Received) {
+	m.t.Helper()
+	i := -1
+	m.until(string(want), func() bool {
+		i = slices.IndexFunc(m.inbox, func(r wire.Received) bool { return r.Type == want })
+		return i >= 0 || m.ended
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i < 0 {
+		m.t.Fatalf("the end; want %s\n%s", want, m.log)
+	}
+	r = m.inbox[i]
+	m.inbox = slices.Delete(m.inbox, i, i+1)
+	return r
+}
+
 // tell sends a message.
 func (m *fakeMaster) tell(msg wire.Message, files ...syscall.Conn) {
 	m.t.Helper()
@@ -220,8 +238,8 @@ func (m *fakeMaster) write(body string) {
 // ping wants a beat, and so knows that everything before was dealt with.
 func (m *fakeMaster) ping() wire.Vitals {
 	m.t.Helper()
-	// The one that comes may be one that was on its way. So the answer to a second Ping is waited for, which one that was on its
-	// way, and is changed, cannot be: the worker beats once in a while only.
+	// The one that comes may be one that was on its way. So the answer to a second Ping is waited for, which one that
+	// was on its way, and is changed, cannot be: the worker beats once in a while only.
 	for range 2 {
 		m.mu.Lock()
 		before := m.beats
@@ -306,6 +324,19 @@ func hello() *drain.HTTP {
 	return drain.NewHTTP(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "hello")
 	})})
+}
+
+// busy is a server that says hello, and takes its time for /wait: until release is called. begun is told of each such
+// request.
+func busy() (server *drain.HTTP, begun <-chan struct{}, release func()) {
+	begins, proceed := make(chan struct{}, 1), make(chan struct{})
+	return drain.NewHTTP(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			begins <- struct{}{}
+			<-proceed
+		}
+		io.WriteString(w, "hello")
+	})}), begins, func() { close(proceed) }
 }
 
 // get asks for something on a connection.

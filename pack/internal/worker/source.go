@@ -44,13 +44,13 @@ func (l *listener) serve(socket net.Listener, number int, drain bool, answer fun
 	l.sources[number].stop(nil)
 	l.sources[number] = s
 	l.running++
+	l.answers.Go(s.run)
 	switch {
 	case l.finishing.Load():
 		s.finish(l.empty)
 	case drain:
 		s.finish(drainEmpty)
 	}
-	go s.run()
 	return nil
 }
 
@@ -163,8 +163,8 @@ func (s *source) acceptAll() error {
 	}
 }
 
-// ended notes that a source accepts no more, and has closed its copy. It reports whether an answer is waited for: not if
-// another is in its place, or it was told to end.
+// ended notes that a source accepts no more, and has closed its copy. It reports whether an answer is waited for: not
+// if another is in its place, or it was told to end.
 func (l *listener) ended(s *source) (current bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
