@@ -37,6 +37,14 @@ var acts = map[string]act{
 	"fewer":       scale(-1),
 	"state":       signalAct(syscall.SIGUSR1, "state of the pack"),
 	"storm":       storm,
+	"hostile":     beHostile,
+	"starve":      starve,
+	"stall-log":   stallLog,
+	"half":        sendHalf,
+	"tell":        tellWorker,
+	"stop-cover":  stopCover,
+	"stop-all":    stopAll,
+	"kill-master": killMaster,
 }
 
 func init() {
