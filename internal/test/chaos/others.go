@@ -71,7 +71,8 @@ func stopCover(s *subject, random *rand.Rand) (int, error) {
 	s.signal(syscall.SIGUSR1)
 	state := s.await(from, 5*time.Second, about(first, "state of a worker"))
 	cover := s.await(from, 5*time.Second, func(r program.Record) bool {
-		return r.Msg() == "state of a worker" && state["coveredBy"] != nil && r["worker"] == state["coveredBy"]
+		return r.Msg() == "state of a worker" && r["generation"] == state["generation"] && r["pid"] != 0.0 &&
+			state["coveredBy"] != nil && r["worker"] == state["coveredBy"]
 	})
 	if cover == nil {
 		if s.logged(allLate) {
@@ -100,15 +101,15 @@ func stallLog(s *subject, random *rand.Rand) (int, error) {
 	sig := []syscall.Signal{syscall.SIGKILL, syscall.SIGABRT}[random.IntN(2)]
 	change := []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2}[random.IntN(2)]
 	signals := 50 + random.IntN(500) // to fill the pipe, and then what waits
-	pid, err := s.some(random)
-	if err != nil {
-		return 0, err
-	}
-	err = func() error {
+	err := func() error {
 		defer s.Stall()()
 		for range signals {
 			s.signal(syscall.SIGUSR1)
 			time.Sleep(2 * time.Millisecond)
+		}
+		pid, err := s.some(random)
+		if err != nil {
+			return err
 		}
 		s.dead[pid] = true // the log may not say so
 		syscall.Kill(pid, sig)
