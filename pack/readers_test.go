@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 )
@@ -73,5 +75,27 @@ func TestReaderOfLogEnds(t *testing.T) {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
 	p.Replaced(before, 3)
+	p.Stop()
+}
+
+// TestReaderOfLogStallsOverUpgrade has nobody read the log while much is written to it, and the pack is upgraded. What
+// the old program could not write is lost, but not without a word of the new one.
+func TestReaderOfLogStallsOverUpgrade(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil, "-workers=2")
+	p.Addresses()
+	read := sync.OnceFunc(p.Stall())
+	defer read()
+	for range 500 {
+		p.Signal(syscall.SIGUSR1)
+		time.Sleep(time.Millisecond) // or several are one
+	}
+	before := p.Workers()
+	p.Signal(syscall.SIGUSR2)
+	p.Replaced(before, 2)
+	read()
+	lost := p.Logged(1, "lines of the log were lost: what reads it was too slow")
+	p.Logged(1, "upgraded")
+	t.Logf("%v lines were lost", lost["lines"])
 	p.Stop()
 }

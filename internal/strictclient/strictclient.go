@@ -40,18 +40,19 @@ type Result struct {
 	Requests int            // that were answered, with status 200 and the whole body
 	Conns    int            // that were opened
 	Failures map[string]int // by kind
-	Samples  []Failure      // some of them
+	Samples  []Failure      // the first thousand of each kind
 	Bodies   map[string]int // how often each answer was given
 	Latest   time.Duration  // the longest request that was answered
 }
 
 // Failure is one request that was not answered.
 type Failure struct {
-	Kind  string
-	Err   error
-	Local string    // the client's address, if it was connected
-	Sent  time.Time // when the request began
-	Ended time.Time // when it failed
+	Kind   string
+	Err    error
+	Local  string    // the client's address, if it was connected
+	Opened time.Time // when it began to connect
+	Sent   time.Time // when the request began
+	Ended  time.Time // when it failed
 }
 
 // Failed returns how many requests failed.
@@ -110,7 +111,7 @@ func (l Load) Run(ctx context.Context) *Result {
 func (r *Result) add(body string, f *Failure, took time.Duration) {
 	if f != nil {
 		r.Failures[f.Kind]++
-		if len(r.Samples) < 1000 {
+		if r.Failures[f.Kind] <= 1000 {
 			r.Samples = append(r.Samples, *f)
 		}
 		return
@@ -125,7 +126,8 @@ type client struct {
 	Load
 	conn   net.Conn
 	reader *bufio.Reader
-	opened int
+	opened int       // connections
+	since  time.Time // when the last was begun
 }
 
 func (c *client) close() {
@@ -140,7 +142,7 @@ func (c *client) request() (string, *Failure) {
 	begun := time.Now()
 	deadline := begun.Add(c.Timeout)
 	fail := func(stage string, err error) (string, *Failure) {
-		f := &Failure{Kind: stage + ": " + kindOf(err), Err: err, Sent: begun, Ended: time.Now()}
+		f := &Failure{Kind: stage + ": " + kindOf(err), Err: err, Opened: c.since, Sent: begun, Ended: time.Now()}
 		if c.conn != nil {
 			f.Local = c.conn.LocalAddr().String()
 		}
@@ -149,7 +151,7 @@ func (c *client) request() (string, *Failure) {
 	}
 	stage := "kept-alive connection"
 	if c.conn == nil {
-		stage = "new connection"
+		stage, c.since = "new connection", begun
 		conn, err := c.dial(deadline)
 		if err != nil {
 			return fail("connect", err)

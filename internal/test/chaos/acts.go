@@ -37,6 +37,14 @@ var acts = map[string]act{
 	"fewer":       scale(-1),
 	"state":       signalAct(syscall.SIGUSR1, "state of the pack"),
 	"storm":       storm,
+	"hostile":     beHostile,
+	"starve":      starve,
+	"stall-log":   stallLog,
+	"half":        sendHalf,
+	"tell":        tellWorker,
+	"stop-cover":  stopCover,
+	"stop-all":    stopAll,
+	"kill-master": killMaster,
 }
 
 func init() {
@@ -202,7 +210,8 @@ func scaleBy(s *subject, by int) (int, error) {
 	return 0, s.says("number of workers changed", 20*time.Second)
 }
 
-// storm sends signals for changes together: one is heeded, the others are refused; and workers are killed meanwhile.
+// storm sends signals for changes together: one is heeded at once, the others afterwards; and workers are killed
+// meanwhile.
 func storm(s *subject, random *rand.Rand) (int, error) {
 	killed := random.IntN(2)
 	s.signal(syscall.SIGHUP)
@@ -213,12 +222,19 @@ func storm(s *subject, random *rand.Rand) (int, error) {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
-	ended := func() bool {
-		return s.logged("reloaded") || s.logged("reload failed, the old workers go on") ||
-			s.logged("upgraded") || s.logged("upgrade failed, the old workers go on")
+	var since time.Time // when the last change ended
+	calm := func() bool {
+		ended := s.count("reloaded") + s.count("reload failed, the old workers go on") +
+			s.count("upgraded") + s.count("upgrade failed, the old workers go on")
+		if ended == 0 || ended < s.count("reloading")+s.count("upgrading") {
+			since = time.Time{}
+		} else if since.IsZero() {
+			since = time.Now()
+		}
+		return !since.IsZero() && time.Since(since) > time.Second
 	}
-	if !s.Await(20*time.Second, ended) {
-		return killed, errors.New("the log does not say what became of a reload and an upgrade")
+	if !s.Await(30*time.Second, calm) {
+		return killed, errors.New("the log does not say what became of reloads and an upgrade")
 	}
 	return killed, nil
 }

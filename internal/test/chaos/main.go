@@ -1,10 +1,12 @@
 //go:build linux
 
 // Chaos has a pack serve strict clients, which retry nothing, and does things to it at random: it kills, stops and
-// hangs workers, has them leak memory and descriptors, fills their queues, lets the start of processes fail, reloads,
-// upgrades, and changes the number of workers. After each act the service must answer in time, no request may be lost
-// but those of a worker that was killed, every act must be in the log, and processes, descriptors and memory must be as
-// they were.
+// hangs workers, tells them to stop, has them break the protocol, leak memory and descriptors, fills their queues,
+// stops who covers for who is stopped, lets the start of processes fail, leaves no descriptors, reloads, upgrades,
+// changes the number of workers, sends halves of requests meanwhile, reads no log, and ends the pack by TERM to all, or
+// by KILL to the master, to start it anew. After each act the service must answer in time, no request may be lost but
+// those that a worker had accepted that was killed, and those that nobody accepts while there is no pack, every act
+// must be in the log, and processes, descriptors and memory must be as they were.
 //
 //	go run ./internal/test/chaos -for 2m
 //
@@ -18,6 +20,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -32,7 +35,7 @@ func main() {
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "what is done follows from it")
 	long := flag.Duration("for", 2*time.Minute, "how long to go on")
 	steer := flag.Bool("steer", false, "steer connections by eBPF, if that can be")
-	only := flag.String("only", "", "do only acts of this kind")
+	only := flag.String("only", "", "do only acts of these kinds, with commas between")
 	flag.Parse()
 	if err := run(*seed, *long, *steer, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
@@ -43,29 +46,34 @@ func main() {
 // run does one act after the other, and reports.
 func run(seed uint64, long time.Duration, steer bool, only string) error {
 	fmt.Printf("seed %d, for %v\n", seed, long)
-	random := rand.New(rand.NewPCG(seed, 0))
-	s, err := startServer(steer)
+	names := slices.Sorted(maps.Keys(acts))
+	if only != "" {
+		all := names
+		names = strings.Split(only, ",")
+		for _, name := range names {
+			if acts[name] == nil {
+				return fmt.Errorf("there is no act %q, only %q", name, all)
+			}
+		}
+	}
+	mode := "hash"
+	if steer {
+		mode = "steer"
+	}
+	s, err := startServer(mode)
 	if err != nil {
 		return err
 	}
-	defer s.Kill()
-	names := slices.Sorted(maps.Keys(acts))
-	if only != "" {
-		if acts[only] == nil {
-			return fmt.Errorf("there is no act %q, only %q", only, names)
-		}
-		names = []string{only}
-	}
+	defer s.end()
+	random := rand.New(rand.NewPCG(seed, 0))
 	tried := map[string]int{}
-	lost, answered := 0, 0
+	var all toll
 	for end := time.Now().Add(long); time.Now().Before(end); {
 		name := names[random.IntN(len(names))]
 		tried[name]++
-		r, err := s.do(name, acts[name], random)
-		if r != nil {
-			lost += r.Failed()
-			answered += r.Requests
-		}
+		// What an act draws may depend on what it meets, and is not to change what comes after it.
+		t, err := s.do(name, acts[name], rand.New(rand.NewPCG(seed, uint64(sum(tried)))))
+		all.add(t)
 		if err != nil {
 			fmt.Printf("the log since the act:\n%s", s.recent())
 			return fmt.Errorf("act %d, %s, of seed %d: %w", sum(tried), name, seed, err)
@@ -75,7 +83,7 @@ func run(seed uint64, long time.Duration, steer bool, only string) error {
 		return err
 	}
 	fmt.Printf("%d acts, none failed: %v\n", sum(tried), tried)
-	fmt.Printf("%d requests answered, %d lost by workers that were killed\n", answered, lost)
+	fmt.Printf("requests: %v; without a pack for %v at most\n", all, s.longestGap.Round(time.Millisecond))
 	return nil
 }
 

@@ -4,10 +4,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/gopherpack/gopherpack/ebpf/steer"
@@ -15,8 +18,13 @@ import (
 	"github.com/gopherpack/gopherpack/pack"
 )
 
-// serverEnv makes this program the server; its value marks the processes of one run.
-const serverEnv = "CHAOS_SERVER"
+// serverEnv makes this program the server. Its value is how connections come to workers, and addressEnv what it serves.
+// acceptsEnv is the file that workers write to whose connections they have accepted.
+const (
+	serverEnv  = "CHAOS_SERVER"
+	addressEnv = "CHAOS_ADDRESS"
+	acceptsEnv = "CHAOS_ACCEPTS"
+)
 
 const (
 	hangTimeout     = 2 * time.Second
@@ -24,22 +32,28 @@ const (
 	softMemory      = 150 << 20
 	hardMemory      = 400 << 20
 	openFiles       = 256
+	firstWorkers    = 2
 )
 
 // serve is the pack.
 func serve() error {
 	c := pack.Config{
-		Workers:         2,
+		Workers:         firstWorkers,
 		Logger:          slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 		ShutdownTimeout: shutdownTimeout,
+		DrainDelay:      time.Second, // so that clients which keep connections lose nothing at a stop
 		ReadyTimeout:    10 * time.Second,
 		MinReady:        100 * time.Millisecond,
 		HangTimeout:     hangTimeout,
 		Files:           openFiles,
 		Recycle:         pack.Recycle{Memory: softMemory, MemoryHard: hardMemory},
 	}
-	if strings.HasPrefix(os.Getenv(serverEnv), "steer") {
+	if os.Getenv(serverEnv) == "steer" {
 		c.Steering = steer.New()
+	}
+	accepts, err := os.OpenFile(os.Getenv(acceptsEnv), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {})
@@ -47,8 +61,19 @@ func serve() error {
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { go panic("chaos asked for it") })
 	mux.HandleFunc("/leak", func(http.ResponseWriter, *http.Request) { leak(8 << 20) })
 	mux.HandleFunc("/descriptors", func(http.ResponseWriter, *http.Request) { exhaust() })
+	mux.HandleFunc("/hostile", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, os.Getpid())
+		go attack(r.FormValue("what"))
+	})
 	p := pack.New(c)
-	p.Handle("tcp", "127.0.0.1:0", &http.Server{Handler: mux})
+	p.Handle("tcp", os.Getenv(addressEnv), &http.Server{
+		Handler: mux,
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				fmt.Fprintf(accepts, "%d %s %d\n", os.Getpid(), c.RemoteAddr(), time.Now().UnixNano())
+			}
+		},
+	})
 	return p.Run(context.Background())
 }
 
@@ -75,5 +100,47 @@ func exhaust() {
 	time.Sleep(300 * time.Millisecond)
 	for _, f := range all {
 		f.Close()
+	}
+}
+
+// freeAddress returns an address that nobody listens on. It is not that of clients, which could otherwise connect to
+// themselves while no pack listens.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// newAccepts makes the file that workers write to whose connections they have accepted.
+func newAccepts() (string, error) {
+	f, err := os.CreateTemp("", "chaos")
+	if err != nil {
+		return "", err
+	}
+	return f.Name(), f.Close()
+}
+
+// acceptance is a connection that a worker has accepted.
+type acceptance struct {
+	pid    int
+	client string
+	when   time.Time
+}
+
+// readAccepts reads what workers have written there.
+func readAccepts(r io.Reader) (all []acceptance, err error) {
+	for {
+		var a acceptance
+		var nanoseconds int64
+		if _, err := fmt.Fscan(r, &a.pid, &a.client, &nanoseconds); errors.Is(err, io.EOF) {
+			return all, nil
+		} else if err != nil {
+			return nil, err
+		}
+		a.when = time.Unix(0, nanoseconds)
+		all = append(all, a)
 	}
 }

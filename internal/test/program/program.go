@@ -28,6 +28,8 @@ type Program struct {
 	mark string
 	read chan struct{} // closed when there is nothing more to read
 
+	reading sync.Mutex // held while the log is not to be read
+
 	mu      sync.Mutex
 	lines   []Line
 	ended   bool
@@ -94,13 +96,16 @@ func (p *Program) change(how func()) {
 
 func (p *Program) readLog(log *bufio.Reader) {
 	for {
+		p.reading.Lock()
+		p.reading.Unlock() //lint:ignore SA2001 it waits until it may read
 		text, err := log.ReadString('\n')
+		// A process that was killed as it wrote its stacks leaves a line without an end.
+		if at := strings.Index(text, `{"time":"`); at > 0 && !strings.HasPrefix(text, "{") {
+			p.addLine(text[:at])
+			text = text[at:]
+		}
 		if text != "" {
-			l := Line{Text: strings.TrimSuffix(text, "\n")}
-			if !strings.HasPrefix(text, "{") || json.Unmarshal([]byte(text), &l.Record) != nil {
-				l.Record = nil
-			}
-			p.change(func() { p.lines = append(p.lines, l) })
+			p.addLine(text)
 		}
 		if err != nil {
 			p.change(func() { p.silent = true })
@@ -129,6 +134,20 @@ func (p *Program) Await(limit time.Duration, ok func() bool) bool {
 			return ok()
 		}
 	}
+}
+
+func (p *Program) addLine(text string) {
+	l := Line{Text: strings.TrimSuffix(text, "\n")}
+	if !strings.HasPrefix(text, "{") || json.Unmarshal([]byte(text), &l.Record) != nil {
+		l.Record = nil
+	}
+	p.change(func() { p.lines = append(p.lines, l) })
+}
+
+// Stall has the log not be read, beyond what is being read, until the function that it returns is called.
+func (p *Program) Stall() (end func()) {
+	p.reading.Lock()
+	return p.reading.Unlock
 }
 
 // Lines returns the log from its line n on. It is not to be changed.

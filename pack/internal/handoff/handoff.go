@@ -33,7 +33,8 @@ type State struct {
 	Sockets     []sockets.State `json:"sockets"`
 	Addresses   []Address       `json:"addresses"`
 	Tickets     [][]byte        `json:"tickets"`
-	TicketsAge  time.Duration   `json:"ticketsAge"` // of the newest
+	TicketsAge  time.Duration   `json:"ticketsAge"`          // of the newest
+	LostLines   int             `json:"lostLines,omitempty"` // of the log, which nobody has read
 }
 
 // Address is what an endpoint is listening on, for the log.

@@ -133,11 +133,12 @@ func (m *Master) become(s *handoff.State, back bool) error {
 		return err
 	}
 	own, s.Sockets = files[exported:], states
+	m.log.flush()
+	s.LostLines = m.log.left()
 	text, err := s.Encode()
 	if err != nil {
 		return err
 	}
-	m.log.flush()
 	defer m.signals.again(m)
 	return Become(image, text, files, m.signals.during(m))
 }

@@ -20,6 +20,7 @@ type logHand struct {
 
 	mu      sync.Mutex
 	lines   []logLine
+	taken   int // lines that are being written, and are not yet
 	writing bool
 	lost    int
 	idle    []chan struct{}
@@ -40,10 +41,31 @@ func (h *logHand) put(l logLine) {
 		return
 	}
 	h.lines = append(h.lines, l)
+	h.begin()
+}
+
+// begin begins to write. It is called with mu locked.
+func (h *logHand) begin() {
 	if !h.writing {
 		h.writing = true
 		go h.write()
 	}
+}
+
+// lose has it told that lines were lost.
+func (h *logHand) lose(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lost += n; h.lost > 0 {
+		h.begin()
+	}
+}
+
+// left returns how many lines would be lost if this program ended now, or are lost already.
+func (h *logHand) left() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.lines) + h.taken + h.lost
 }
 
 func (h *logHand) write() {
@@ -59,13 +81,19 @@ func (h *logHand) write() {
 			return
 		}
 		lines, lost := h.lines, h.lost
-		h.lines, h.lost = nil, 0
+		h.lines, h.taken, h.lost = nil, len(lines)+lost, 0
 		h.mu.Unlock()
 		for _, l := range lines {
 			h.logger.Log(context.Background(), l.level, l.msg, l.args...)
+			h.mu.Lock()
+			h.taken--
+			h.mu.Unlock()
 		}
 		if lost > 0 {
 			h.logger.Warn("lines of the log were lost: what reads it was too slow", "lines", lost)
+			h.mu.Lock()
+			h.taken -= lost
+			h.mu.Unlock()
 		}
 	}
 }

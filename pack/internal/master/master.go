@@ -253,6 +253,7 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 		return nil, fmt.Errorf("the state of the predecessor: %w", err)
 	}
 	m.path = s.Image
+	m.log.lose(s.LostLines)
 	inherited, err := m.sockets.Import(s.Sockets, estate.Files)
 	if err != nil {
 		return nil, err
