@@ -380,8 +380,8 @@ func (g *Group) ask(what string, id int, do func(*owner, int) error) error {
 }
 
 // Kill kills every process of the group, with what it has started that is still in its process group. While
-// Run's context lasts they are replaced; afterwards it cuts the time to StopTimeout short. With Adopt it waits for Run to
-// begin.
+// Run's context lasts they are replaced; afterwards it cuts the time to StopTimeout short. With Adopt it waits for
+// Run to begin.
 func (g *Group) Kill() {
 	if g.Adopt != nil {
 		g.setup()

@@ -3,6 +3,7 @@
 package handoff
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -68,12 +69,14 @@ type Generation struct {
 // Encode returns the state as a successor reads it.
 func (s *State) Encode() ([]byte, error) { return json.Marshal(s) }
 
-// Parse reads what a predecessor wrote, and finds what cannot be. files is how many descriptors came along.
-func Parse(text []byte, files int) (*State, error) {
+// Parse reads what a predecessor wrote, and finds what cannot be. files is how many descriptors came along; returned,
+// if not "", is why the successor handed all back as it was.
+func Parse(text []byte, files int, returned string) (*State, error) {
 	s := new(State)
 	if err := json.Unmarshal(text, s); err != nil {
 		return nil, err
 	}
+	s.Returned = cmp.Or(returned, s.Returned)
 	if s.Version != Version {
 		return nil, fmt.Errorf("it is of version %d, and this program knows version %d", s.Version, Version)
 	}

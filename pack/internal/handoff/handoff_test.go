@@ -12,7 +12,7 @@ const good = `{"version":2,"image":"/x","current":2,"former":1,"generations":[{"
 	`"sockets":[{"endpoint":{"network":"tcp","address":":1"},"listeners":[0]}]}`
 
 func TestParse(t *testing.T) {
-	s, err := Parse([]byte(good), 2)
+	s, err := Parse([]byte(good), 2, "")
 	if err != nil || s.Goes() != 2 || s.Generations[0].Workers[0] != wire.Serving {
 		t.Fatalf("%+v, %v", s, err)
 	}
@@ -27,16 +27,27 @@ func TestParse(t *testing.T) {
 		strings.Replace(good, `"shares":["0"]`, `"shares":[]`, 1):            "it has no members",
 		strings.Replace(good, `"number":2`, `"number":1`, 1):                 "there is no generation 2",
 	} {
-		if _, err := Parse([]byte(text), 2); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Parse([]byte(text), 2, ""); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", text, err, want)
 		}
+	}
+}
+
+// TestHandedBack reads a state that the successor has handed back as it was.
+func TestHandedBack(t *testing.T) {
+	if _, err := Parse([]byte(good), 2, "no memory"); err == nil || !strings.Contains(err.Error(), "there is no generation 1") {
+		t.Errorf("the former generation is gone: %v", err)
+	}
+	s, err := Parse([]byte(strings.Replace(good, `"former":1`, `"former":2`, 1)), 2, "no memory")
+	if err != nil || s.Returned != "no memory" || s.Goes() != 2 {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
 
 func FuzzState(f *testing.F) {
 	f.Add([]byte(good), 2)
 	f.Fuzz(func(t *testing.T, text []byte, files int) {
-		s, err := Parse(text, files)
+		s, err := Parse(text, files, "")
 		if err != nil {
 			return
 		}
@@ -56,7 +67,7 @@ func FuzzState(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Parse(again, files); err != nil {
+		if _, err := Parse(again, files, ""); err != nil {
 			t.Errorf("%s, read from %s, does not read back: %v", again, text, err)
 		}
 	})

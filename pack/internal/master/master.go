@@ -248,7 +248,7 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 	if err := errors.Join(estate.Err(), wrong); err != nil {
 		return nil, err
 	}
-	s, err := handoff.Parse(estate.State, len(estate.Files))
+	s, err := handoff.Parse(estate.State, len(estate.Files), estate.Returned)
 	if err != nil {
 		return nil, fmt.Errorf("the state of the predecessor: %w", err)
 	}
