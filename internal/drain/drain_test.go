@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -41,13 +42,13 @@ type served struct {
 	*HTTP
 	t      *testing.T
 	socket net.Listener
-	ended  chan error // told what Serve returns
+	ended  chan struct{} // closed when Serve has returned
 	client net.Conn
 	reader *bufio.Reader
 }
 
 // kinds are the ways in which a server's connections are followed.
-var kinds = []string{"movable", "plain", "tls 1.3", "tls 1.2"}
+var kinds = []string{"movable", "arrived", "plain", "tls 1.3", "tls 1.2"}
 
 func serve(t *testing.T, kind string, tune func(*http.Server)) *served {
 	t.Helper()
@@ -63,17 +64,23 @@ func serve(t *testing.T, kind string, tune func(*http.Server)) *served {
 	switch kind {
 	case "tls 1.3", "tls 1.2":
 		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
-		client = &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)} // it takes tickets
+		client = &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 		if kind == "tls 1.2" {
 			client.MaxVersion = tls.VersionTLS12
 		}
 	}
-	s := &served{HTTP: NewHTTP(srv), t: t, socket: l, ended: make(chan error, 1)}
+	s := &served{HTTP: NewHTTP(srv), t: t, socket: l, ended: make(chan struct{})}
 	serveOn := l
-	if kind == "movable" {
+	switch kind {
+	case "movable":
 		serveOn = s.Movable(l, nil, boundForever())
+	case "arrived":
+		serveOn = s.Movable(arriving{l}, nil, boundForever())
 	}
-	go func() { s.ended <- s.Serve(serveOn) }()
+	go func() {
+		defer close(s.ended)
+		s.Serve(serveOn)
+	}()
 	if s.client, err = net.Dial("tcp", l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +99,17 @@ func serve(t *testing.T, kind string, tune func(*http.Server)) *served {
 		<-s.ended
 	})
 	return s
+}
+
+// arriving is a listener whose connections another worker has handed over.
+type arriving struct{ net.Listener }
+
+func (l arriving) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return Arrived(c), nil
 }
 
 func boundForever() *atomic.Bool {
@@ -156,6 +174,7 @@ func (s *served) hasBegun() bool {
 func (s *served) drain(ctx context.Context) <-chan error {
 	s.BeginDrain(0, false)
 	s.socket.Close()
+	<-s.ended
 	drained := make(chan error, 1)
 	go func() { drained <- s.Shutdown(ctx) }()
 	return drained
@@ -210,7 +229,7 @@ func TestHalfRequestForever(t *testing.T) {
 			t.Errorf("%s: %v with %d open", kind, err, s.Open())
 		}
 
-		s = serve(t, kind, func(srv *http.Server) { srv.ReadHeaderTimeout = 50 * time.Millisecond })
+		s = serve(t, kind, func(srv *http.Server) { srv.ReadHeaderTimeout = time.Second })
 		s.write(request[:80])
 		if err := <-s.drain(t.Context()); err != nil {
 			t.Errorf("%s: %v", kind, err)
@@ -231,7 +250,8 @@ func TestNothingBegun(t *testing.T) {
 
 // TestPipelinedCut hands over a connection of which the beginning of the next request came with the one before.
 func TestPipelinedCut(t *testing.T) {
-	for _, head := range []string{"G", "GET /2 HTTP/1.1\r\n", "GET /2 HTTP/1.1\r\nHost: x\r\n", "GET /2 HTTP/1.1\r\nHo"} {
+	const whole = "GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"
+	for _, head := range []string{whole[:1], whole[:17], whole[:26], whole[:19]} {
 		r := newRelay(t, "tcp", echoHandler(), nil)
 		c, err := net.Dial("tcp", r.socket.Addr().String())
 		if err != nil {
@@ -249,7 +269,7 @@ func TestPipelinedCut(t *testing.T) {
 			r.launch() // waits for the server before
 		}()
 		waitFor(t, "the drain", s.draining.Load)
-		if err := exchange(c, []string{"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"[len(head):]}, "2:"); err != nil {
+		if err := exchange(c, []string{whole[len(head):]}, "2:"); err != nil {
 			t.Errorf("%q: %v", head, err)
 		}
 		<-launched
@@ -285,6 +305,50 @@ func TestHandOverInHaste(t *testing.T) {
 		if moved := r.moved.Load() - before; moved != clients {
 			t.Errorf("%d connections were handed over, of %d", moved, clients)
 		}
+	}
+}
+
+// TestArrivalIsIdle has a connection be idle after it was handed over for longer than a request's header may take,
+// which then counts from its first byte.
+func TestArrivalIsIdle(t *testing.T) {
+	const headerTime = 200 * time.Millisecond
+	r := newRelay(t, "tcp", echoHandler(), func(s *http.Server) {
+		s.ReadHeaderTimeout, s.IdleTimeout = headerTime, time.Hour
+	})
+	c, err := net.Dial("tcp", r.socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for n := range 3 {
+		if err := relayRequests(c, 0, n); err != nil {
+			t.Fatal(err)
+		}
+		r.launch()
+		s := &served{HTTP: r.current.Load().HTTP, t: t}
+		waitFor(t, "its arrival", func() bool { return s.Open() == 1 })
+		time.Sleep(2 * headerTime)
+	}
+	r.launch() // once more, without a request
+	if err := relayRequests(c, 0, 4); err != nil {
+		t.Fatal(err)
+	}
+	r.launch()
+	begun := time.Now()
+	io.WriteString(c, request[:20])
+	c.SetReadDeadline(begun.Add(20 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begun) < headerTime {
+		t.Errorf("half a header: %v after %v", err, time.Since(begun))
+	}
+}
+
+// TestArrivalIsDropped drains for good a server with a connection that has arrived and has nothing to say.
+func TestArrivalIsDropped(t *testing.T) {
+	s := serve(t, "arrived", nil)
+	waitFor(t, "its arrival", func() bool { return s.Open() == 1 && !s.holdsUp(time.Now()) })
+	begun := time.Now()
+	if err := <-s.drain(t.Context()); err != nil || time.Since(begun) > 4*time.Second {
+		t.Errorf("%v after %v", err, time.Since(begun))
 	}
 }
 
@@ -419,8 +483,8 @@ func TestForeignSeesASocket(t *testing.T) {
 	}
 }
 
-// slowToBegin is a server that does nothing with a connection until it is told to, and closes one of which it finds then that it is
-// to stop, as grpc does.
+// slowToBegin is a server that does nothing with a connection until it is told to, and closes one of which it finds
+// then that it is to stop, as grpc does.
 type slowToBegin struct {
 	begin    chan struct{}
 	stopping atomic.Bool

@@ -1,8 +1,10 @@
 package drain
 
 import (
+	"cmp"
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -20,8 +22,8 @@ import (
 //     passed does not look.
 //   - What net/http has read already does not. So the connection stays if anything was read since it became idle.
 //     What was read before, the beginning of a pipelined request, is in net/http's bufio.Reader; then the buffer
-//     that it passes to Read is shorter than at the very first Read, or, if that was whole lines, which it keeps elsewhere, it
-//     has set a second deadline since the connection became idle.
+//     that it passes to Read is shorter than at the very first Read. If it was whole lines, net/http keeps them
+//     elsewhere; then it has set a second deadline since the connection became idle.
 //   - A request that arrived just before must not meet the deadline that was meant for the idle Read. So it is
 //     taken back as soon as anything is read.
 
@@ -37,13 +39,16 @@ type movable struct {
 	mu        sync.Mutex
 	idle      bool      // net/http is between requests, or reads the header of the next
 	dirty     bool      // something was read since idle was set
-	deadlines int       // how many net/http has set since then: one for the idle time, and one for the header when that has begun
+	deadlines int       // how many net/http has set since then: one for the idle time, and one when the header has begun
 	emptyLen  int       // the length of Read's buffer when net/http holds back nothing; 0 before the first
 	woken     bool      // the deadline on the socket is ours
 	recalled  bool      // it was, and a Read may have met it
 	released  bool      // Read failed for our deadline: the next Close hands over
 	closing   bool      // there was a Close
 	deadline  time.Time // net/http's own
+
+	arrived    bool          // from another worker, and nothing was read since
+	headerTime time.Duration // that net/http gives a request's header; 0 is for ever
 }
 
 // descriptorConn is a connection of which copies can be sent.
@@ -120,6 +125,9 @@ func (m *movable) afterRead(length, n int, err error) (again bool) {
 		m.emptyLen = length
 	}
 	m.dirty = m.dirty || n > 0
+	if n > 0 && m.arrived {
+		m.beginHeader()
+	}
 	failed := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 	if !m.woken {
 		again = failed && m.recalled // if it is net/http's own deadline that has passed, Read fails again
@@ -137,12 +145,42 @@ func (m *movable) afterRead(length, n int, err error) (again bool) {
 func (m *movable) setReadDeadline(t time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.arrived {
+		return nil // to net/http it is new, and has begun with a request
+	}
 	m.deadline = t
 	m.deadlines++
 	if m.woken {
 		return nil // afterRead sets it
 	}
 	return m.socket.SetReadDeadline(t)
+}
+
+// arrive makes the connection what it was where it comes from: idle, for so long at most; 0 is for ever. A request's
+// header begins with its first byte.
+func (m *movable) arrive(idleTime, headerTime time.Duration) {
+	m.arrived, m.headerTime = true, headerTime
+	if idleTime > 0 {
+		m.deadline = time.Now().Add(idleTime)
+		m.socket.SetReadDeadline(m.deadline)
+	}
+}
+
+// beginHeader sets the deadline of a request's header. It is called with mu locked.
+func (m *movable) beginHeader() {
+	m.arrived, m.deadline = false, time.Time{}
+	if m.headerTime > 0 {
+		m.deadline = time.Now().Add(m.headerTime)
+	}
+	if !m.woken {
+		m.socket.SetReadDeadline(m.deadline)
+	}
+}
+
+func (m *movable) hasArrived() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.arrived
 }
 
 func (m *movable) setDeadline(t time.Time) error {
@@ -212,7 +250,7 @@ func (c *movableUnix) SetReadDeadline(t time.Time) error { return c.m.setReadDea
 // Movable returns a listener for Serve whose connections are handed over by pass when they are idle and their server
 // drains, unless bound is set: then nobody else will serve them. It must be asked for only if CanMove.
 func (h *HTTP) Movable(l net.Listener, pass func(syscall.Conn) error, bound *atomic.Bool) net.Listener {
-	return movableListener{l, pass, &h.open, bound}
+	return movableListener{l, pass, &h.open, bound, h.Server}
 }
 
 // movableListener makes the connections of a listener movable, and counts the open ones.
@@ -221,7 +259,14 @@ type movableListener struct {
 	pass  func(syscall.Conn) error
 	conns *count
 	bound *atomic.Bool // as of movable
+
+	server *http.Server
 }
+
+// Arrived makes of a connection that another worker has handed over what the listener of Movable knows as such.
+func Arrived(c net.Conn) net.Conn { return arrived{c} }
+
+type arrived struct{ net.Conn }
 
 func (l movableListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
@@ -234,6 +279,15 @@ func (l movableListener) Accept() (net.Conn, error) {
 func (l movableListener) wrap(c net.Conn) net.Conn {
 	l.conns.add(1)
 	m := &movable{pass: l.pass, bound: l.bound, idle: true, closed: sync.OnceFunc(func() { l.conns.add(-1) })}
+	a, hasArrived := c.(arrived)
+	if hasArrived {
+		c = a.Conn
+	}
+	if socket, ok := c.(descriptorConn); ok && hasArrived {
+		m.socket = socket
+		s := l.server
+		m.arrive(cmp.Or(s.IdleTimeout, s.ReadTimeout), cmp.Or(s.ReadHeaderTimeout, s.ReadTimeout))
+	}
 	switch c := c.(type) {
 	case *net.TCPConn:
 		m.socket = c
@@ -244,45 +298,3 @@ func (l movableListener) wrap(c net.Conn) net.Conn {
 	}
 	return &countedConn{c, nothing, m.closed} // no listener of a worker has others
 }
-
-// Arrivals is a listener whose connections come from another worker.
-type Arrivals struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-	addr   net.Addr
-}
-
-// NewArrivals returns a listener with the address of the socket at which the connections were accepted.
-func NewArrivals(addr net.Addr) *Arrivals {
-	return &Arrivals{conns: make(chan net.Conn), closed: make(chan struct{}), addr: addr}
-}
-
-// Accept waits for a connection that is delivered, or for Close.
-func (a *Arrivals) Accept() (net.Conn, error) {
-	select {
-	case c := <-a.conns:
-		return c, nil
-	case <-a.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Deliver has Accept return a connection, and reports whether it will.
-func (a *Arrivals) Deliver(c net.Conn) bool {
-	select {
-	case a.conns <- c:
-		return true
-	case <-a.closed:
-		return false
-	}
-}
-
-// Close ends Accept and Deliver.
-func (a *Arrivals) Close() error {
-	a.once.Do(func() { close(a.closed) })
-	return nil
-}
-
-// Addr returns the address of the socket.
-func (a *Arrivals) Addr() net.Addr { return a.addr }

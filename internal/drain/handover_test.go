@@ -41,7 +41,7 @@ type relay struct {
 type relayServer struct {
 	*HTTP
 	copied   net.Listener // its copy of the socket
-	arrivals *Arrivals
+	arrivals *arrivals
 	serving  sync.WaitGroup
 }
 
@@ -78,7 +78,7 @@ func (r *relay) launch() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	s := &relayServer{HTTP: NewHTTP(srv), copied: copied, arrivals: NewArrivals(r.socket.Addr())}
+	s := &relayServer{HTTP: NewHTTP(srv), copied: copied, arrivals: newArrivals(r.socket.Addr())}
 	s.serving.Go(func() { s.Serve(s.Movable(copied, r.pass, new(atomic.Bool))) })
 	s.serving.Go(func() { s.Serve(s.Movable(s.arrivals, r.pass, new(atomic.Bool))) })
 	old := r.current.Swap(s)
@@ -123,6 +123,48 @@ func (r *relay) pass(c syscall.Conn) error {
 	}
 	return nil
 }
+
+// arrivals is a listener whose connections come from another worker.
+type arrivals struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+	addr   net.Addr
+}
+
+// newArrivals returns a listener with the address of the socket at which the connections were accepted.
+func newArrivals(addr net.Addr) *arrivals {
+	return &arrivals{conns: make(chan net.Conn), closed: make(chan struct{}), addr: addr}
+}
+
+// Accept waits for a connection that is delivered, or for Close.
+func (a *arrivals) Accept() (net.Conn, error) {
+	select {
+	case c := <-a.conns:
+		return c, nil
+	case <-a.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Deliver has Accept return a connection, and reports whether it will.
+func (a *arrivals) Deliver(c net.Conn) bool {
+	select {
+	case a.conns <- Arrived(c):
+		return true
+	case <-a.closed:
+		return false
+	}
+}
+
+// Close ends Accept and Deliver.
+func (a *arrivals) Close() error {
+	a.once.Do(func() { close(a.closed) })
+	return nil
+}
+
+// Addr returns the address of the socket.
+func (a *arrivals) Addr() net.Addr { return a.addr }
 
 func copyListener(l net.Listener) (net.Listener, error) {
 	f, err := l.(interface{ File() (*os.File, error) }).File()

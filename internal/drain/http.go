@@ -52,6 +52,8 @@ type httpConn struct {
 	told  bool      // the response to the request that is being handled asks the client to close
 	body  bool      // the request has a body
 	http2 bool
+
+	arrived bool // from another worker, and nothing was asked since
 }
 
 type connState int
@@ -150,6 +152,9 @@ func (h *HTTP) lookUp(conn net.Conn) *httpConn {
 	c := h.conns[conn]
 	if c == nil {
 		c = &httpConn{conn: conn, since: time.Now()}
+		if m, ok := conn.(movableConn); ok && m.movablePart().hasArrived() {
+			c.state, c.arrived = idle, true // as it was where it comes from; to net/http it is new
+		}
 		h.conns[conn] = c
 	}
 	return c
@@ -207,7 +212,7 @@ func (h *HTTP) set(conn net.Conn, state connState) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c := h.conns[conn]; c != nil {
-		c.state, c.since = state, time.Now()
+		c.state, c.since, c.arrived = state, time.Now(), false
 	}
 }
 
@@ -253,9 +258,6 @@ func (h *HTTP) BeginDrain(delay time.Duration, handOver bool) {
 }
 
 func (h *HTTP) handsOver() bool { return h.moving.Load() && !h.staying.Load() }
-
-// Stay is EndHandover, until package pack uses that name.
-func (h *HTTP) Stay(ctx context.Context) { h.EndHandover(ctx) }
 
 // EndHandover ends handing over, and returns when nothing is on its way any more, or ctx has ended.
 func (h *HTTP) EndHandover(ctx context.Context) {
@@ -360,12 +362,13 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// dropFresh closes connections that have still not sent a request; Shutdown would wait 5 s for them.
+// dropFresh closes connections that net/http takes for new, and that have still not sent a request; Shutdown would wait
+// 5 s for them.
 func (h *HTTP) dropFresh() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for conn, c := range h.conns {
-		if c.state == fresh && !begun(conn) {
+		if (c.state == fresh || c.state == idle && c.arrived) && !begun(conn) {
 			conn.Close()
 		}
 	}

@@ -132,6 +132,9 @@ func (l *listener) fromElsewhere() (net.Conn, error) {
 			l.queue = l.queue[1:]
 			c.from.taken()
 			l.arm()
+			if c.from == nil && l.movable {
+				return drain.Arrived(c.Conn), nil
+			}
 			return c.Conn, nil
 		}
 		switch {
