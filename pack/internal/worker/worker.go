@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/drain"
@@ -71,7 +72,8 @@ type worker struct {
 	control *control
 	service *service
 
-	answers  chan wire.Received // to Listen, of which one is asked at a time
+	asked    atomic.Bool        // an answer to Listen is waited for; one is asked at a time
+	answers  chan wire.Received // to it
 	quiesced chan wire.Message
 	drained  context.CancelCauseFunc // ends the context in which the worker serves; the first cause counts
 	draining chan struct{}           // closed when the master has said Drain
@@ -104,7 +106,10 @@ var (
 func Run(ctx context.Context, c Config, control *net.UnixConn) error {
 	w := newWorker(&c, control)
 	defer w.close()
-	defer catch(c.OtherSignals, nil)()
+	_, release := catch(c.OtherSignals)
+	defer release()
+	caught, release := catch(c.StopSignals)
+	defer release()
 	serving, drained := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer drained(nil)
 	w.drained = drained
@@ -112,7 +117,7 @@ func Run(ctx context.Context, c Config, control *net.UnixConn) error {
 	if err := w.control.say(wire.Message{Type: wire.Hello, Version: wire.Version}); err != nil {
 		return fmt.Errorf("say hello to the master: %w", err)
 	}
-	defer catch(c.StopSignals, w.stopSignal)()
+	defer watch(caught, release, w.stopSignal)() // what was caught until now is told now
 	defer context.AfterFunc(ctx, func() { w.stopping(context.Cause(ctx)) })()
 
 	err := w.service.start(serving)
