@@ -133,6 +133,7 @@ func (w *worker) masterGone(why error) {
 	close(w.gone)
 	time.AfterFunc(w.ShutdownTimeout, func() { // there is no master that would
 		w.log.Error("the master is gone, and this worker has not ended in time: exiting", "timeout", w.ShutdownTimeout)
+		w.lines.Flush()
 		w.exit(1)
 	})
 	w.drained(&order{why: why, final: true, masterGone: true})

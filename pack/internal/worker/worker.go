@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/pack/internal/logqueue"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
@@ -69,6 +70,7 @@ func (c *Config) drainTimeout() time.Duration {
 type worker struct {
 	*Config
 	log     *slog.Logger
+	lines   *logqueue.Queue // of log, for which nothing waits
 	control *control
 	service *service
 
@@ -105,6 +107,7 @@ var (
 // socket. The end of ctx asks for a stop, as a signal does. It returns nil if it could tell the master why it failed.
 func Run(ctx context.Context, c Config, control *net.UnixConn) error {
 	w := newWorker(&c, control)
+	defer w.lines.Flush()
 	defer w.close()
 	_, release := catch(c.OtherSignals)
 	defer release()
@@ -135,9 +138,12 @@ func newWorker(c *Config, conn *net.UnixConn) *worker {
 	if c.exit == nil {
 		c.exit = os.Exit
 	}
+	lines := logqueue.New(c.Log)
+	log := lines.Logger()
 	w := &worker{
 		Config:   c,
-		log:      c.Log,
+		log:      log,
+		lines:    lines,
 		control:  newControl(wire.NewConn(conn)),
 		answers:  make(chan wire.Received, 1),
 		quiesced: make(chan wire.Message, 1),
@@ -145,9 +151,9 @@ func newWorker(c *Config, conn *net.UnixConn) *worker {
 		gone:     make(chan struct{}),
 		reopen:   make(chan struct{}, 1),
 		received: make(chan struct{}),
-		lost:     newLoss(c.Log),
+		lost:     newLoss(log),
 	}
-	w.service = &service{Config: c, log: c.Log, listen: w.socket, handover: w.handover}
+	w.service = &service{Config: c, log: log, listen: w.socket, handover: w.handover}
 	return w
 }
 
