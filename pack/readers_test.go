@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test/program"
 )
 
 func init() { programs["talking"] = talkingProgram }
@@ -84,12 +85,8 @@ func TestReaderOfLogStallsOverUpgrade(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", nil, "-workers=2")
 	p.Addresses()
-	read := sync.OnceFunc(p.Stall())
+	read := stallLog(p)
 	defer read()
-	for range 500 {
-		p.Signal(syscall.SIGUSR1)
-		time.Sleep(time.Millisecond) // or several are one
-	}
 	before := p.Workers()
 	p.Signal(syscall.SIGUSR2)
 	p.Replaced(before, 2)
@@ -98,4 +95,27 @@ func TestReaderOfLogStallsOverUpgrade(t *testing.T) {
 	p.Logged(1, "upgraded")
 	t.Logf("%v lines were lost", lost["lines"])
 	p.Stop()
+}
+
+// TestReaderOfLogStallsAndMasterIsKilled has nobody read the log when the master is killed. The workers, which say that
+// it is gone, end all the same.
+func TestReaderOfLogStallsAndMasterIsKilled(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil, "-workers=2")
+	p.Addresses()
+	read := stallLog(p)
+	defer read()
+	p.Signal(syscall.SIGKILL)
+	p.Wait(5 * time.Second)
+	p.Until("the workers to end", program.Patience, func() bool { return len(p.Processes()) == 0 })
+}
+
+// stallLog has the log not be read, and much be written to it, until the function that it returns is called.
+func stallLog(p *running) (read func()) {
+	read = sync.OnceFunc(p.Stall())
+	for range 500 {
+		p.Signal(syscall.SIGUSR1)
+		time.Sleep(time.Millisecond) // or several are one
+	}
+	return read
 }

@@ -67,12 +67,18 @@ func (s *subject) ask(path string, limit time.Duration) {
 	l.Run(context.Background())
 }
 
+// kill kills a worker.
+func (s *subject) kill(pid int) {
+	s.dead[pid] = true // as soon as somebody notices: the log tells later
+	syscall.Kill(pid, syscall.SIGKILL)
+}
+
 func kill(s *subject, random *rand.Rand) (int, error) {
 	pid, err := s.some(random)
 	if err != nil {
 		return 0, err
 	}
-	syscall.Kill(pid, syscall.SIGKILL)
+	s.kill(pid)
 	return 1, s.says("worker failed", 5*time.Second)
 }
 
@@ -173,7 +179,7 @@ func (s *subject) withLimit(random *rand.Rand, resource int, limit uint64) (int,
 	if err := unix.Prlimit(s.PID(), resource, &few, nil); err != nil {
 		return 0, err
 	}
-	syscall.Kill(pid, syscall.SIGKILL)
+	s.kill(pid)
 	err = errors.New("the log does not say twice that a worker failed")
 	if s.Await(longestDelay, func() bool { return s.count("worker failed") > 1 }) {
 		err = nil
@@ -219,7 +225,7 @@ func storm(s *subject, random *rand.Rand) (int, error) {
 	s.signal(syscall.SIGHUP)
 	if killed > 0 {
 		if pid, err := s.some(random); err == nil {
-			syscall.Kill(pid, syscall.SIGKILL)
+			s.kill(pid)
 		}
 	}
 	var since time.Time // when the last change ended

@@ -133,8 +133,8 @@ func (m *Master) become(s *handoff.State, back bool) error {
 		return err
 	}
 	own, s.Sockets = files[exported:], states
-	m.log.flush()
-	s.LostLines = m.log.left()
+	m.log.Flush()
+	s.LostLines = m.log.Left()
 	text, err := s.Encode()
 	if err != nil {
 		return err

@@ -69,7 +69,7 @@ func (m *Master) Run(ctx context.Context, estate *upgrade.Estate, wrong error) e
 	spareThreads(threads)
 	m.signals.begin(m)
 	defer m.signals.end()
-	defer m.log.flush()
+	defer m.log.Flush()
 	first := begin{endpoints: m.Endpoints, spec: spec{plan: m.Plan, user: m.User}}
 	if estate != nil {
 		AtStep(StepTakeOver)
@@ -253,7 +253,7 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 		return nil, fmt.Errorf("the state of the predecessor: %w", err)
 	}
 	m.path = s.Image
-	m.log.lose(s.LostLines)
+	m.log.Lose(s.LostLines)
 	inherited, err := m.sockets.Import(s.Sockets, estate.Files)
 	if err != nil {
 		return nil, err
@@ -278,7 +278,7 @@ func (m *Master) handBack(estate *upgrade.Estate, why error) error {
 	if estate.Returned != "" {
 		return fmt.Errorf("the old executable cannot go on after a failed upgrade (%s): %w", estate.Returned, why)
 	}
-	m.log.flush()
+	m.log.Flush()
 	err := becomeAgain(estate, why, m.signals.during(m))
 	return fmt.Errorf("%w; and the previous executable could not be gone back to: %w", why, err)
 }

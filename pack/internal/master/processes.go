@@ -24,7 +24,7 @@ func (c *core) process(e process) {
 	log := func(level slog.Level, msg string, more ...any) { c.log(level, msg, append(args, more...)...) }
 	switch e.kind {
 	case procgroup.Started:
-		m.ref, m.pid, m.started = e.ref, e.pid, c.now
+		m.ref, m.pid, m.started, m.silent = e.ref, e.pid, c.now, false
 		log(slog.LevelDebug, "worker started", "attempt", e.ref.Attempt)
 	case procgroup.Killed:
 		if w := c.workers[e.ref]; w == nil || !w.hostile { // its end tells why, in one line

@@ -153,6 +153,8 @@ func (w *world) do(what string, args []string) error {
 	case "end":
 		w.ends(w.process(arg).ref, nil)
 		w.post(tick{})
+	case "silent": // its control socket ends
+		w.post(gone{w.process(args[0]).ref})
 	case "die":
 		w.ends(w.process(arg).ref, errors.New("signal: killed"))
 		w.post(tick{})

@@ -44,6 +44,7 @@ type member struct {
 	started  time.Time
 	failures int
 	failed   time.Time // the last time
+	silent   bool      // the control socket of its process has ended
 }
 
 // worker is a worker process that the master listens to.

@@ -35,6 +35,9 @@ func (c *core) gone(ref roster.Ref) {
 	if w == nil || c.frozen {
 		return
 	}
+	if m := &w.generation.members[ref.ID]; m.ref == ref {
+		m.silent = true
+	}
 	c.removeWorker(w)
 	c.closeUnused()
 }
@@ -165,9 +168,13 @@ func (c *core) asksToStop(w *worker) {
 	w.renew = "it was told to stop by a signal"
 }
 
-// terminate asks a worker to drain. One that has not come as far as Run has no sockets, and nothing to drain.
+// terminate asks a worker to drain. One that has not come as far as Run has no sockets, and nothing to drain. One whose
+// control socket has ended cannot be asked; it has ended, or will.
 func (c *core) terminate(ref roster.Ref) {
 	w := c.workers[ref]
+	if g := c.find(ref.Generation); w == nil && g != nil && g.members[ref.ID].ref == ref && g.members[ref.ID].silent {
+		return // it is ending already, or drains as it does when the master is gone
+	}
 	if w == nil || w.state == wire.Joining {
 		c.emit(kill{ref, errors.New("cannot ask it to end: it has not come as far as Run")})
 		return

@@ -87,7 +87,8 @@ func TestCoverInVain(t *testing.T) {
 	m := supervise(t, Config{}, Handle{anyPort, server})
 	m.expect(wire.Ready)
 	other := listen(t)
-	m.tell(wire.Message{Type: wire.Cover, Endpoint: &wire.Endpoint{Network: "tcp", Address: "elsewhere"}, Socket: 2}, other.(syscall.Conn))
+	elsewhere := wire.Endpoint{Network: "tcp", Address: "elsewhere"}
+	m.tell(wire.Message{Type: wire.Cover, Endpoint: &elsewhere, Socket: 2}, other.(syscall.Conn))
 	if r := m.expect(wire.Covered); r.Socket != 2 || r.Endpoint.Address != "elsewhere" || r.Error == "" {
 		t.Errorf("%+v", r.Message)
 	}

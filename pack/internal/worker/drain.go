@@ -63,7 +63,8 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 			if err := server.Shutdown(ctx); err != nil {
 				left := server.Open()
 				total.Add(int64(left))
-				s.log.Warn("a server did not finish in its drain", "endpoint", e.String(), "error", err, "connections", left)
+				s.log.Warn("a server did not finish in its drain",
+					"endpoint", e.String(), "error", err, "connections", left)
 				server.Close()
 			}
 		})

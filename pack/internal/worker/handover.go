@@ -14,6 +14,10 @@ import (
 
 // quiesce asks the master, which has more rights, to keep new connections out of this worker's sockets.
 func (w *worker) quiesce() error {
+	select {
+	case <-w.quiesced: // nobody has asked
+	default:
+	}
 	sent := w.control.post(wire.Message{Type: wire.Quiesce})
 	limit := time.NewTimer(queueLimit)
 	defer limit.Stop()
@@ -93,7 +97,8 @@ func (w *worker) arrive(r *wire.Received) {
 	f.Close()
 	l := w.service.of(*r.Endpoint)
 	if l == nil || !l.movable {
-		w.log.Error("a connection that was handed over is closed: this worker does not serve the endpoint", "endpoint", r.Endpoint.String())
+		w.log.Error("a connection that was handed over is closed: this worker does not serve the endpoint",
+			"endpoint", r.Endpoint.String())
 		go c.Close()
 		return
 	}
@@ -130,7 +135,8 @@ func (w *worker) cover(r *wire.Received) {
 		select {
 		case err := <-w.control.post(m):
 			if err != nil { // at once
-				w.log.Debug("the master cannot be told of a socket", "endpoint", e.String(), "socket", number, "error", err)
+				w.log.Debug("the master cannot be told of a socket",
+					"endpoint", e.String(), "socket", number, "error", err)
 			}
 		default:
 		}

@@ -148,7 +148,8 @@ func TestLostDescriptors(t *testing.T) {
 	ours.Close()
 	m.tell(wire.Message{Type: wire.Drain})
 	m.expectEnd(0)
-	if m.log.count(slog.LevelWarn, "handed over") != 1 || m.log.count(slog.LevelInfo, "connections=3") != 1 || m.log.count(slog.LevelError, "") != 0 {
+	if m.log.count(slog.LevelWarn, "handed over") != 1 || m.log.count(slog.LevelInfo, "connections=3") != 1 ||
+		m.log.count(slog.LevelError, "") != 0 {
 		t.Errorf("it logged\n%s", m.log)
 	}
 }

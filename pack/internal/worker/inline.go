@@ -19,7 +19,8 @@ func RunInline(ctx context.Context, c Config, listen func(context.Context, wire.
 		ctx, release = sigctl.Context(ctx, c.StopSignals...)
 		defer release()
 	}
-	defer catch(c.OtherSignals, nil)()
+	_, release := catch(c.OtherSignals)
+	defer release()
 	s := &service{Config: &c, log: c.Log, listen: listen}
 	err = s.start(ctx)
 	if err == nil && ctx.Err() == nil {

@@ -55,8 +55,8 @@ func TestInline(t *testing.T) {
 func TestInlineFails(t *testing.T) {
 	c := Config{Log: slog.New(slog.DiscardHandler), ShutdownTimeout: limit}
 	c.Handles = func() []Handle { return []Handle{{anyPort, hello()}} }
-	_, err := RunInline(t.Context(), c, func(context.Context, wire.Endpoint) (net.Listener, error) { return nil, os.ErrPermission },
-		func() error { return nil }, func() { t.Error("it is up") })
+	refuse := func(context.Context, wire.Endpoint) (net.Listener, error) { return nil, os.ErrPermission }
+	_, err := RunInline(t.Context(), c, refuse, func() error { return nil }, func() { t.Error("it is up") })
 	if !errors.Is(err, os.ErrPermission) {
 		t.Errorf("error %v", err)
 	}
@@ -78,16 +78,15 @@ func TestInlineCuts(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	c := Config{Log: slog.New(slog.DiscardHandler), ShutdownTimeout: 200 * time.Millisecond}
 	c.Handles = func() []Handle { return []Handle{{anyPort, strange}} }
-	cut, err := RunInline(ctx, c, func(context.Context, wire.Endpoint) (net.Listener, error) { return copyOf(t, socket), nil },
-		func() error { return nil },
-		func() {
-			dial(t, socket)
-			go func() {
-				c := <-accepted
-				t.Cleanup(func() { c.Close() })
-				cancel()
-			}()
-		})
+	listens := func(context.Context, wire.Endpoint) (net.Listener, error) { return copyOf(t, socket), nil }
+	cut, err := RunInline(ctx, c, listens, func() error { return nil }, func() {
+		dial(t, socket)
+		go func() {
+			c := <-accepted
+			t.Cleanup(func() { c.Close() })
+			cancel()
+		}()
+	})
 	if cut != 1 || err != nil {
 		t.Errorf("cut %d, error %v", cut, err)
 	}

@@ -38,7 +38,7 @@ type listener struct {
 	told      atomic.Bool   // the worker wants its end
 	shortage  shortage
 	finishing atomic.Bool
-	last      atomic.Int64 // when a connection was accepted from the own socket, in nanoseconds of the clock; set if finishing
+	last      atomic.Int64 // if finishing: when the own socket had a connection, in nanoseconds of the clock
 
 	mu       sync.Mutex
 	changed  sync.Cond // of queue and running, when it is closed
@@ -52,22 +52,16 @@ type listener struct {
 	closeErr error
 }
 
-// arrived is a connection that came from elsewhere.
-type arrived struct {
-	net.Conn
-	from *source // nil if it was handed over
-}
-
 func newListener(own net.Listener, e wire.Endpoint, log *slog.Logger, accepted func(own bool)) *listener {
 	l := &listener{
-		Listener: own, endpoint: e, log: log, accepted: accepted,
-		accepting: make(chan struct{}), closing: make(chan struct{}), wake: make(chan struct{}, 1), sources: map[int]*source{},
+		Listener: own, endpoint: e, log: log, accepted: accepted, sources: map[int]*source{},
+		accepting: make(chan struct{}), closing: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	l.changed.L = &l.mu
 	l.shortage = shortage{
 		begins: func(err error) {
-			log.Warn("cannot accept connections, they wait in the queue; raise the limit of open files, or look for a leak",
-				"endpoint", e.String(), "error", err)
+			log.Warn("cannot accept connections, they wait in the queue; raise the limit of open files, or look for "+
+				"a leak", "endpoint", e.String(), "error", err)
 		},
 		ends: func(after time.Duration) {
 			log.Info("accepting connections again", "endpoint", e.String(), "after", after.Round(time.Millisecond))
@@ -236,46 +230,4 @@ func (l *listener) isClosing() bool {
 	default:
 		return false
 	}
-}
-
-// push has Accept return a connection, and reports whether it will. from is nil if it was handed over.
-func (l *listener) push(c net.Conn, from *source) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.over || l.isClosed && from == nil {
-		return false
-	}
-	l.queue = append(l.queue, arrived{c, from})
-	l.arm()
-	l.changed.Signal()
-	return true
-}
-
-// sockets returns all sockets from which it accepts.
-func (l *listener) sockets() []net.Listener {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	all := []net.Listener{l.Listener}
-	for _, s := range l.sources {
-		all = append(all, s.Listener)
-	}
-	return all
-}
-
-// left returns, when the listener is closed and the server does not call Accept any more, the connections that it has
-// not accepted.
-func (l *listener) left() []net.Conn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for l.running > 0 {
-		l.changed.Wait() // they were stopped, and may just have accepted a connection
-	}
-	l.over = true
-	var all []net.Conn
-	for _, c := range l.queue {
-		c.from.taken()
-		all = append(all, c.Conn)
-	}
-	l.queue = nil
-	return all
 }

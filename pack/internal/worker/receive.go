@@ -133,6 +133,7 @@ func (w *worker) masterGone(why error) {
 	close(w.gone)
 	time.AfterFunc(w.ShutdownTimeout, func() { // there is no master that would
 		w.log.Error("the master is gone, and this worker has not ended in time: exiting", "timeout", w.ShutdownTimeout)
+		w.lines.Flush()
 		w.exit(1)
 	})
 	w.drained(&order{why: why, final: true, masterGone: true})
@@ -169,21 +170,24 @@ func (w *worker) board(serving context.Context, r *wire.Received) {
 }
 
 // errDescriptorLost is why something that the master sent is of no use.
-var errDescriptorLost = errors.New("the descriptor was lost, since this process has too many open files; raise the limit of open files")
+var errDescriptorLost = errors.New(
+	"the descriptor was lost, since this process has too many open files; raise the limit of open files")
 
 // answered passes the answer to Listen on, with its descriptor.
 func (w *worker) answered(r *wire.Received) {
-	select {
-	case w.answers <- *r:
-		r.Files = nil // the receiver's now
-	default:
+	if !w.asked.CompareAndSwap(true, false) {
 		w.complain(fmt.Errorf("%s without a request", r.Type))
+		return
 	}
+	w.answers <- *r // has room for it
+	r.Files = nil   // the receiver's now
 }
 
 // socket asks the master for this worker's socket of an endpoint.
 func (w *worker) socket(ctx context.Context, e wire.Endpoint) (net.Listener, error) {
+	w.asked.Store(true)
 	if err := w.control.say(wire.Message{Type: wire.Listen, Endpoint: &e}); err != nil {
+		w.asked.Store(false)
 		return nil, fmt.Errorf("ask the master for %s: %w", e, err)
 	}
 	select {

@@ -19,7 +19,7 @@ type service struct {
 	*Config
 	log      *slog.Logger
 	listen   func(context.Context, wire.Endpoint) (net.Listener, error) // opens, or asks for, a socket
-	handover func(wire.Endpoint, syscall.Conn) error                    // hands an idle connection over; nil if that cannot be
+	handover func(wire.Endpoint, syscall.Conn) error                    // hands an idle connection over; may be nil
 
 	tickets  ticketKeeper
 	reporter reporter

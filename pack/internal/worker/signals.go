@@ -7,26 +7,26 @@ import (
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
-// catch takes from signals the effect that they have by default, until stop is called, and has do called with each, if
-// it is not nil; when that returns false, they have that effect again. It does not use signal.Ignore, which programs
-// that the worker starts would inherit.
-func catch(signals []os.Signal, do func(os.Signal) (more bool)) (stop func()) {
-	if len(signals) == 0 { // which would be all
-		return func() {}
+// catch takes from signals the effect that they have by default, until release is called. It does not use
+// signal.Ignore, which programs that the worker starts would inherit.
+func catch(signals []os.Signal) (caught <-chan os.Signal, release func()) {
+	c := make(chan os.Signal, 1)
+	if len(signals) > 0 { // none would be all
+		signal.Notify(c, signals...)
 	}
-	caught := make(chan os.Signal, 1)
-	signal.Notify(caught, signals...)
-	if do == nil {
-		return func() { signal.Stop(caught) }
-	}
+	return c, func() { signal.Stop(c) }
+}
+
+// watch calls do with each signal that is caught, until stop is called, or do returns false, which releases them.
+func watch(caught <-chan os.Signal, release func(), do func(os.Signal) (more bool)) (stop func()) {
 	stopped, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		defer signal.Stop(caught)
 		for {
 			select {
 			case s := <-caught:
 				if !do(s) {
+					release()
 					return
 				}
 			case <-stopped:
@@ -46,7 +46,8 @@ func (e signalError) Error() string { return "signal: " + e.String() }
 // fulfilled, and a second one ends the process.
 func (w *worker) stopSignal(s os.Signal) (more bool) {
 	if w.isGone() {
-		w.log.Debug("the worker is asked to stop, and it does so already; the next signal ends it", "signal", s.String())
+		w.log.Debug("the worker is asked to stop, and it does so already; the next signal ends it",
+			"signal", s.String())
 		return false
 	}
 	w.stopping(signalError{s})

@@ -21,7 +21,9 @@ func key(of byte) []byte { return slices.Repeat([]byte{of}, 32) }
 // TestTicketsAreShared resumes, in a second worker, a session that the first began, also after the keys have changed.
 func TestTicketsAreShared(t *testing.T) {
 	var workers [2]ticketKeeper
-	client := &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1), ServerName: "x"}
+	client := &tls.Config{
+		InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1), ServerName: "x",
+	}
 	base := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
 	for i, keys := range [][][]byte{{key(1)}, {key(1)}, {key(2), key(1)}, {key(2), key(1)}, nil} {
 		w := &workers[i%2]

@@ -15,7 +15,8 @@ import (
 func (w *worker) vitals() wire.Message {
 	conns, accepted := w.service.reporter.now()
 	return wire.Message{Type: wire.Beat, Vitals: &wire.Vitals{
-		Served: w.service.reporter.served.Load(), Accepted: accepted, Conns: conns, Probe: w.probe.fails(2 * w.beatEvery()),
+		Served: w.service.reporter.served.Load(), Accepted: accepted, Conns: conns,
+		Probe: w.probe.fails(2 * w.beatEvery()),
 	}}
 }
 

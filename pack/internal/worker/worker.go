@@ -13,9 +13,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/pack/internal/logqueue"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
@@ -68,10 +70,12 @@ func (c *Config) drainTimeout() time.Duration {
 type worker struct {
 	*Config
 	log     *slog.Logger
+	lines   *logqueue.Queue // of log, for which nothing waits
 	control *control
 	service *service
 
-	answers  chan wire.Received // to Listen, of which one is asked at a time
+	asked    atomic.Bool        // an answer to Listen is waited for; one is asked at a time
+	answers  chan wire.Received // to it
 	quiesced chan wire.Message
 	drained  context.CancelCauseFunc // ends the context in which the worker serves; the first cause counts
 	draining chan struct{}           // closed when the master has said Drain
@@ -103,8 +107,12 @@ var (
 // socket. The end of ctx asks for a stop, as a signal does. It returns nil if it could tell the master why it failed.
 func Run(ctx context.Context, c Config, control *net.UnixConn) error {
 	w := newWorker(&c, control)
+	defer w.lines.Flush()
 	defer w.close()
-	defer catch(c.OtherSignals, nil)()
+	_, release := catch(c.OtherSignals)
+	defer release()
+	caught, release := catch(c.StopSignals)
+	defer release()
 	serving, drained := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer drained(nil)
 	w.drained = drained
@@ -112,7 +120,7 @@ func Run(ctx context.Context, c Config, control *net.UnixConn) error {
 	if err := w.control.say(wire.Message{Type: wire.Hello, Version: wire.Version}); err != nil {
 		return fmt.Errorf("say hello to the master: %w", err)
 	}
-	defer catch(c.StopSignals, w.stopSignal)()
+	defer watch(caught, release, w.stopSignal)() // what was caught until now is told now
 	defer context.AfterFunc(ctx, func() { w.stopping(context.Cause(ctx)) })()
 
 	err := w.service.start(serving)
@@ -130,9 +138,12 @@ func newWorker(c *Config, conn *net.UnixConn) *worker {
 	if c.exit == nil {
 		c.exit = os.Exit
 	}
+	lines := logqueue.New(c.Log)
+	log := lines.Logger()
 	w := &worker{
 		Config:   c,
-		log:      c.Log,
+		log:      log,
+		lines:    lines,
 		control:  newControl(wire.NewConn(conn)),
 		answers:  make(chan wire.Received, 1),
 		quiesced: make(chan wire.Message, 1),
@@ -140,9 +151,9 @@ func newWorker(c *Config, conn *net.UnixConn) *worker {
 		gone:     make(chan struct{}),
 		reopen:   make(chan struct{}, 1),
 		received: make(chan struct{}),
-		lost:     newLoss(c.Log),
+		lost:     newLoss(log),
 	}
-	w.service = &service{Config: c, log: c.Log, listen: w.socket, handover: w.handover}
+	w.service = &service{Config: c, log: log, listen: w.socket, handover: w.handover}
 	return w
 }
 

@@ -1,4 +1,4 @@
-package master
+package logqueue
 
 import (
 	"bytes"
@@ -22,29 +22,33 @@ func (s stuck) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // TestLinesAreLost has nobody read the log while more is written than may wait. What becomes of every line is known: it
-// is written later, or counted, by this program or by the one that takes its place.
+// is written later, or counted, in this program or in the one that takes its place.
 func TestLinesAreLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var text bytes.Buffer
 		handler := stuck{slog.NewTextHandler(&text, nil), make(chan struct{})}
-		h := newLogHand(slog.New(handler))
+		q := New(slog.New(handler))
+		l := q.Logger().With("worker", 1)
 		const more = 7
-		h.lose(2) // by the program before this one
+		q.Lose(2) // by the program before this one
 		synctest.Wait()
-		for i := range maxLines + more {
-			h.put(logLine{slog.LevelInfo, fmt.Sprintf("line %d", i), nil})
+		for i := range MaxLines + more {
+			l.Info(fmt.Sprintf("line %d", i))
 		}
-		h.flush()
-		if n := h.left(); n != 2+maxLines+more {
-			t.Errorf("%d lines are left while nothing can be written, want %d", n, 2+maxLines+more)
+		q.Flush()
+		if n := q.Left(); n != 2+MaxLines+more {
+			t.Errorf("%d lines are left while nothing can be written, want %d", n, 2+MaxLines+more)
 		}
 		close(handler.read)
-		h.flush()
-		if n := h.left(); n != 0 {
+		q.Flush()
+		if n := q.Left(); n != 0 {
 			t.Errorf("%d lines are left", n)
 		}
-		if n := strings.Count(text.String(), "msg=\"line "); n != maxLines {
-			t.Errorf("%d lines were written, want %d", n, maxLines)
+		if n := strings.Count(text.String(), "msg=\"line "); n != MaxLines {
+			t.Errorf("%d lines were written, want %d", n, MaxLines)
+		}
+		if n := strings.Count(text.String(), "worker=1\n"); n != MaxLines {
+			t.Errorf("%d lines tell which worker it is", n)
 		}
 		for _, lines := range []string{"lines=2\n", fmt.Sprintf("lines=%d\n", more)} {
 			if !strings.Contains(text.String(), lines) {
