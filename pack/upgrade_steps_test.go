@@ -87,19 +87,22 @@ func TestManyWishes(t *testing.T) {
 	p.Stop()
 }
 
-// TestChangesFollowEachOther asks for a reload during an upgrade, which is made afterwards, by the new program, and for an
-// upgrade during a reload.
+// TestChangesFollowEachOther asks for a reload during an upgrade, which is made afterwards, by the new program, and for
+// an upgrade during a reload.
 func TestChangesFollowEachOther(t *testing.T) {
 	t.Parallel()
 	p, path := startVersion(t, nil, "-minready=300ms")
 	deploy(t, path, "2")
+	deploy(t, path+".3", "3") // takes longer than a reload may
 	p.Signal(syscall.SIGUSR2)
 	p.Logged(1, "upgrading")
 	p.Signal(syscall.SIGHUP)
 	p.Logged(1, "reload will follow")
 	p.Logged(1, "upgraded")
 	p.Logged(1, "reloading")
-	deploy(t, path, "3")
+	if err := os.Rename(path+".3", path); err != nil {
+		t.Fatal(err)
+	}
 	p.Signal(syscall.SIGUSR2)
 	p.Logged(1, "upgrade will follow")
 	p.Logged(1, "reloaded")

@@ -19,6 +19,7 @@ type step struct {
 	id         int
 	admit      bool // the worker is to serve; else it is to be gone
 	begun      bool
+	told       bool // the group: it starts no process of the worker any more
 	stood      bool
 }
 
@@ -83,7 +84,7 @@ func (c *core) stepBack(ch *change) bool {
 	case s.admit && c.serves(s.generation, s.id):
 		delete(c.timers, changeTimer)
 		ch.steps = ch.steps[1:]
-	case !s.admit && s.generation.members[s.id].pid == 0:
+	case !s.admit && c.isGone(s.generation, s.id, s.told):
 		if s.stood {
 			c.log(slog.LevelInfo, "worker replaced", "worker", s.id, "generation", ch.old.number)
 		}
@@ -92,6 +93,26 @@ func (c *core) stepBack(ch *change) bool {
 		return false
 	}
 	return true
+}
+
+// memberStopped notes that a group starts no process of a worker any more.
+func (c *core) memberStopped(e memberStopped) {
+	ch := c.change
+	if ch == nil {
+		return
+	}
+	if ch.phase == retiring && ch.old.number == e.generation && ch.step == e.id {
+		ch.told = true
+	}
+	if len(ch.steps) > 0 && ch.steps[0].generation.number == e.generation && ch.steps[0].id == e.id {
+		ch.steps[0].told = true
+	}
+}
+
+// isGone reports whether a worker has no process, and gets none. One that has just ended may be starting again until
+// the group was told.
+func (c *core) isGone(g *generation, id int, told bool) bool {
+	return g.members[id].pid == 0 && (told || c.find(g.number) == nil)
 }
 
 // backLate goes on without an old worker that does not come back in time. Its group goes on trying.

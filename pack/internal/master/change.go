@@ -59,6 +59,7 @@ type change struct {
 	err       error // why it failed
 	step      int   // Rolling: which worker it is at
 	oneByOne  bool  // Rolling: old workers drain one by one
+	told      bool  // Rolling: the group of the one that does starts it no more
 	asked     bool  // the hand that the phase waits for was asked
 	steps     []step
 	loans     map[loan]*lent

@@ -207,6 +207,8 @@ func (c *core) on(e event) {
 		c.terminate(e.ref)
 	case groupEnded:
 		c.groupEnded(e)
+	case memberStopped:
+		c.memberStopped(e)
 	case message:
 		c.message(e)
 	case broken:

@@ -22,7 +22,7 @@ type (
 		adopt      bool // it takes over the processes that a predecessor, or this program, let go of
 	}
 	startMember    struct{ generation, id int }
-	stopMember     struct{ generation, id int }
+	stopMember     struct{ generation, id int } // memberStopped
 	stopGeneration struct{ generation int }
 	dropGeneration struct{ generation int } // it has ended
 	killGeneration struct{ generation int }

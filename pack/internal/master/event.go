@@ -42,9 +42,10 @@ type (
 		started time.Time
 		share   float64 // of the limits of Recycle
 	}
-	gone       struct{ ref roster.Ref } // its control socket has ended
-	terminate  struct{ ref roster.Ref } // it is to be asked to end
-	groupEnded struct {
+	gone          struct{ ref roster.Ref }     // its control socket has ended
+	terminate     struct{ ref roster.Ref }     // it is to be asked to end
+	memberStopped struct{ generation, id int } // the group starts no process of it any more
+	groupEnded    struct {
 		generation int
 		err        error
 	}

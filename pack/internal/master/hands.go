@@ -83,7 +83,10 @@ func (m *Master) perform(e effect) {
 	case startMember:
 		m.onGroup(e.generation, func(g *group) { g.StartMember(e.id) })
 	case stopMember:
-		m.onGroup(e.generation, func(g *group) { g.StopMember(e.id) })
+		m.onGroup(e.generation, func(g *group) {
+			g.StopMember(e.id)
+			m.post(memberStopped(e))
+		})
 	case stopGeneration:
 		if g := m.groups[e.generation]; g != nil {
 			g.stop()

@@ -33,7 +33,7 @@ func (c *core) advance() bool {
 		c.emit(atStep{StepReady})
 		c.set(changeTimer, c.MinReady)
 	case retiring:
-		if ch.old.members[ch.step].pid != 0 {
+		if !c.isGone(ch.old, ch.step, ch.told) {
 			return false
 		}
 		c.log(slog.LevelInfo, "worker replaced", "worker", ch.step, "generation", ch.next.number)
@@ -93,7 +93,7 @@ func (c *core) proven(ch *change) {
 		c.log(slog.LevelWarn, "other addresses are served than before: all old workers go on until all new ones are ready")
 	}
 	if ch.oneByOne && ch.step < ch.old.plan.Workers()-1 {
-		ch.phase = retiring
+		ch.phase, ch.told = retiring, false
 		c.emit(stopMember{ch.old.number, ch.step})
 		return
 	}

@@ -177,6 +177,9 @@ func (w *world) start(generation, id int) {
 	p := &fakeProcess{ref: ref, pid: 100*generation + 10*id + ref.Attempt, serves: map[sockets.Ref]bool{}}
 	p.broken = w.held[fmt.Sprintf("ready %d.%d", generation, id)]
 	w.processes[ref] = p
+	if w.core.Rolling && len(w.processes) > max(g.size, len(w.core.current.members))+1 {
+		w.printf("%d processes at once", len(w.processes))
+	}
 	w.then(process{ref: ref, kind: procgroup.Started, pid: p.pid}, connected{ref: ref, pid: p.pid, started: w.now, share: 1})
 	w.says(p, wire.Message{Type: wire.Hello, Version: wire.Version})
 	w.listenNext(p)
@@ -303,6 +306,7 @@ func (w *world) perform(e effect) {
 		if p := w.find(e.generation, e.id); p != nil {
 			w.then(terminate{p.ref})
 		}
+		w.then(memberStopped(e))
 	case restart:
 		w.groups[e.ref.Generation].again[e.ref.ID] = true
 		w.then(terminate(e))
