@@ -77,8 +77,9 @@ func (h *steeringHand) steer(e steer) error {
 func (h *steeringHand) join(ref roster.Ref) {
 	s := h.master.Steering
 	board, err := s.Board()
-	if err != nil {
-		return // there is none in the mode that it is in
+	if err != nil { // there is none in the mode that it is in
+		h.master.post(steeringJoined{ref, slotNone})
+		return
 	}
 	slot, err := s.Join()
 	if err != nil {
@@ -141,7 +142,7 @@ func (h *steeringHand) close() {
 			f.Close()
 		}
 	})
-	within(killTime, done)
+	within(forceTime, done)
 }
 
 // within waits until done is closed, but not longer than d.

@@ -14,8 +14,10 @@ const (
 	// handoverLimit is how long connections may take that are on their way to another worker when the pack is to stop.
 	handoverLimit = 2 * time.Second
 
-	// killTime is how long processes may take to end when they were killed.
-	killTime = time.Second
+	// killTime is how long processes may take to end when they were killed, and forceTime likewise when a second signal
+	// wants that.
+	killTime  = 5 * time.Second
+	forceTime = time.Second
 )
 
 // stop stops the pack, since a signal or a caller wants it.
@@ -86,7 +88,7 @@ func (c *core) beginStop() {
 	c.loseParked()
 	c.set(stopTimer, c.ShutdownTimeout+killTime)
 	if c.forced {
-		c.set(stopTimer, killTime)
+		c.set(stopTimer, forceTime)
 	}
 	for _, g := range c.generations {
 		c.stopGeneration(g)
@@ -119,7 +121,7 @@ func (c *core) force() {
 	if c.stage < leaving {
 		c.leave(errors.New("a second signal"))
 	}
-	c.set(stopTimer, killTime)
+	c.set(stopTimer, forceTime)
 	if c.stage == leaving && !c.frozen {
 		c.beginStop()
 	}
