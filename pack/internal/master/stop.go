@@ -86,7 +86,10 @@ func (c *core) advanceStop() bool {
 func (c *core) beginStop() {
 	c.stage = stopping
 	c.loseParked()
-	c.set(stopTimer, c.ShutdownTimeout+killTime)
+	c.set(stopTimer, c.ShutdownTimeout) // of OnStart, if there are no workers
+	if len(c.generations) > 0 {
+		c.set(stopTimer, c.ShutdownTimeout+killTime)
+	}
 	if c.forced {
 		c.set(stopTimer, forceTime)
 	}
