@@ -142,7 +142,7 @@ func (h *steeringHand) close() {
 			f.Close()
 		}
 	})
-	within(killTime, done)
+	within(forceTime, done)
 }
 
 // within waits until done is closed, but not longer than d.

@@ -14,8 +14,10 @@ const (
 	// handoverLimit is how long connections may take that are on their way to another worker when the pack is to stop.
 	handoverLimit = 2 * time.Second
 
-	// killTime is how long processes may take to end when they were killed.
-	killTime = time.Second
+	// killTime is how long processes may take to end when they were killed, and forceTime likewise when a second signal
+	// wants that.
+	killTime  = 5 * time.Second
+	forceTime = time.Second
 )
 
 // stop stops the pack, since a signal or a caller wants it.
@@ -84,9 +86,12 @@ func (c *core) advanceStop() bool {
 func (c *core) beginStop() {
 	c.stage = stopping
 	c.loseParked()
-	c.set(stopTimer, c.ShutdownTimeout+killTime)
+	c.set(stopTimer, c.ShutdownTimeout) // of OnStart, if there are no workers
+	if len(c.generations) > 0 {
+		c.set(stopTimer, c.ShutdownTimeout+killTime)
+	}
 	if c.forced {
-		c.set(stopTimer, killTime)
+		c.set(stopTimer, forceTime)
 	}
 	for _, g := range c.generations {
 		c.stopGeneration(g)
@@ -119,7 +124,7 @@ func (c *core) force() {
 	if c.stage < leaving {
 		c.leave(errors.New("a second signal"))
 	}
-	c.set(stopTimer, killTime)
+	c.set(stopTimer, forceTime)
 	if c.stage == leaving && !c.frozen {
 		c.beginStop()
 	}

@@ -387,7 +387,11 @@ func (w *world) perform(e effect) {
 	case attachSteering:
 		w.then(attached{endpoint: e.endpoint, mode: "eBPF"})
 	case joinSteering:
-		w.then(steeringJoined{e.ref, e.ref.ID})
+		slot := e.ref.ID
+		if w.held["board"] {
+			slot = slotNone
+		}
+		w.then(steeringJoined{e.ref, slot})
 	case steer:
 		w.printf("steer %d %v", e.worker, e.to.State)
 	case closeSockets:

@@ -17,7 +17,7 @@ func (l *listener) push(c net.Conn, from *source) bool {
 	}
 	l.queue = append(l.queue, arrived{c, from})
 	l.arm()
-	l.changed.Signal()
+	l.changed.Broadcast()
 	return true
 }
 
