@@ -30,7 +30,8 @@ func (t *toll) add(other toll) {
 }
 
 func (t toll) String() string {
-	text := fmt.Sprintf("%d answered", t.answered)
+	var text strings.Builder
+	fmt.Fprintf(&text, "%d answered", t.answered)
 	for _, is := range []struct {
 		n    int
 		what string
@@ -39,10 +40,10 @@ func (t toll) String() string {
 		{t.closing, "reset, unaccepted, as there was no pack any more"}, {t.told, "lost for want of descriptors"},
 	} {
 		if is.n > 0 {
-			text += fmt.Sprintf(", %d %s", is.n, is.what)
+			fmt.Fprintf(&text, ", %d %s", is.n, is.what)
 		}
 	}
-	return text
+	return text.String()
 }
 
 // unseen is how many connections a worker may have accepted, and not have told of, when it is killed.
