@@ -54,8 +54,11 @@ func TestEverybodyIsToldToStop(t *testing.T) {
 						t.Errorf("%v; accepted and lost: %v", r, lost[:min(3, len(lost))])
 					}
 					p.Logged(1, "stopped")
-					if n := p.Count("worker failed"); n > 0 {
-						t.Errorf("%d workers failed", n)
+					for _, r := range p.Records() {
+						// One that is just starting has no handler for the signal yet, and ends by it.
+						if r.Msg() == "worker failed" && r["error"] != "signal: terminated" {
+							t.Errorf("%v", r)
+						}
 					}
 					// Without CAP_NET_ADMIN new connections cannot be kept out: the last ones are reset.
 					if refused := r.Failures["connect: connection refused"]; name == "root" && r.Failed() != refused {
