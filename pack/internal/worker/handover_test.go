@@ -183,9 +183,9 @@ func TestArrivesAtNobody(t *testing.T) {
 	}
 	m.tell(wire.Message{Type: wire.Handover, Endpoint: &anyPort}, m.socket.(syscall.Conn)) // no connection
 	m.ping()
+	m.tell(wire.Message{Type: wire.Drain})
+	m.expectEnd(0)
 	if n := m.log.count(slog.LevelError, "does not serve the endpoint"); n < 2 {
 		t.Errorf("it logged\n%s", m.log)
 	}
-	m.tell(wire.Message{Type: wire.Drain})
-	m.expectEnd(0)
 }

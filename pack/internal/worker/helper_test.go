@@ -168,6 +168,11 @@ func TestLostSocket(t *testing.T) {
 func TestSecondSignalWithoutMaster(t *testing.T) {
 	m, process := superviseHelper(t, "blocked")
 	m.expect(wire.Ready)
+	process.Signal(syscall.SIGHUP)
+	process.Signal(syscall.SIGTERM)
+	m.expect(wire.Stopping)
+	process.Signal(syscall.SIGTERM)
+	m.ping()
 	m.conn.CloseWrite()
 	waitFor(t, func() bool { return m.log.count(slog.LevelWarn, "the master is gone") == 1 })
 	process.Signal(syscall.SIGTERM)

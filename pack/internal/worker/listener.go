@@ -136,8 +136,18 @@ func (l *listener) fromElsewhere() (net.Conn, error) {
 			return nil, net.ErrClosed
 		case l.isClosed:
 			l.changed.Wait() // a source may just have accepted a connection
-		case l.isFinished():
-			l.close(nil)
+		case l.isQuiet():
+			c, waits := waiting(l.Listener)
+			if c == nil && !waits {
+				l.close(nil)
+				continue
+			}
+			if c != nil {
+				l.last.Store(time.Now().UnixNano())
+				l.accepted(true)
+			}
+			l.arm()
+			return c, nil
 		default:
 			l.arm()
 			return nil, nil
@@ -163,10 +173,11 @@ func (l *listener) arm() {
 	}
 }
 
-// isFinished reports whether nothing is queued anywhere, and was not for a while. It is called with mu locked.
-func (l *listener) isFinished() bool {
+// isQuiet reports whether the listener is being finished, and nothing has come for long enough. It is called with mu
+// locked.
+func (l *listener) isQuiet() bool {
 	quiet := time.Duration(time.Now().UnixNano() - l.last.Load())
-	return l.finishing.Load() && l.running == 0 && quiet >= l.empty && !readable(l.Listener)
+	return l.finishing.Load() && l.running == 0 && quiet >= l.empty
 }
 
 // finish has the listener close once nothing has come to its sockets for the given time, which must not be 0, and its

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
@@ -94,11 +95,16 @@ func dial(t *testing.T, l net.Listener) net.Conn {
 	return c
 }
 
+// kill sends this process a signal, and returns when everybody has it who asked for it: later it would end the process.
 func kill(t *testing.T, s syscall.Signal) {
 	t.Helper()
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, s)
+	defer signal.Stop(caught)
 	if err := syscall.Kill(os.Getpid(), s); err != nil {
 		t.Fatal(err)
 	}
+	<-caught
 }
 
 // foreign is a server that somebody else wrote.

@@ -172,11 +172,11 @@ func TestMasterTalksNonsense(t *testing.T) {
 	if err := get(dial(t, m.socket), "/"); err != nil {
 		t.Error(err)
 	}
+	m.tell(wire.Message{Type: wire.Drain})
+	m.expectEnd(0)
 	if n := m.log.count(slog.LevelError, ""); n != 1 {
 		t.Errorf("%d errors are logged\n%s", n, m.log)
 	}
-	m.tell(wire.Message{Type: wire.Drain})
-	m.expectEnd(0)
 }
 
 // TestStreamIsBroken is about what cannot be gone on from.
