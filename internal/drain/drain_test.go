@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -352,6 +351,24 @@ func TestArrivalIsDropped(t *testing.T) {
 	}
 }
 
+// TestArrivalIsGivenTime drains for good a server with a connection that has just arrived, and whose client's first
+// request is on its way.
+func TestArrivalIsGivenTime(t *testing.T) {
+	h := NewHTTP(&http.Server{})
+	h.conns[nil] = &httpConn{state: idle, arrived: true, since: time.Now()}
+	if begun := time.Now(); !h.holdsUp(begun) {
+		t.Error("it is closed at once")
+	}
+	h.conns[nil].since = time.Now().Add(-newConnGrace)
+	if h.holdsUp(time.Now().Add(-time.Millisecond)) {
+		t.Error("it is waited for although nothing has come for long")
+	}
+	h.conns[nil].arrived, h.conns[nil].since = false, time.Now()
+	if h.holdsUp(time.Now().Add(-time.Millisecond)) {
+		t.Error("one that has been served, and is idle, is waited for")
+	}
+}
+
 // TestHijackedIsForgotten wants a connection that was hijacked not to be followed any more, though an HTTP/2 server
 // goes on telling of it.
 func TestHijackedIsForgotten(t *testing.T) {
@@ -365,189 +382,5 @@ func TestHijackedIsForgotten(t *testing.T) {
 	}
 	if len(h.conns) > 0 {
 		t.Error("it is")
-	}
-}
-
-// stranger is a server that somebody else wrote.
-type stranger struct {
-	net.Listener
-	shutdown func(context.Context) error
-	accepted chan net.Conn
-}
-
-func (s *stranger) Serve(l net.Listener) error {
-	s.Listener = l
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		s.accepted <- c
-	}
-}
-
-func (s *stranger) Shutdown(ctx context.Context) error { return s.shutdown(ctx) }
-func (s *stranger) Close() error                       { return nil }
-
-// graceful is one that tells its clients to go elsewhere.
-type graceful struct{ *stranger }
-
-func (graceful) GracefulStop() {}
-
-// strange has a server serve that somebody else wrote, with one connection.
-func strange(t *testing.T, s *stranger, wrapped Server) (accepted net.Conn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.accepted = make(chan net.Conn)
-	ended := make(chan error)
-	go func() { ended <- wrapped.Serve(l) }()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	accepted = <-s.accepted
-	t.Cleanup(func() { accepted.Close() })
-	l.Close()
-	<-ended
-	return accepted
-}
-
-// TestForeignIsWaitedFor has a server's Shutdown return at once although it serves a connection.
-func TestForeignIsWaitedFor(t *testing.T) {
-	s := &stranger{shutdown: func(context.Context) error { return nil }}
-	f := Foreign(s)
-	c := strange(t, s, f)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := f.Shutdown(ctx); !errors.Is(err, context.Canceled) || f.Open() != 1 {
-		t.Errorf("%v with %d open", err, f.Open())
-	}
-	drained := make(chan error)
-	go func() { drained <- f.Shutdown(t.Context()) }()
-	select {
-	case err := <-drained:
-		t.Errorf("Shutdown does not wait: %v", err)
-	case <-time.After(20 * time.Millisecond):
-		c.Close()
-		if err := <-drained; err != nil || f.Open() != 0 {
-			t.Errorf("%v with %d open", err, f.Open())
-		}
-	}
-	s.shutdown = func(context.Context) error { return io.ErrClosedPipe }
-	if err := f.Shutdown(t.Context()); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("its own error is %v", err)
-	}
-}
-
-// TestForeignDelay wants connections to have the delay to themselves, unless the server tells its clients.
-func TestForeignDelay(t *testing.T) {
-	called := make(chan struct{}, 1)
-	s := &stranger{shutdown: func(context.Context) error { called <- struct{}{}; return nil }}
-	f := Foreign(s)
-	c := strange(t, s, f)
-	f.BeginDrain(time.Hour, false)
-	drained := make(chan error)
-	go func() { drained <- f.Shutdown(t.Context()) }()
-	select {
-	case <-called:
-		t.Error("Shutdown is called at once")
-	case <-time.After(20 * time.Millisecond):
-	}
-	c.Close()
-	if err := <-drained; err != nil {
-		t.Error(err)
-	}
-	<-called
-
-	f = Foreign(graceful{s})
-	c = strange(t, s, f)
-	f.BeginDrain(time.Hour, false)
-	go func() { drained <- f.Shutdown(t.Context()) }()
-	<-called
-	c.Close()
-	if err := <-drained; err != nil {
-		t.Error(err)
-	}
-}
-
-// TestForeignSeesASocket wants the listener to offer what its socket does.
-func TestForeignSeesASocket(t *testing.T) {
-	s := &stranger{}
-	strange(t, s, Foreign(s))
-	if _, ok := s.Listener.(syscall.Conn); !ok {
-		t.Error("its listener has no SyscallConn")
-	}
-}
-
-// slowToBegin is a server that does nothing with a connection until it is told to, and closes one of which it finds
-// then that it is to stop, as grpc does.
-type slowToBegin struct {
-	begin    chan struct{}
-	stopping atomic.Bool
-	cut      atomic.Int64
-}
-
-func (s *slowToBegin) Serve(l net.Listener) error {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		go func() {
-			defer c.Close()
-			<-s.begin
-			if s.stopping.Load() {
-				s.cut.Add(1)
-				return
-			}
-			c.SetDeadline(time.Now().Add(time.Minute))
-			io.Copy(c, c)
-		}()
-	}
-}
-
-func (s *slowToBegin) Shutdown(context.Context) error {
-	s.stopping.Store(true)
-	return nil
-}
-
-func (s *slowToBegin) Close() error { return nil }
-
-// TestForeignIsGivenTime has a connection accepted that its server has not begun to look after when the drain begins.
-func TestForeignIsGivenTime(t *testing.T) {
-	own := &slowToBegin{begin: make(chan struct{})}
-	s := Foreign(own)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for deadline := time.Now().Add(10 * time.Second); s.Open() == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-	}
-	l.Close()
-	<-served
-	s.BeginDrain(0, false)
-	done := make(chan error, 1)
-	go func() { done <- s.Shutdown(t.Context()) }()
-	close(own.begin)
-	if _, err := io.WriteString(c, "x"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil || own.cut.Load() != 0 {
-		t.Errorf("%v, %d connections were cut; want an answer", err, own.cut.Load())
-	}
-	c.Close()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }

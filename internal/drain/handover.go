@@ -39,7 +39,7 @@ type movable struct {
 	mu        sync.Mutex
 	idle      bool      // net/http is between requests, or reads the header of the next
 	dirty     bool      // something was read since idle was set
-	deadlines int       // how many net/http has set since then: one for the idle time, and one when the header has begun
+	deadlines int       // how many net/http has set since then: one for the idle time, one when the header has begun
 	emptyLen  int       // the length of Read's buffer when net/http holds back nothing; 0 before the first
 	woken     bool      // the deadline on the socket is ours
 	recalled  bool      // it was, and a Read may have met it

@@ -244,7 +244,8 @@ func relayRequests(c net.Conn, kind, n int) error {
 	case 3: // line by line
 		return exchange(c, strings.SplitAfter(get, "\n"), fmt.Sprintf("%d:", n))
 	default: // pipelining, with the beginning of the next request behind
-		return exchange(c, []string{get + get + get[:2], get[2:7], get[7:]}, fmt.Sprintf("%d:", n), fmt.Sprintf("%d:", n), fmt.Sprintf("%d:", n))
+		want := fmt.Sprintf("%d:", n)
+		return exchange(c, []string{get + get + get[:2], get[2:7], get[7:]}, want, want, want)
 	}
 }
 

@@ -343,7 +343,7 @@ func (h *HTTP) holdsUp(begunAt time.Time) bool {
 		case moving && canGo(c.conn):
 			// It is about to go. Many take a while; what counts is that it goes on.
 			until = later(begunAt, h.gone).Add(max(h.drainDelay, goGrace))
-		case c.state == fresh:
+		case c.state == fresh || c.arrived: // which may never have asked for anything where it comes from, either
 			until = later(toldToGo, c.since.Add(newConnGrace))
 		case c.state == idle:
 			until = later(toldToGo, c.since.Add(h.drainDelay))

@@ -69,7 +69,8 @@ func (s *TCP) Serve(l net.Listener) error {
 func (s *TCP) serve(c net.Conn) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("handler panicked", "remote", c.RemoteAddr().String(), "panic", v, "stack", string(debug.Stack()))
+			s.log.Error("handler panicked",
+				"remote", c.RemoteAddr().String(), "panic", v, "stack", string(debug.Stack()))
 		}
 		c.Close()
 		s.load.add(-1)
