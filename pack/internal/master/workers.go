@@ -184,7 +184,7 @@ func (c *core) terminate(ref roster.Ref) {
 	}
 	w.state = roster.Next(w.state, roster.WasTold)
 	final := c.stage == stopping
-	m := wire.Message{Type: wire.Drain, Final: final, HandOver: !final}
+	m := wire.Message{Type: wire.Drain, Final: final, HandOver: c.stage < leaving}
 	if !final && c.current != nil {
 		m.Unserved = w.generation.usesMoreThan(c.current)
 	}
@@ -193,6 +193,9 @@ func (c *core) terminate(ref roster.Ref) {
 		c.reconcile()
 	}
 	c.tell(w, m)
+	if c.stage == leaving { // the others were told before
+		c.tell(w, wire.Message{Type: wire.EndHandover})
+	}
 }
 
 // ended notes what a worker had to cut.
