@@ -5,6 +5,7 @@ package pack_test
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
@@ -104,12 +105,22 @@ func TestEndpointsChangeWithUpgrade(t *testing.T) {
 	}
 }
 
+// listenBelowEphemeral listens at a port that no client gets, so that it is free again when the listener is closed
+// (ip_local_port_range, ip(7)).
+func listenBelowEphemeral(t *testing.T) net.Listener {
+	t.Helper()
+	for range 100 {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 20000+rand.IntN(10000))); err == nil {
+			return l
+		}
+	}
+	t.Fatal("no port is free")
+	return nil
+}
+
 func endpointsChangeWithUpgrade(t *testing.T, times int, rolling string) {
 	p, path := startVersion(t, nil, "-drain=1s", "-workers=3", rolling)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listenBelowEphemeral(t)
 	extra := l.Addr().String()
 	main := apply(t, load(p, 4, 0))
 	// As long as somebody else has the address, the upgrade cannot be.

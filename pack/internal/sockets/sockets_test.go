@@ -236,7 +236,7 @@ func TestErrors(t *testing.T) {
 		{t.Context(), tcp("localhost:" + port), syscall.EADDRINUSE, "(this pack listens on tcp " + mine + " already)"},
 		{t.Context(), tcp(":" + port), syscall.EADDRINUSE, "(this pack listens on tcp " + mine + " already)"},
 		{t.Context(), wire.Endpoint{Network: "tcp4", Address: ":" + port}, syscall.EADDRINUSE, "listens on tcp " + mine},
-		{t.Context(), tcp("192.0.2.1:0"), syscall.EADDRNOTAVAIL, "no interface of this machine has that address"},
+		{t.Context(), tcp("203.0.113.1:0"), syscall.EADDRNOTAVAIL, "no interface of this machine has that address"},
 		{t.Context(), local("./x"), syscall.EADDRINUSE, "unix ./x: a process is listening there: address already in use " +
 			"(this pack listens on unix " + dir + "/x already)"},
 		{t.Context(), local("file"), fs.ErrExist, "there is a file that is not a socket"},
