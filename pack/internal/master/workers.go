@@ -89,6 +89,9 @@ func (c *core) message(e message) {
 		}
 	case wire.Failed:
 		c.emit(fail{w.Ref, &workerError{m.Error}})
+		if w.state == wire.Serving { // it goes on until it is told, for a second at most: others take over first
+			c.terminate(w.Ref)
+		}
 	case wire.Stopping:
 		c.asksToStop(w)
 	case wire.Quiesce:
