@@ -4,6 +4,7 @@ package pack_test
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -178,4 +179,31 @@ func TestManyCrashes(t *testing.T) {
 	if status := p.Wait(10 * time.Second); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
+}
+
+// TestServeFails has the server of a worker fail while it still has a request that takes long. Others serve meanwhile.
+func TestServeFails(t *testing.T) {
+	t.Parallel()
+	p := start(t, "broken", nil, "-workers=2", "-how=serve fails later", "-shutdown=1h")
+	p.Logged(1, "pack is up")
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	var tearing *http.Response
+	for status := 0; status != http.StatusAccepted; { // until one comes to worker 0
+		response, err := client.Get("http://" + p.Address() + "/tear")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		tearing, status = response, response.StatusCode
+	}
+	u := apply(t, load(p, 4, 100))
+	if r := <-u.result; r.Failed() > 0 || p.Count("worker failed") > 0 {
+		t.Errorf("%v; %d workers have ended", r, p.Count("worker failed"))
+	}
+	tearing.Body.Close()
+	if failed := p.Logged(1, "worker failed"); !strings.Contains(fmt.Sprint(failed["error"]), "no more tape") {
+		t.Errorf("%v", failed)
+	}
+	p.Logged(1, "worker ready")
+	p.Stop()
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopherpack/gopherpack/affinity"
@@ -242,6 +243,8 @@ func brokenProgram() error {
 		return serve(c, *address, nil)
 	case "serve fails":
 		return serve(c, *address, pack.Func(func(net.Listener) error { return errors.New("no more tape") }, nil))
+	case "serve fails later":
+		return serve(c, *address, tornServer(id == 0))
 	case "never accepts":
 		return serve(c, *address, pack.Func(func(net.Listener) error { select {} }, nil))
 	case "twice":
@@ -251,6 +254,35 @@ func brokenProgram() error {
 		return p.Run(context.Background())
 	}
 	return serve(c, *address, &http.Server{Handler: handler()})
+}
+
+// tornServer returns a server of which a request for /tear has Serve fail, and takes until its client goes.
+func tornServer(tears bool) pack.Server {
+	torn := new(atomic.Bool)
+	mux := http.NewServeMux()
+	mux.Handle("/", handler())
+	mux.HandleFunc("/tear", func(w http.ResponseWriter, r *http.Request) {
+		if tears {
+			torn.Store(true)
+			w.WriteHeader(http.StatusAccepted)
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}
+	})
+	srv := &http.Server{Handler: mux}
+	return pack.Func(func(l net.Listener) error { return srv.Serve(tornListener{l, torn}) }, srv.Shutdown)
+}
+
+type tornListener struct {
+	net.Listener
+	torn *atomic.Bool
+}
+
+func (l tornListener) Accept() (net.Conn, error) {
+	if l.torn.Load() {
+		return nil, errors.New("no more tape")
+	}
+	return l.Listener.Accept()
 }
 
 // funcProgram serves with a framework that has only functions.
