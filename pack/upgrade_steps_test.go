@@ -91,7 +91,7 @@ func TestManyWishes(t *testing.T) {
 // an upgrade during a reload.
 func TestChangesFollowEachOther(t *testing.T) {
 	t.Parallel()
-	p, path := startVersion(t, nil, "-minready=300ms")
+	p, path := startVersion(t, nil, "-minready=2s")
 	deploy(t, path, "2")
 	deploy(t, path+".3", "3") // takes longer than a reload may
 	p.Signal(syscall.SIGUSR2)
