@@ -4,6 +4,7 @@ package pack_test
 
 import (
 	"bufio"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -189,7 +190,10 @@ func TestDescriptorsRunOut(t *testing.T) {
 	}
 	p.Logged(1, shortOfFiles)
 	before := ticks(t, worker)
-	time.Sleep(time.Second)
+	held[0].SetReadDeadline(time.Now().Add(time.Second))
+	if _, err := held[0].Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection that was accepted before: %v; want it to stay open", err)
+	}
 	if used := ticks(t, worker) - before; used > 50 {
 		t.Errorf("the worker used %d ticks of 10 ms in a second in which it could do nothing", used)
 	}

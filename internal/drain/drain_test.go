@@ -326,7 +326,10 @@ func TestArrivalIsIdle(t *testing.T) {
 		r.launch()
 		s := &served{HTTP: r.current.Load().HTTP, t: t}
 		waitFor(t, "its arrival", func() bool { return s.Open() == 1 })
-		time.Sleep(2 * headerTime)
+		c.SetReadDeadline(time.Now().Add(2 * headerTime))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("while it is idle: %v; want it to stay open", err)
+		}
 	}
 	r.launch() // once more, without a request
 	if err := relayRequests(c, 0, 4); err != nil {

@@ -177,9 +177,7 @@ func TestForeignIsGivenTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for deadline := time.Now().Add(time.Minute); s.Open() == 0 && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
+	waitFor(t, "the connection", func() bool { return s.Open() == 1 })
 	l.Close()
 	<-served
 	s.BeginDrain(0, false)
