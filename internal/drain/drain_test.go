@@ -5,21 +5,18 @@ package drain
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/test"
 )
 
 // waitFor waits for what comes about by itself.
@@ -62,7 +59,7 @@ func serve(t *testing.T, kind string, tune func(*http.Server)) *served {
 	var client *tls.Config
 	switch kind {
 	case "tls 1.3", "tls 1.2":
-		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
+		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{test.SelfSigned(t)}}
 		client = &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 		if kind == "tls 1.2" {
 			client.MaxVersion = tls.VersionTLS12
@@ -115,20 +112,6 @@ func boundForever() *atomic.Bool {
 	bound := new(atomic.Bool)
 	bound.Store(true)
 	return bound
-}
-
-func selfSigned(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 func (s *served) write(text string) {

@@ -3,17 +3,13 @@
 package worker
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"slices"
 	"testing"
-	"time"
+
+	"github.com/gopherpack/gopherpack/internal/test"
 )
 
 func key(of byte) []byte { return slices.Repeat([]byte{of}, 32) }
@@ -24,7 +20,7 @@ func TestTicketsAreShared(t *testing.T) {
 	client := &tls.Config{
 		InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1), ServerName: "x",
 	}
-	base := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
+	base := &tls.Config{Certificates: []tls.Certificate{test.SelfSigned(t)}}
 	for i, keys := range [][][]byte{{key(1)}, {key(1)}, {key(2), key(1)}, {key(2), key(1)}, nil} {
 		w := &workers[i%2]
 		w.set(keys) // no keys are no change
@@ -57,18 +53,4 @@ func handshake(t *testing.T, server, client *tls.Config) bool {
 		t.Fatal(err)
 	}
 	return c.ConnectionState().DidResume
-}
-
-func selfSigned(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
