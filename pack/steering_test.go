@@ -289,7 +289,7 @@ func TestSteeredWorkersChange(t *testing.T) {
 	}
 	for _, u := range []*underLoad{keeping, connecting} {
 		r := u.finish()
-		if t.Log(r); r.Failed() != 0 || u == keeping && r.Conns != kept.Clients {
+		if t.Log(r); failedScaling(r) != 0 || u == keeping && r.Conns != kept.Clients {
 			t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
 		}
 	}
