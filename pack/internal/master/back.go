@@ -148,7 +148,7 @@ func (c *core) released() {
 		return
 	}
 	c.change.phase = executing
-	c.emit(atStep{StepExec}, execute{state: c.export(), back: c.change.handsBack})
+	c.emit(atStep{StepExec}, execute{c.change.number, c.export(), c.change.handsBack})
 }
 
 // execFailed goes on with this program after all.

@@ -19,23 +19,25 @@ func (m *Master) onUpgrade(e effect) {
 	case openImage:
 		go func() {
 			image, err := upgrade.OpenImage(m.path)
-			m.mu.Lock()
-			m.image = image
-			m.mu.Unlock()
-			m.post(imageOpened{m.path, err})
+			if err == nil {
+				m.mu.Lock()
+				m.images[e.change] = image
+				m.mu.Unlock()
+			}
+			m.post(imageOpened{e.change, m.path, err})
 		}()
 	case dropImage:
 		m.mu.Lock()
-		image := m.image
-		m.image = nil
+		image := m.images[e.change]
+		delete(m.images, e.change)
 		m.mu.Unlock()
 		if image != nil {
 			image.Close()
 		}
 	case preflight:
 		go func() {
-			s, err := m.preflight(e.question)
-			m.post(preflown{s, err})
+			s, err := m.preflight(e)
+			m.post(preflown{e.change, s, err})
 		}()
 	case release:
 		go func() {
@@ -44,7 +46,7 @@ func (m *Master) onUpgrade(e effect) {
 		}()
 	case execute:
 		go func() {
-			err := m.become(e.state, e.back)
+			err := m.become(e)
 			failed := execFailed{err: err}
 			if late, ok := errors.AsType[upgrade.LateSignal](err); ok {
 				failed.late = late
@@ -61,22 +63,22 @@ func (m *Master) onUpgrade(e effect) {
 	}
 }
 
-// theImage returns what this program is to become.
-func (m *Master) theImage() *upgrade.Image {
+// imageFor returns what a change upgrades to; nil if that was given up.
+func (m *Master) imageFor(change int) *upgrade.Image {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.image
+	return m.images[change]
 }
 
 // preflight has the new executable show that it can be the master, and returns what workers it wants.
-func (m *Master) preflight(q handoff.Question) (spec, error) {
-	image := m.theImage()
+func (m *Master) preflight(e preflight) (spec, error) {
+	image := m.imageFor(e.change)
 	if image == nil {
 		return spec{}, errors.New("it was given up")
 	}
 	ctx, cancel := context.WithTimeoutCause(m.hooks, m.ReadyTimeout, fmt.Errorf("no answer within %v", m.ReadyTimeout))
 	defer cancel()
-	question, err := json.Marshal(q)
+	question, err := json.Marshal(e.question)
 	if err != nil {
 		return spec{}, err
 	}
@@ -99,13 +101,13 @@ func (m *Master) preflight(q handoff.Question) (spec, error) {
 	if err := plan.Check(len(a.Shares)); err != nil {
 		return spec{}, fmt.Errorf("the new executable wants %w", err)
 	}
-	return spec{plan: plan.Plan{Shares: a.Shares, Unpinned: a.Unpinned}, user: a.User, image: true}, nil
+	return spec{plan: plan.Plan{Shares: a.Shares, Unpinned: a.Unpinned}, user: a.User, image: e.change}, nil
 }
 
 // become becomes the new executable, or the one before. It returns only if that fails.
-func (m *Master) become(s *handoff.State, back bool) error {
-	image := m.theImage()
-	if back {
+func (m *Master) become(e execute) error {
+	s, image := e.state, m.imageFor(e.change)
+	if e.back {
 		image = m.estate.Previous()
 	}
 	if image == nil {

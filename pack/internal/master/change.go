@@ -46,6 +46,7 @@ const (
 
 // change replaces the workers by others: a reload, an upgrade, another number of them. There is one at a time.
 type change struct {
+	number    int
 	kind      kind
 	phase     phase
 	begun     time.Time
@@ -54,7 +55,6 @@ type change struct {
 	workers   int  // scaling: how many there are to be
 	cpus      cpusChanged
 	reply     reply
-	image     bool  // the new executable is open
 	sockets   bool  // some may have been opened
 	err       error // why it failed
 	step      int   // Rolling: which worker it is at
@@ -68,12 +68,19 @@ type change struct {
 
 func (c *core) start(ch *change) {
 	ch.old = c.current
-	c.change = ch
+	c.adopt(ch)
 	if c.Rolling && len(c.generations) > 1 {
 		ch.phase = settling
 		return
 	}
 	c.prepare(ch)
+}
+
+// adopt makes a change the one that goes on.
+func (c *core) adopt(ch *change) {
+	c.changes++
+	ch.number = c.changes
+	c.change = ch
 }
 
 // prepare finds out what the next generation is to be.
@@ -88,15 +95,15 @@ func (c *core) prepare(ch *change) {
 			c.abort(err)
 			return
 		}
-		c.emit(makePlan{ch.workers})
+		c.emit(makePlan{ch.number, ch.workers})
 	case placing:
-		c.emit(makePlan{c.scaled})
+		c.emit(makePlan{ch.number, c.scaled})
 	case upgrading:
 		if !c.CanUpgrade {
 			c.abort(fmt.Errorf("this system cannot upgrade a pack in place: %w", errors.ErrUnsupported))
 			return
 		}
-		c.emit(openImage{})
+		c.emit(openImage{ch.number})
 	}
 }
 
@@ -111,11 +118,7 @@ func (c *core) report(e event) {
 		c.execFailed(e)
 		return
 	case grown:
-		if ch != nil && ch.phase == growing {
-			c.grown(ch, e.err)
-		} else if e.err == nil && c.current != nil && c.stage < leaving { // it was given up meanwhile
-			c.emit(shrinkSockets{c.current.plan.Workers()})
-		}
+		c.grown(e)
 		return
 	case directed:
 		if ch != nil && ch.phase == replacing {
@@ -123,47 +126,50 @@ func (c *core) report(e event) {
 		}
 		return
 	}
-	if ch == nil || ch.phase != preparing {
-		if _, ok := e.(imageOpened); ok {
-			c.emit(dropImage{})
-		}
-		return // it was given up meanwhile
-	}
+	prepares := func(change int) bool { return ch != nil && ch.number == change && ch.phase == preparing }
 	switch e := e.(type) {
 	case planned:
-		c.planned(ch, e)
-	case imageOpened:
-		if e.err != nil {
-			c.abort(e.err)
-			return
+		if prepares(e.change) {
+			c.planned(ch, e)
 		}
-		ch.image = true
-		c.log(slog.LevelInfo, "upgrading", "executable", e.name)
-		if c.OnUpgrade {
-			c.emit(runHook{onUpgrade})
-		} else {
-			c.fly()
+	case imageOpened:
+		switch {
+		case !prepares(e.change):
+			c.emit(dropImage{e.change})
+		case e.err != nil:
+			c.abort(e.err)
+		default:
+			c.log(slog.LevelInfo, "upgrading", "executable", e.name)
+			if c.OnUpgrade {
+				c.emit(runHook{onUpgrade, ch.number})
+			} else {
+				c.fly()
+			}
 		}
 	case hooked:
-		if e.err != nil {
+		switch {
+		case !prepares(e.change):
+		case e.err != nil:
 			c.abort(fmt.Errorf("OnUpgrade: %w", e.err))
-			return
+		default:
+			c.fly()
 		}
-		c.fly()
 	case preflown:
-		if e.err != nil {
+		switch {
+		case !prepares(e.change):
+		case e.err != nil:
 			c.abort(e.err)
-			return
+		default:
+			ch.spec = e.spec
+			c.grow(ch)
 		}
-		ch.spec = e.spec
-		c.grow(ch)
 	}
 }
 
 // fly has the new executable show that it can be the master.
 func (c *core) fly() {
 	question := handoff.Question{Version: handoff.Version, Protocol: wire.Version, Workers: c.scaled}
-	c.emit(atStep{StepPreflight}, preflight{question})
+	c.emit(atStep{StepPreflight}, preflight{c.change.number, question})
 }
 
 func (c *core) planned(ch *change, e planned) {
@@ -191,19 +197,31 @@ func (c *core) planned(ch *change, e planned) {
 func (c *core) grow(ch *change) {
 	c.makeRoom()
 	ch.phase, ch.sockets = growing, true
-	c.emit(growSockets{ch.spec.plan.Workers(), c.steeredEndpoints()})
+	c.emit(growSockets{ch.number, ch.spec.plan.Workers(), c.steeredEndpoints()})
 }
 
-func (c *core) grown(ch *change, err error) {
-	if err != nil {
-		c.abort(err)
-		return
-	}
-	for _, known := range c.endpoints {
-		if known.sockets > 0 && !known.shared {
-			known.sockets = max(known.sockets, ch.spec.plan.Workers())
+func (c *core) grown(e grown) {
+	if e.err == nil {
+		for _, known := range c.endpoints {
+			if known.sockets > 0 && !known.shared {
+				known.sockets = max(known.sockets, e.workers)
+			}
 		}
 	}
+	ch := c.change
+	switch {
+	case ch == nil || !ch.sockets: // what it was for was given up meanwhile
+		c.shrink()
+	case ch.number != e.change: // likewise; this one shrinks when it ends
+	case e.err != nil:
+		c.abort(e.err)
+	default:
+		c.launchNext(ch)
+	}
+}
+
+// launchNext starts the workers that are to replace the old ones.
+func (c *core) launchNext(ch *change) {
 	ch.next = c.launch(ch.spec, c.Rolling)
 	n := ch.next.plan.Workers()
 	switch ch.kind {

@@ -60,6 +60,7 @@ type core struct {
 	attaching    int  // endpoints whose sockets are about to be steered
 
 	change    *change
+	changes   int            // so far
 	wish      handoff.Wish   // what was asked for during a change, to be done afterwards
 	moved     *cpusChanged   // likewise
 	frozen    bool           // nobody listens to workers

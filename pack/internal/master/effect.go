@@ -61,6 +61,7 @@ type (
 		workers  int
 	}
 	growSockets struct { // grown
+		change  int
 		workers int
 		steered map[wire.Endpoint]bool
 	}
@@ -97,22 +98,32 @@ type (
 		msg   string
 		args  []any
 	}
-	runHook  struct{ name hook } // hooked
-	endHooks struct{}            // their contexts end
-	examine  struct {            // examined
+	runHook struct { // hooked
+		name   hook
+		change int
+	}
+	endHooks struct{} // their contexts end
+	examine  struct { // examined
 		ref roster.Ref
 		pid int
 		why doubt
 	}
-	sample    struct{ pids map[roster.Ref]int }   // sampled
-	makePlan  struct{ workers int }               // planned
-	openImage struct{}                            // imageOpened
-	preflight struct{ question handoff.Question } // preflown
-	dropImage struct{}
+	sample   struct{ pids map[roster.Ref]int } // sampled
+	makePlan struct {                          // planned
+		change  int
+		workers int
+	}
+	openImage struct{ change int } // imageOpened
+	preflight struct {             // preflown
+		change   int
+		question handoff.Question
+	}
+	dropImage struct{ change int }
 	release   struct{} // released
 	execute   struct { // execFailed, if it returns
-		state *handoff.State
-		back  bool // to the previous program
+		change int
+		state  *handoff.State
+		back   bool // to the previous program
 	}
 	addTicketKey struct{} // newTicketKey
 	settled      struct{} // what was inherited is taken over for good

@@ -65,17 +65,20 @@ type (
 		parcel   parcel
 	}
 
-	// What hands report.
+	// What hands report. change is for which change they did it, since an answer may come when that was given up.
 	opened struct {
 		info sockets.Info
 		err  error
 	}
-	grown struct { // sockets for more workers
-		err error
+	grown struct { // sockets for so many workers
+		change  int
+		workers int
+		err     error
 	}
 	planned struct {
-		plan plan.Plan
-		err  error
+		change int
+		plan   plan.Plan
+		err    error
 	}
 	directed struct{ err error } // the kernel chooses among the sockets of so many workers
 	quiesced struct {
@@ -108,16 +111,19 @@ type (
 	sampled     struct{ resident map[roster.Ref]uint64 }
 	cpusChanged struct{ from, to affinity.Set }
 	hooked      struct { // a hook has returned
-		name hook
-		err  error
+		name   hook
+		change int
+		err    error
 	}
 	imageOpened struct {
-		name string
-		err  error
+		change int
+		name   string
+		err    error
 	}
 	preflown struct {
-		spec spec
-		err  error
+		change int
+		spec   spec
+		err    error
 	}
 	released   struct{}
 	execFailed struct {
@@ -159,7 +165,7 @@ type parcel any
 type spec struct {
 	plan  plan.Plan
 	user  string
-	image bool // they run the executable that is being upgraded to
+	image int // they run the executable that this change upgrades to; 0 if they run another
 }
 
 // hook names one of the user's functions.

@@ -82,12 +82,12 @@ func (m *Master) launch(e launch) {
 
 // imageOf returns what the workers of a generation run: what this process does, or what it is to become, or what was
 // before it, until it is certain that it does not go back to that.
-func (m *Master) imageOf(generation int, next bool) *upgrade.Image {
+func (m *Master) imageOf(generation, change int) *upgrade.Image {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case next && m.image != nil:
-		return m.image
+	case m.images[change] != nil:
+		return m.images[change]
 	case m.foreign[generation]:
 		return m.estate.Previous()
 	}

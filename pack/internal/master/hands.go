@@ -104,7 +104,7 @@ func (m *Master) perform(e effect) {
 	case startSteering, attachSteering, steer, joinSteering, leaveSteering:
 		m.steering.perform(e)
 	case runHook:
-		go m.hook(e.name)
+		go m.hook(e)
 	case endHooks:
 		m.endHooks()
 	case examine:
@@ -114,7 +114,7 @@ func (m *Master) perform(e effect) {
 	case makePlan:
 		go func() {
 			p, err := m.Request.Here(e.workers)
-			m.post(planned{p, err})
+			m.post(planned{e.change, p, err})
 		}()
 	case addTicketKey:
 		key := make([]byte, 32)
@@ -136,14 +136,14 @@ func (m *Master) sample(pids map[roster.Ref]int) {
 }
 
 // hook calls one of the user's functions.
-func (m *Master) hook(name hook) {
+func (m *Master) hook(h runHook) {
 	err := func() (err error) {
 		defer func() {
 			if v := recover(); v != nil {
 				err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 			}
 		}()
-		switch name {
+		switch h.name {
 		case onStart:
 			err = m.OnStart(m.hooks)
 		case onUpgrade:
@@ -153,7 +153,7 @@ func (m *Master) hook(name hook) {
 		}
 		return err
 	}()
-	m.post(hooked{name, err})
+	m.post(hooked{h.name, h.change, err})
 }
 
 // onSockets does something with sockets. Opening may take long, since names are looked up; all else is done in order.
@@ -169,7 +169,7 @@ func (m *Master) onSockets(e effect) {
 	m.work.do(func() {
 		switch e := e.(type) {
 		case growSockets:
-			m.post(grown{m.sockets.Grow(m.hooks, e.workers, e.steered)})
+			m.post(grown{e.change, e.workers, m.sockets.Grow(m.hooks, e.workers, e.steered)})
 		case directSockets:
 			m.post(directed{m.sockets.Direct(e.workers, e.steered)})
 		case shrinkSockets:

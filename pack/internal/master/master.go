@@ -30,7 +30,6 @@ type Master struct {
 	steering *steeringHand
 	signals  signalHand
 	self     *upgrade.Image // what this process runs
-	image    *upgrade.Image // what it is to become; nil if nothing
 	path     string         // where that will be
 
 	hooks    context.Context // ends when the pack is to stop
@@ -41,6 +40,7 @@ type Master struct {
 	groups   map[int]*group
 	adopted  map[int]*procgroup.State // groups that are to be adopted
 	mu       sync.Mutex
+	images   map[int]*upgrade.Image // what changes upgrade to, by their numbers
 	members  map[roster.Ref]*spoken // those that are spoken to
 	foreign  map[int]bool           // generations whose workers run the program that estate.Previous is
 	watchers sync.WaitGroup
@@ -53,7 +53,7 @@ func New(c Config) *Master {
 		Config: c, core: newCore(c.Settings, now), ended: make(chan struct{}), inbox: inbox{ready: make(chan struct{}, 1)},
 		log: newLogHand(c.Log), sockets: sockets.New(c.Files), work: newSerial(),
 		groups: map[int]*group{}, adopted: map[int]*procgroup.State{}, members: map[roster.Ref]*spoken{},
-		foreign: map[int]bool{},
+		foreign: map[int]bool{}, images: map[int]*upgrade.Image{},
 	}
 	m.hooks, m.endHooks = context.WithCancel(context.Background())
 	m.steering = newSteeringHand(m)

@@ -175,8 +175,8 @@ func (c *core) endChange() {
 	ch := c.change
 	c.change = nil
 	delete(c.timers, changeTimer)
-	if ch.image || ch.kind == upgrading {
-		c.emit(dropImage{})
+	if ch.kind == upgrading {
+		c.emit(dropImage{ch.number})
 	}
 	if ch.err != nil {
 		c.log(slog.LevelError, ch.kind.String()+" failed, the old workers go on",

@@ -43,7 +43,7 @@ func (c *core) openNext() {
 	c.stage = hooking
 	if c.OnStart {
 		c.hookRuns = true
-		c.emit(runHook{onStart})
+		c.emit(runHook{name: onStart})
 		return
 	}
 	c.started()
@@ -264,7 +264,7 @@ func (c *core) adopted() {
 	c.stage = hooking
 	if c.OnStart {
 		c.hookRuns = true
-		c.emit(runHook{onStart})
+		c.emit(runHook{name: onStart})
 		return
 	}
 	c.started()
@@ -277,7 +277,7 @@ func (c *core) takeOver() {
 	c.emit(settled{})
 	c.changed()
 	ch := &change{kind: upgrading, begun: c.now.Add(-s.Change), next: c.current}
-	c.change = ch
+	c.adopt(ch)
 	if s.Returned == "" {
 		ch.phase = replacing
 		c.replace()
@@ -296,6 +296,6 @@ func (c *core) handBack(why error) {
 		c.giveUp(fmt.Errorf("the old executable cannot go on after a failed upgrade (%s): %w", s.Returned, why))
 		return
 	}
-	c.change = &change{kind: upgrading, phase: freezing, err: why, handsBack: true, next: c.current, old: c.find(s.Former)}
+	c.adopt(&change{kind: upgrading, phase: freezing, err: why, handsBack: true, next: c.current, old: c.find(s.Former)})
 	c.freeze()
 }

@@ -14,7 +14,7 @@ const hookTime = 2 * time.Second
 func (c *core) reopen() {
 	if c.OnReopen && !c.reopening {
 		c.reopening = true
-		c.emit(runHook{onReopen})
+		c.emit(runHook{name: onReopen})
 		c.set(hookTimer, hookTime)
 		return
 	}
@@ -44,7 +44,8 @@ func (c *core) status() {
 		return
 	}
 	c.log(slog.LevelInfo, "state of the pack", "pid", c.PID,
-		"generation", c.current.number, "generations", len(c.generations), "workers", c.current.plan.Workers(), "uptime", c.now.Sub(c.begun).Round(time.Second), "listening", c.addresses())
+		"generation", c.current.number, "generations", len(c.generations), "workers", c.current.plan.Workers(),
+		"uptime", c.now.Sub(c.begun).Round(time.Second), "listening", c.addresses())
 	for _, g := range c.generations {
 		for id := range g.members {
 			c.reportMember(g, id)

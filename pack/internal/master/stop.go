@@ -48,7 +48,7 @@ func (c *core) leave(why error) {
 		c.change = nil
 		ch.reply.send(fmt.Errorf("%v: %w", ch.kind, why))
 		if ch.kind == upgrading {
-			c.emit(dropImage{})
+			c.emit(dropImage{ch.number})
 		}
 	}
 	c.emit(endHooks{})

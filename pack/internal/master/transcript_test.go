@@ -185,13 +185,16 @@ func (w *world) do(what string, args []string) error {
 	case "TTOU":
 		w.post(scale{by: -1})
 	case "Reload":
-		r := make(chan error, 1)
-		w.post(reload{r})
-		select {
-		case err := <-r:
-			w.printf("Reload returns: %v", err)
-		default:
-		}
+		w.call(what, func(r reply) event { return reload{r} })
+	case "Upgrade":
+		w.call(what, func(r reply) event { return upgradeTo{r} })
+	case "SetWorkers":
+		var n int
+		fmt.Sscan(arg, &n)
+		w.call(what, func(r reply) event { return scale{to: n, reply: r} })
+	case "abandon": // a call, whose context has ended
+		w.post(abandon{w.replies[arg], errors.New("context canceled")})
+		w.returned(arg)
 	case "say": // a worker says a message, as JSON
 		return w.say(args[0], strings.Join(args[1:], " "))
 	case "handover":
@@ -214,8 +217,17 @@ func (w *world) do(what string, args []string) error {
 			e.err = errors.New(arg)
 		}
 		w.post(e)
-	case "preflight": // has failed
-		w.post(preflown{err: errors.New(arg)})
+	case "answer": // a hand that was held answers what it was asked first; with words more, that it has failed
+		name, text, failed := strings.Cut(arg, " ")
+		if len(w.answers[name]) == 0 {
+			return fmt.Errorf("%s was not asked", name)
+		}
+		e := w.answers[name][0]
+		w.answers[name] = w.answers[name][1:]
+		if failed {
+			e = failure(e, errors.New(text))
+		}
+		w.post(e)
 	case "steering-hung":
 		var id int
 		fmt.Sscan(args[0], &id)
@@ -230,6 +242,38 @@ func (w *world) do(what string, args []string) error {
 		return errors.New("nothing of that name happens")
 	}
 	return nil
+}
+
+// call calls a method of Pack that asks for a change.
+func (w *world) call(method string, e func(reply) event) {
+	r := make(chan error, 1)
+	w.replies[method] = r
+	w.post(e(r))
+	w.returned(method)
+}
+
+// returned tells what a call has returned, if it has.
+func (w *world) returned(method string) {
+	select {
+	case err := <-w.replies[method]:
+		w.printf("%s returns: %v", method, err)
+	default:
+	}
+}
+
+// failure returns the answer of a hand that has failed.
+func failure(e event, err error) event {
+	switch e := e.(type) {
+	case preflown:
+		return preflown{change: e.change, err: err}
+	case imageOpened:
+		return imageOpened{change: e.change, err: err}
+	case grown:
+		return grown{change: e.change, workers: e.workers, err: err}
+	case planned:
+		return planned{change: e.change, err: err}
+	}
+	panic(fmt.Sprintf("%T cannot fail", e))
 }
 
 // say has a worker say what only a hostile one would.

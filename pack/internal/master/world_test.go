@@ -30,7 +30,9 @@ type world struct {
 	groups    map[int]*fakeGroup
 	processes map[roster.Ref]*fakeProcess
 	waiting   map[sockets.Ref]bool // sockets on which connections wait
-	held      map[string]bool      // what hands do not do
+	held      map[string]bool      // what hands do not do, or how workers and they behave
+	answers   map[string][]event   // of hands, that are held
+	replies   map[string]chan error
 	frozen    bool
 	state     *handoff.State // what was passed on
 	ended     bool
@@ -68,6 +70,7 @@ func newWorld(s Settings) *world {
 	w := &world{
 		now: time.Unix(1e9, 0), groups: map[int]*fakeGroup{}, processes: map[roster.Ref]*fakeProcess{},
 		waiting: map[sockets.Ref]bool{}, held: map[string]bool{}, endpoints: 1,
+		answers: map[string][]event{}, replies: map[string]chan error{},
 	}
 	s.PID, s.CanUpgrade = 1, true
 	w.core = newCore(s, w.now)
@@ -115,6 +118,15 @@ func (w *world) post(e event) {
 }
 
 func (w *world) then(e ...event) { w.todo = append(w.todo, e...) }
+
+// answer reports what a hand has done, or keeps that if it is held.
+func (w *world) answer(hand string, e event) {
+	if w.held[hand] {
+		w.answers[hand] = append(w.answers[hand], e)
+		return
+	}
+	w.then(e)
+}
 
 func (w *world) printf(format string, args ...any) { fmt.Fprintf(&w.out, "  "+format+"\n", args...) }
 
@@ -349,7 +361,7 @@ func (w *world) perform(e effect) {
 		n := e.workers
 		w.then(opened{info: sockets.Info{Endpoint: e.endpoint, Sockets: n, Address: e.endpoint.Address}})
 	case growSockets:
-		w.then(grown{})
+		w.answer("grow", grown{change: e.change, workers: e.workers})
 	case directSockets:
 		w.printf("direct to %d sockets", e.workers)
 		w.then(directed{})
@@ -360,18 +372,18 @@ func (w *world) perform(e effect) {
 		w.then(examined{ref: e.ref, times: proc.Times{Runnable: w.held["CPU"]}, why: e.why})
 	case runHook:
 		if !w.held[string(e.name)] {
-			w.then(hooked{name: e.name})
+			w.then(hooked{name: e.name, change: e.change})
 		}
 	case makePlan:
-		w.then(planned{plan: sharesOf(max(e.workers, 1))})
+		w.answer("plan", planned{change: e.change, plan: sharesOf(max(e.workers, 1))})
 	case addTicketKey:
 		w.then(newTicketKey{[]byte("key")})
 	case openImage:
-		w.then(imageOpened{name: "server"})
+		w.answer("image", imageOpened{change: e.change, name: "server"})
 	case preflight:
-		if !w.held["preflight"] {
-			w.then(preflown{spec: spec{plan: sharesOf(w.core.current.plan.Workers()), image: true}})
-		}
+		w.printf("try out the image of change %d", e.change)
+		s := spec{plan: sharesOf(w.core.current.plan.Workers()), image: e.change}
+		w.answer("preflight", preflown{change: e.change, spec: s})
 	case release:
 		w.frozen = true
 		w.then(released{})
@@ -398,7 +410,7 @@ func (w *world) perform(e effect) {
 		w.printf("close all sockets")
 	case shrinkSockets:
 		w.printf("close sockets from %d on", e.workers)
-	case keepSockets, quiesceEndpoint:
+	case keepSockets, quiesceEndpoint, dropImage:
 		w.printf("%s", describe(e))
 	case done:
 		w.printf("the end: %v", e.err)
