@@ -141,3 +141,29 @@ func TestStopDuringUpgrade(t *testing.T) {
 		})
 	}
 }
+
+// TestStopAtStep has a pack told to stop at a step of an upgrade, such as in the new program before it knows of any
+// worker: it ends when its workers have.
+func TestStopAtStep(t *testing.T) {
+	t.Parallel()
+	for _, step := range test.Some(2, []string{"takeOver", "exec", "launched", "freeze", "adopted", "replaced"}) {
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			p, path := startVersion(t, func(cmd *exec.Cmd) {
+				cmd.Env = append(cmd.Env, "PACK_TEST_KILL=at "+step+" stop")
+			}, "-minready=30ms")
+			deploy(t, path, "2")
+			u := apply(t, load(p, 2, 0))
+			u.until(&u.answered, 10)
+			p.Signal(syscall.SIGUSR2)
+			stopping := p.Logged(1, "stopping")
+			if status := p.Wait(program.Patience); status != 0 || stopping["workers"] == 0.0 {
+				t.Errorf("exit status %d, stopping %v", status, stopping)
+			}
+			const late = "connect: connection refused"
+			if r := u.finish(); r.Failed() != r.Failures[late] && os.Geteuid() == 0 {
+				t.Errorf("%v; want no failure but %q", r, late)
+			}
+		})
+	}
+}

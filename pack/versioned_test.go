@@ -186,15 +186,20 @@ func (p *running) answersVersion(want string) {
 	}
 }
 
-// killAt has the master, at a step, kill one of its processes: "master", or "ID.GENERATION".
+// killAt has the master, at a step, kill one of its processes: "master", or "ID.GENERATION"; or tell itself to "stop".
 func killAt(words []string) {
 	at, whom := words[0], words[1]
 	pack.AtStep(func(step string) {
 		if step != at {
 			return
 		}
-		if whom == "master" {
+		switch whom {
+		case "master":
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		case "stop":
+			syscall.Kill(os.Getpid(), syscall.SIGTERM)
+			time.Sleep(100 * time.Millisecond) // until that is dealt with
+			return
 		}
 		id, generation, _ := strings.Cut(whom, ".")
 		environs, _ := filepath.Glob("/proc/[0-9]*/environ")

@@ -91,7 +91,7 @@ func (m *Master) Run(ctx context.Context, estate *upgrade.Estate, wrong error) e
 	defer context.AfterFunc(ctx, func() { m.askToStop(context.Cause(ctx)) })()
 	watching, unwatch := context.WithCancel(context.Background())
 	m.watch(watching)
-	m.post(first)
+	m.inbox.putFirst(first)
 	err = m.loop()
 	unwatch()
 	m.close()
@@ -180,9 +180,16 @@ type inbox struct {
 	ready chan struct{} // has something in it when there may be items
 }
 
-func (b *inbox) put(i item) {
+func (b *inbox) put(i item) { b.change(func(items []item) []item { return append(items, i) }) }
+
+// putFirst puts an event before those that have come already, such as a signal to stop.
+func (b *inbox) putFirst(e event) {
+	b.change(func(items []item) []item { return slices.Insert(items, 0, item{event: e}) })
+}
+
+func (b *inbox) change(f func([]item) []item) {
 	b.mu.Lock()
-	b.items = append(b.items, i)
+	b.items = f(b.items)
 	b.mu.Unlock()
 	select {
 	case b.ready <- struct{}{}:
