@@ -284,7 +284,7 @@ func (c *core) removeWorker(w *worker) {
 		defer c.lendAgain(what)
 	}
 	if w.slot >= 0 {
-		c.emit(leaveSteering{w.slot})
+		c.emit(leaveSteering{w.Ref, w.slot})
 	}
 	if w.detached {
 		c.detached--

@@ -90,7 +90,10 @@ type (
 		workers  int
 	}
 	joinSteering  struct{ ref roster.Ref } // steeringJoined
-	leaveSteering struct{ slot int }
+	leaveSteering struct {
+		ref  roster.Ref
+		slot int
+	}
 
 	// For other hands.
 	logLine struct {

@@ -48,6 +48,9 @@ func (h *steeringHand) perform(e effect) {
 			h.join(e.ref)
 		case leaveSteering:
 			s.Leave(e.slot)
+			if board := h.board(e.ref); board != nil {
+				board.Close() // the worker has ended before it was told
+			}
 		}
 	})
 }
@@ -87,16 +90,16 @@ func (h *steeringHand) join(ref roster.Ref) {
 		h.report(err)
 		return
 	}
-	h.mu.Lock()
-	if before := h.boards[ref]; before != nil {
+	if before := h.board(ref); before != nil {
 		before.Close()
 	}
+	h.mu.Lock()
 	h.boards[ref] = board
 	h.mu.Unlock()
 	h.master.post(steeringJoined{ref, slot})
 }
 
-// board returns what a worker reports on, which the caller closes; nil if there is none.
+// board returns what a worker is to report on and was not told yet, which the caller closes; nil if there is nothing.
 func (h *steeringHand) board(ref roster.Ref) *os.File {
 	h.mu.Lock()
 	defer h.mu.Unlock()
