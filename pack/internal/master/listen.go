@@ -2,12 +2,13 @@ package master
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
-// maxEndpoints is how many addresses a generation may serve, so that no worker can have the master open more and more.
+// maxEndpoints is how many addresses a generation may ask for, so that no worker can have the master open more and more.
 const maxEndpoints = 256
 
 // listen gives a worker the socket that it asks for, which is opened if need be.
@@ -18,7 +19,7 @@ func (c *core) listen(w *worker, e wire.Endpoint) {
 		switch {
 		case g.sealed:
 			err = fmt.Errorf("listen %s: the other workers of this generation do not serve it, and all must serve the same", e)
-		case len(g.uses) >= maxEndpoints:
+		case c.answersFor(g) >= maxEndpoints:
 			err = fmt.Errorf("listen %s: more than %d addresses", e, maxEndpoints)
 		}
 		if err != nil {
@@ -41,6 +42,18 @@ func (c *core) listen(w *worker, e wire.Endpoint) {
 		c.emit(openSockets{e, max(g.plan.Workers(), c.sockets())})
 	}
 	known.waiting = append(known.waiting, w.Ref)
+}
+
+// answersFor returns how many addresses a generation has to do with: all but those that only others serve. One that
+// was asked for counts before it is open.
+func (c *core) answersFor(g *generation) (n int) {
+	for e := range c.endpoints {
+		others := slices.ContainsFunc(c.generations, func(other *generation) bool { return other != g && other.uses[e] })
+		if g.uses[e] || !others {
+			n++
+		}
+	}
+	return n
 }
 
 // giveSocket sends a worker its socket of an endpoint that is open.

@@ -244,6 +244,28 @@ func (w *world) do(what string, args []string) error {
 	return nil
 }
 
+// TestManyAddresses has a worker ask for ever more addresses that take long to open.
+func TestManyAddresses(t *testing.T) {
+	w := newWorld(settings())
+	w.held["open"], w.held["slow 1.0"] = true, true
+	w.post(begin{spec: spec{plan: sharesOf(1)}})
+	for i := range maxEndpoints + 1 {
+		if n := len(w.core.endpoints); n != i+1 { // with its own
+			t.Fatalf("%d addresses after %d", n, i)
+		}
+		e := wire.Endpoint{Network: "tcp", Address: fmt.Sprintf("host-%d:80", i)}
+		w.out.Reset()
+		w.post(message{ref: w.process("0.1").ref, msg: wire.Message{Type: wire.Listen, Endpoint: &e}})
+		if refused := strings.Contains(w.out.String(), "more than 256 addresses"); refused {
+			if i+1 != maxEndpoints {
+				t.Errorf("refused after %d", i+1)
+			}
+			return
+		}
+	}
+	t.Error("none was refused")
+}
+
 // call calls a method of Pack that asks for a change.
 func (w *world) call(method string, e func(reply) event) {
 	r := make(chan error, 1)
