@@ -48,8 +48,12 @@ func (m *Master) launch(e launch) {
 		Start:   func(id int, cmd *exec.Cmd) error { return m.Start(spec(id), cmd) },
 		Serve:   func(p *procgroup.Process, c *net.UnixConn) { m.serve(g, refOf(p.ID, p.Attempt), p, c) },
 		Event: func(ev procgroup.Event) {
+			ref := refOf(ev.ID, ev.Attempt)
+			if ev.Kind == procgroup.Failed || ev.Kind == procgroup.Stopped {
+				m.forget(ref)
+			}
 			m.post(process{
-				ref: refOf(ev.ID, ev.Attempt), kind: ev.Kind, pid: ev.PID, err: ev.Err,
+				ref: ref, kind: ev.Kind, pid: ev.PID, err: ev.Err,
 				failures: ev.Failures, retry: ev.Retry, uptime: ev.Uptime,
 			})
 		},
@@ -112,6 +116,13 @@ func (m *Master) know(g *group, ref roster.Ref, p *procgroup.Process) *spoken {
 		m.members[ref] = w
 	}
 	return w
+}
+
+// forget forgets a worker process that has ended.
+func (m *Master) forget(ref roster.Ref) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.members, ref)
 }
 
 func (m *Master) spokenTo(ref roster.Ref) *spoken {
