@@ -24,18 +24,24 @@ type step struct {
 }
 
 // goBack has the next generation drain, which does not take over after all. With Rolling, the old workers come back
-// first.
+// first, and one that was asked to drain is gone before that, since it cannot be asked not to.
 func (c *core) goBack(ch *change) {
 	if c.stage >= leaving {
 		return // the stop ends both: until it does, some worker must serve each socket
 	}
+	rolling := ch.next != nil && ch.next.held
+	if rolling {
+		clear(ch.next.inPlace)
+		c.changed()
+	}
+	if ch.phase == retiring {
+		return // advance comes back here
+	}
 	ch.phase = goingBack
 	ch.steps = nil
-	if ch.next == nil || !ch.next.held {
+	if !rolling {
 		return // stepBack ends it
 	}
-	clear(ch.next.inPlace)
-	c.changed()
 	var missing []int
 	for id := range ch.old.plan.Workers() {
 		if !c.serves(ch.old, id) {

@@ -36,6 +36,11 @@ func (c *core) advance() bool {
 		if !c.isGone(ch.old, ch.step, ch.told) {
 			return false
 		}
+		if ch.err != nil {
+			ch.phase = goingBack
+			c.goBack(ch)
+			return true
+		}
 		c.log(slog.LevelInfo, "worker replaced", "worker", ch.step, "generation", ch.next.number)
 		c.nextStep(ch)
 	case replacing:

@@ -316,9 +316,9 @@ func (w *world) perform(e effect) {
 	case stopMember:
 		w.groups[e.generation].over[e.id] = true
 		if p := w.find(e.generation, e.id); p != nil {
-			w.then(terminate{p.ref})
+			w.answer("stopMember", terminate{p.ref})
 		}
-		w.then(memberStopped(e))
+		w.answer("stopMember", memberStopped(e))
 	case restart:
 		w.groups[e.ref.Generation].again[e.ref.ID] = true
 		w.then(terminate(e))
