@@ -139,6 +139,7 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 			Reopen: reopenSignals, Stacks: stackSignals,
 		},
 	}
+	m.Memory, _ = plan.MemoryLimit()
 	if c.Steering != nil {
 		m.Steering = c.Steering
 	}
