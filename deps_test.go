@@ -18,7 +18,7 @@ func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 		"rlimit":    sys,
 		"sigctl":    nil,
 		"reuseport": {sys[0], "golang.org/x/net/bpf"},
-		"procgroup": {sys[0], module + "/affinity", module + "/internal/fdmsg"},
+		"procgroup": {sys[0], module + "/internal/fdmsg"},
 		"upgrade":   {sys[0], module + "/internal/fdmsg"},
 		"ebpf/steer": {
 			sys[0], "golang.org/x/net/bpf", "github.com/cilium/ebpf",

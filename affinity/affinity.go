@@ -113,7 +113,7 @@ func Allowed(pid int) (Set, error) {
 
 // Process binds every thread of the process pid to set; 0 is the calling process. A thread that starts
 // meanwhile may be missed by one pass over /proc/PID/task, so Process repeats until a pass finds every thread
-// bound. Threads that end meanwhile do not matter. It needs the right to trace the process or CAP_SYS_NICE.
+// bound. Threads that end meanwhile do not matter. The process must be of the same user, or it takes CAP_SYS_NICE.
 //
 // A Go process that is bound this way adapts GOMAXPROCS within about a second; runtime.NumCPU keeps its value
 // from the start. To start a process bound, use [Do].

@@ -10,12 +10,12 @@
 // every worker; [IsMaster] tells them apart, and [Config] has hooks for what must be done once.
 //
 // The master keeps every socket open for as long as it lives, so a worker that dies loses none of the
-// connections that wait in its queue: they wait for its replacement. If the master dies, however it dies, the
-// workers finish what they have and end.
+// connections that wait in its queue: another worker serves them until its replacement is ready. If the master
+// dies, however it dies, the workers finish what they have and end.
 //
 // HUP reloads: new workers of the same executable start beside the old, on the same sockets, and when all of them
 // are ready the old ones drain, and hand their idle HTTP/1.1 connections without TLS over to them. If they do not
-// become ready, the old ones go on.
+// become ready, or one of them fails soon afterwards (MinReady), the old ones go on.
 //
 // USR2 upgrades: the same with the executable that is on disk now, and then the master becomes that executable, in the
 // same process, and goes on with the same sockets and workers.
@@ -27,8 +27,9 @@
 // latest after ShutdownTimeout. A second signal ends it at once. Each worker is in a process group of its own,
 // so Ctrl-C reaches the master alone.
 //
-// Linux has all of it. On macOS and FreeBSD the workers share one listening socket and are not pinned. On
-// Windows, and where the environment has GOPHERPACK_INLINE=1, the pack is one process that serves by itself.
+// Linux has all of it. On macOS and FreeBSD the workers share one listening socket and are not pinned, and there
+// are no upgrades. On Windows, and where the environment has GOPHERPACK_INLINE=1, the pack is one process that
+// serves by itself.
 package pack
 
 import (

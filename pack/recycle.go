@@ -12,7 +12,7 @@ import (
 // it has served for ten times MinReady.
 //
 // Each process has limits of its own, which are lower by up to a tenth, at random, so that workers that started
-// together do not come to them together.
+// together do not come to them together; MemoryHard is the same for all.
 type Recycle struct {
 	Requests uint64        // that it has served; of servers other than *http.Server, connections
 	Age      time.Duration // since its start

@@ -139,6 +139,7 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 			Reopen: reopenSignals, Stacks: stackSignals,
 		},
 	}
+	m.Memory, _ = plan.MemoryLimit()
 	if c.Steering != nil {
 		m.Steering = c.Steering
 	}
@@ -285,7 +286,8 @@ func (p *Pack) reopenInline() (stop func()) {
 }
 
 // Reload does what the signal HUP does, and returns when the new workers have taken over, or why they have not.
-// It can be called in the master while Run runs. While another reload is in progress it is refused.
+// It can be called in the master while Run runs. While another reload, an upgrade or a change of the number of workers
+// is in progress it is refused.
 func (p *Pack) Reload(ctx context.Context) error {
 	m := p.master.Load()
 	if m == nil {
@@ -300,7 +302,7 @@ func (p *Pack) Reload(ctx context.Context) error {
 // SetWorkers changes the number of workers, as the signals TTIN (one more) and TTOU (one fewer) do, and returns when
 // the new ones have taken over, or why they have not. All workers are replaced, as in a reload, since each gets another
 // share of the CPUs; nothing is lost. The number holds until the pack stops, also after upgrades. It can be called in
-// the master while Run runs. While a reload or an upgrade is in progress it is refused.
+// the master while Run runs. While another change is in progress it is refused; see Reload.
 func (p *Pack) SetWorkers(ctx context.Context, n int) error {
 	m := p.master.Load()
 	if m == nil {
@@ -314,8 +316,8 @@ func (p *Pack) SetWorkers(ctx context.Context, n int) error {
 
 // Upgrade does what the signal USR2 does. If it succeeds it does not return: this program is replaced, in this process,
 // by the executable that is on disk now, which goes on with the new workers. Otherwise it returns why, and the old
-// workers go on. It can be called in the master while Run runs. While a reload or another upgrade is in progress it is
-// refused.
+// workers go on. It can be called in the master while Run runs. While another change is in progress it is refused; see
+// Reload.
 //
 // Before anything is replaced, the new executable is started once to show that it can be the master: it runs as far as
 // Run, for which IsMaster is true, and exits there. So what only the master that serves may do, such as opening a port

@@ -16,7 +16,7 @@ type Server interface {
 	Serve(net.Listener) error
 
 	// Shutdown finishes what is there and returns when that is done, or when ctx ends. When it is called the
-	// listener has been closed and Serve has returned.
+	// listener has been closed and Serve has returned, unless that takes Serve more than a quarter of ShutdownTimeout.
 	Shutdown(context.Context) error
 
 	// Close cuts what is left. It is called if Shutdown returned an error.

@@ -28,13 +28,14 @@ import (
 // Group is a group of child processes, its members, numbered 0 to Size-1. Set the fields, call Run once, and
 // change no field afterwards.
 //
-// A process that ends without having been asked to has failed. The first failure is answered by a new process at once,
-// each further one that follows before the earlier ones are forgiven, by and by, after a delay that doubles. One
-// member's failures do not delay the others, and while all have failed the delays are shorter (BackoffAll).
+// A process that ends without having been asked to has failed. After a member's first failure a new process is started
+// at once, after each further one with a delay that doubles (BackoffMin); a process that stays ready makes up for
+// earlier failures, one after the other (Healthy). One member's failures do not delay the others, and while all have
+// failed the delays are shorter (BackoffAll).
 //
-// Run starts member 0 alone, and the others once it is ready: what would fail for each of them fails once. If
-// this very first process fails, Run gives up and returns its error; later Run keeps trying for as long as
-// its context lasts. A group can also grow and shrink member by member; see StartNone, StartMember and StopMember.
+// Run starts member 0 alone, and the others once it is ready, so a fault common to all is reported once. If this very
+// first process fails, Run gives up and returns its error; later Run keeps trying for as long as its context lasts. A
+// group can also grow and shrink member by member; see StartNone, StartMember and StopMember.
 type Group struct {
 	Size int // number of members, at least 1
 
@@ -129,7 +130,7 @@ type handle interface {
 func (p *Process) Ready() { p.group.post(func(o *owner) { o.ready(p) }) }
 
 // Fail tells the group why the process is about to end, for the event and for Run's error. The process has
-// failed then, whatever its exit status.
+// failed then, whatever its exit status, unless it was asked to end.
 func (p *Process) Fail(err error) { p.group.post(func(o *owner) { o.fail(p, err) }) }
 
 // Kill kills the process, with what it has started that is still in its process group, because of why. It has failed

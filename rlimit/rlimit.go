@@ -9,7 +9,7 @@
 // processes the former value back. After a [Set] or [Raise] of [NOFILE] children get what this process has.
 //
 // All functions are safe for concurrent use. Where an operating system has no such limit the error matches
-// [errors.ErrUnsupported]; on Windows that is all of them.
+// [errors.ErrUnsupported]; on all but Linux, macOS and FreeBSD this package knows of none.
 package rlimit
 
 import (

@@ -14,7 +14,7 @@ import (
 type Signals struct {
 	// Stop are signals to end the program. They have their default action, which ends the process, from before execve
 	// on, so that none is lost. The first process of a PID namespace has no default action: there, one that arrives
-	// within microseconds of execve may be lost.
+	// within about a millisecond of execve may be lost.
 	Stop []os.Signal
 
 	// Ignore are signals that the new program handles, but must not die of before it does, such as HUP. They are

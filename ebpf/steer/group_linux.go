@@ -56,7 +56,7 @@ func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File) (g *group, e
 	err = g.fill(0)
 	busy := errors.Is(err, unix.EBUSY) // in another's map, whose program must go first
 	if err == nil || busy {
-		err = g.attach(sockets[0])
+		err = g.attachByAny()
 	}
 	if busy && err == nil {
 		err = g.fill(2 * time.Second)
@@ -139,6 +139,17 @@ func (g *group) attach(member syscall.Conn) error {
 		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF, g.objects.Program.FD())
 		return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_EBPF", err)
 	})
+}
+
+// attachByAny attaches the program to the group by one of its sockets, whichever that is: who has a copy of one may
+// have locked it against that (SO_LOCK_FILTER).
+func (g *group) attachByAny() (err error) {
+	for _, member := range g.members {
+		if err = g.attach(member); !errors.Is(err, unix.EPERM) {
+			return err
+		}
+	}
+	return err
 }
 
 func (g *group) close() error {

@@ -29,16 +29,17 @@ import (
 // Option changes how a Steering steers.
 type Option func(*Steering)
 
-// Epsilon bounds the load of the local worker: it is passed over if it has more than (1+e) times the mean number of
-// connections, and 4. Default 0.25. With math.Inf(1) the local worker always comes first while it is up; with 0 it
-// never does, and only load counts.
+// Epsilon bounds the load of the local worker: it is passed over while it has (1+e) times the mean number of
+// connections, plus 4, or more. Default 0.25. With math.Inf(1) the local worker always comes first while it is up; with
+// 0 it never does, and only load counts.
 func Epsilon(e float64) Option { return func(s *Steering) { s.epsilon = e } }
 
 // Require makes Start and Attach fail where the program cannot be used, instead of doing the next best thing.
 func Require() Option { return func(s *Steering) { s.require = true } }
 
-// HungAfter is how long a worker that is up may give no sign of life, or leave its queue untouched, until it is passed
-// over: provided that others do better in that time. When it does something again, it is back. Default 1 s.
+// HungAfter is how long a worker that is up may give no sign of life until it is passed over, provided that others give
+// one in that time. A beat is one, and an accepted connection; of a worker that does not beat, so is an empty queue. When
+// it does something again, it is back. Default 1 s.
 func HungAfter(d time.Duration) Option { return func(s *Steering) { s.hungAfter = d } }
 
 // Mode is how connections are steered.
@@ -234,7 +235,7 @@ func (s *Steering) Export(name string) (*os.File, error) {
 }
 
 // Join finds a place, a slot, for a process or a thread that is to be a worker, to report in. Nothing is sent to it
-// before Up says so. Leave gives the place back.
+// before Up says so. Leave gives the place back. Where the program is not used, it is -1, and nothing is reported.
 func (s *Steering) Join() (slot int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

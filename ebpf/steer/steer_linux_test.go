@@ -878,6 +878,26 @@ func TestNearest(t *testing.T) {
 	}
 }
 
+// TestLocked has one of those that have a socket lock it, so that it takes no program: the group gets it by another.
+func TestLocked(t *testing.T) {
+	s := started(t, 2)
+	group, err := reuseport.ListenGroup(t.Context(), "tcp", "127.0.0.1:0", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range group {
+		defer l.Close()
+	}
+	if err := withDescriptor(group[0].(syscall.Conn), func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Attach("test", conns(group), nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestMistakes tries what cannot be.
 func TestMistakes(t *testing.T) {
 	s := New()

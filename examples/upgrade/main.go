@@ -37,7 +37,7 @@ func run(addr string, inPlace bool) error {
 	defer stop()
 	l, err := u.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return err
+		return u.HandBack(err) // the predecessor goes on
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, "hello from process", os.Getpid())

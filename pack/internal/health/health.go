@@ -157,7 +157,7 @@ const (
 	IsStalled             // others are to serve its queue: nobody takes from it
 	IsLate                // others are to serve its queue: it gives no sign of life
 	IsUnwell              // its probe has failed for too long
-	IsHung                // it has given no sign of life for too long; see Monitor.Examine
+	IsHung                // it has given no sign of life for too long; see Monitor.Exemption
 	AllLate               // all workers are late
 )
 

@@ -33,6 +33,7 @@ type Settings struct {
 	Rolling         bool
 	MaxGenerations  int
 	Placement       affinity.Policy // for the log
+	Memory          uint64          // that the pack's processes may use together, for the log; 0 if there is no limit
 	PID             int
 	Steered         bool // there is a Steering
 	CanUpgrade      bool

@@ -161,13 +161,13 @@ func (c *core) announce() {
 		args = append(args, "unpinned", p.Unpinned)
 	}
 	args = append(args, "listening", c.addresses(), "took", c.now.Sub(c.begun).Round(time.Millisecond))
-	if limit, ok := plan.MemoryLimit(); ok {
-		args = append(args, "memory", fmt.Sprintf("%d MiB each", plan.MemoryShare(limit, p.Workers())>>20))
+	if c.Memory > 0 {
+		args = append(args, "memory", fmt.Sprintf("%d MiB each", plan.MemoryShare(c.Memory, p.Workers())>>20))
 	}
 	c.log(slog.LevelInfo, "pack is up", args...)
-	if limit, little := plan.LittleMemory(p.Workers()); little {
+	if c.Memory > 0 && plan.LittleMemory(c.Memory, p.Workers()) {
 		c.log(slog.LevelWarn, "there is little memory for so many workers",
-			"limit", limit>>20, "unit", "MiB", "workers", p.Workers())
+			"limit", c.Memory>>20, "unit", "MiB", "workers", p.Workers())
 	}
 	for e, known := range c.endpoints {
 		if known.shared && !strings.HasPrefix(e.Network, "unix") {

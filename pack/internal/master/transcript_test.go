@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ var rewrite = flag.Bool("rewrite", false, "write the transcripts anew")
 // TestTranscripts plays the scenarios of testdata: a line that is not indented is what happens, see world.do; those
 // that follow, indented, are what the core has done about it. A change of behavior shows as a change of a transcript.
 func TestTranscripts(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(500 << 20)) // a core knows nothing of this machine but what it is told
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)

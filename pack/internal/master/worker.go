@@ -63,7 +63,7 @@ type worker struct {
 	detached   bool                   // it is adopted, and not listened to yet
 	ending     bool                   // it is being killed: what it says does not count
 	restarting bool                   // it was asked to end, and another follows
-	hostile    bool                   // it does not keep to the protocol
+	hostile    bool                   // it does not keep to the protocol, and its end will say so
 	renew      string                 // why it is to be replaced; "" if it is not
 	unfit      time.Time
 	memory     uint64

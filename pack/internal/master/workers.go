@@ -47,7 +47,7 @@ func (c *core) violates(w *worker, err error) {
 	if w == nil || w.ending {
 		return
 	}
-	w.hostile = true // the end says why
+	w.hostile = !w.said[wire.Failed] // its end says why, unless it has given a reason of its own
 	c.condemn(w, fmt.Errorf("it does not keep to the protocol: %w", err))
 }
 

@@ -64,6 +64,7 @@ type fakeProcess struct {
 	ill      string // what its probe says
 	unheard  []send
 	listed   int
+	reason   error // why it ends, as its group was told
 }
 
 func newWorld(s Settings) *world {
@@ -221,6 +222,9 @@ func (w *world) ends(ref roster.Ref, err error) {
 		return
 	}
 	delete(w.processes, ref)
+	if err != nil {
+		err = cmp.Or(p.reason, err)
+	}
 	w.then(gone{ref})
 	kind, retry := procgroup.Failed, time.Duration(0)
 	if err == nil {
@@ -339,8 +343,15 @@ func (w *world) perform(e effect) {
 				w.start(e.ref.Generation, id)
 			}
 		}
+	case fail:
+		if p := w.processes[e.ref]; p != nil && p.reason == nil {
+			p.reason = e.why
+		}
 	case kill:
 		w.printf("kill %v: %v", e.ref, e.why)
+		if p := w.processes[e.ref]; p != nil {
+			w.then(process{ref: e.ref, kind: procgroup.Killed, pid: p.pid, err: e.why})
+		}
 		w.ends(e.ref, fmt.Errorf("killed: %w", e.why))
 	case killWithStacks:
 		w.printf("kill %v with stacks: %v", e.ref, e.why)

@@ -43,7 +43,4 @@ func MemoryShare(limit uint64, workers int) uint64 {
 }
 
 // LittleMemory reports whether a limit leaves too little for so many workers.
-func LittleMemory(workers int) (limit uint64, little bool) {
-	limit, ok := MemoryLimit()
-	return limit, ok && MemoryShare(limit, workers) == leastShare
-}
+func LittleMemory(limit uint64, workers int) bool { return MemoryShare(limit, workers) == leastShare }
