@@ -1,6 +1,7 @@
 package master
 
 import (
+	"fmt"
 	"os"
 	"sync"
 	"syscall"
@@ -108,19 +109,37 @@ func (h *steeringHand) board(ref roster.Ref) *os.File {
 	return f
 }
 
+// exportTime is how long the steering may take to tell what a successor needs. Nobody listens to workers meanwhile.
+const exportTime = 2 * time.Second
+
 // export returns what the program that takes the place of this one needs to attach its steering without a gap.
-func (h *steeringHand) export(e wire.Endpoint) (f *os.File, err error) {
+func (h *steeringHand) export(e wire.Endpoint) (*os.File, error) {
 	s := h.master.Steering
 	if s == nil {
 		return nil, nil
 	}
-	done := make(chan struct{})
+	type answer struct {
+		f   *os.File
+		err error
+	}
+	answers := make(chan answer, 1)
 	h.work.do(func() {
-		f, err = s.Export(e.Name())
-		close(done)
+		f, err := s.Export(e.Name())
+		answers <- answer{f, err}
 	})
-	<-done
-	return f, err
+	limit := time.NewTimer(exportTime)
+	defer limit.Stop()
+	select {
+	case a := <-answers:
+		return a.f, a.err
+	case <-limit.C:
+		go func() {
+			if a := <-answers; a.f != nil {
+				a.f.Close()
+			}
+		}()
+		return nil, fmt.Errorf("no answer within %v", exportTime)
+	}
 }
 
 // close ends the steering of this process. The sockets go on being steered by what was last known, where the kernel

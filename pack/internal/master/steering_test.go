@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
 // boards is a steering whose workers report on files, or nowhere if there is none.
@@ -25,6 +26,17 @@ func (b *boards) Board() (*os.File, error) {
 func (b *boards) Join() (int, error) { return 5, nil }
 
 func (b *boards) Leave(slot int) { b.left = append(b.left, slot) }
+
+func (b *boards) Export(string) (*os.File, error) { select {} }
+
+// TestStuckExport has a steering that does not tell what a successor needs: there is none then, and this program goes on.
+func TestStuckExport(t *testing.T) {
+	t.Parallel()
+	m := New(Config{Steering: new(boards)})
+	if f, err := m.steering.export(wire.Endpoint{Network: "tcp", Address: ":80"}); f != nil || err == nil {
+		t.Errorf("%v, %v", f, err)
+	}
+}
 
 var joining = roster.Ref{Generation: 1, ID: 2, Attempt: 3}
 
