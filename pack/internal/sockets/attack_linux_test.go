@@ -3,6 +3,7 @@ package sockets
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
 // nobody is who attacks, and for whom sockets are made.
@@ -189,4 +192,56 @@ func TestAttack(t *testing.T) {
 		}
 	}
 	t.Logf("%d were opened, %d were swapped, %d failed otherwise", opened, swapped, other)
+}
+
+// TestMisusedSocket has a worker connect its socket, or bind it to another address. Whoever gets it next finds it as it
+// was.
+func TestMisusedSocket(t *testing.T) {
+	k := keeper(t)
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	e := tcp("127.0.0.1:0")
+	address := open(t, k, e, 2).Address
+	name := func(port int) unix.Sockaddr { return &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}} }
+	for what, misuse := range map[string]func(fd int){
+		"connected": func(fd int) { unix.Connect(fd, name(other.Addr().(*net.TCPAddr).Port)) },
+		"bound":     func(fd int) { unix.Bind(fd, name(0)) },
+		"listening": func(fd int) { unix.Bind(fd, name(0)); unix.Listen(fd, 1) },
+	} {
+		for i := range 2 { // the first has a port that the kernel chose, the second was bound to it
+			onDescriptor(t, listener(t, k, e, i), func(fd int) error {
+				misuse(fd) // which may fail while it listens
+				err := unix.Shutdown(fd, unix.SHUT_RD)
+				misuse(fd)
+				return err
+			})
+			if _, err := k.Conn(e, i); err != nil {
+				t.Errorf("%s, socket %d: %v", what, i, err)
+				continue
+			}
+			l, accepts := listener(t, k, e, i), 0
+			onDescriptor(t, l, func(fd int) (err error) {
+				accepts, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+				return err
+			})
+			if now := l.Addr().String(); accepts == 0 || now != address {
+				t.Errorf("%s, socket %d: it listened on %s, and is at %s, accepting: %d", what, i, address, now, accepts)
+			}
+		}
+	}
+
+	// One that was bound to an address and a port for good is not handed out.
+	lost := wire.Endpoint{Network: "tcp", Address: "127.0.0.1:0", Index: 1}
+	open(t, k, lost, 1)
+	l := listener(t, k, lost, 0)
+	onDescriptor(t, l, func(fd int) error {
+		there := &unix.SockaddrInet4{Port: l.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 2}}
+		return errors.Join(unix.Shutdown(fd, unix.SHUT_RD), unix.Bind(fd, there))
+	})
+	if _, err := k.Conn(lost, 0); err == nil || !strings.Contains(err.Error(), "does not listen there any more") {
+		t.Errorf("a socket at another address: %v", err)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -175,4 +176,10 @@ func shutdown(c syscall.Conn) error {
 	}
 	cerr := rc.Control(func(fd uintptr) { err = os.NewSyscallError("shutdown", unix.Shutdown(int(fd), unix.SHUT_RD)) })
 	return errors.Join(cerr, err)
+}
+
+// disconnect closes what a TCP socket is connected to, or has it listen no more (connect(2), AF_UNSPEC).
+func disconnect(fd int) {
+	nothing := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nothing)), unsafe.Sizeof(nothing))
 }

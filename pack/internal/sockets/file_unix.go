@@ -87,3 +87,6 @@ func (f *file) rename(from, to string) error {
 
 // shutdown does nothing: it would not do what it does on Linux.
 func shutdown(syscall.Conn) error { return nil }
+
+// disconnect does nothing: here a socket that was connected is lost.
+func disconnect(int) {}

@@ -114,7 +114,7 @@ func (s *set) resume(l net.Listener) error {
 	case s.final[l]:
 		return errors.New("new connections are kept out for good")
 	case !listensAgain(l):
-		return errors.New("the socket does not listen any more, a process has shut it down")
+		return errors.New("the socket does not listen there any more, a process has shut it down: start the pack anew")
 	case s.file != nil:
 		return s.file.show()
 	}
