@@ -245,3 +245,31 @@ func TestMisusedSocket(t *testing.T) {
 		t.Errorf("a socket at another address: %v", err)
 	}
 }
+
+// TestLockedSocket has a worker lock its socket. The others can still be made more, and fewer; and who asks again whether
+// connections are kept out of it is told again that they are not.
+func TestLockedSocket(t *testing.T) {
+	k := keeper(t)
+	e := tcp("127.0.0.1:0")
+	info := open(t, k, e, 2)
+	onDescriptor(t, listener(t, k, e, 0), func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1)
+	})
+	if err := k.Grow(t.Context(), 3, nil); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		if err := k.Direct(n+1, nil); err != nil {
+			t.Fatal(err)
+		}
+		info.Sockets = 3
+		if got := chosen(t, k, info); len(got) != n+1 {
+			t.Errorf("directed to %d sockets, connections came to %v", n+1, got)
+		}
+	}
+	for range 2 {
+		if err := k.QuiesceFinal(0); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%v; want that it is not permitted", err)
+		}
+	}
+}

@@ -28,9 +28,6 @@ func (k *Keeper) Quiesce(i int) error {
 // tells, by EAGAIN.
 func (k *Keeper) QuiesceFinal(i int) error {
 	return k.each(i, func(s *set, l net.Listener) error {
-		if s.final[l] {
-			return nil
-		}
 		if s.final == nil {
 			s.final = map[net.Listener]bool{}
 		}
