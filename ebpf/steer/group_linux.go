@@ -116,12 +116,7 @@ func (g *group) fill(patience time.Duration) error {
 	deadline := time.Now().Add(patience)
 	for i, socket := range g.members {
 		for {
-			err := withDescriptor(socket, func(fd int) error {
-				if g.holds(i, fd) {
-					return nil
-				}
-				return g.objects.Sockets.Put(uint32(i), uint64(fd))
-			})
+			err := g.put(i, socket)
 			if err == nil {
 				break
 			}
@@ -132,6 +127,16 @@ func (g *group) fill(patience time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// put puts a socket into its place, unless it is there. One that was shut down, and listens again, has lost it.
+func (g *group) put(i int, socket syscall.Conn) error {
+	return withDescriptor(socket, func(fd int) error {
+		if g.holds(i, fd) {
+			return nil
+		}
+		return g.objects.Sockets.Put(uint32(i), uint64(fd))
+	})
 }
 
 func (g *group) attach(member syscall.Conn) error {

@@ -932,3 +932,23 @@ func TestMistakes(t *testing.T) {
 		}
 	}
 }
+
+// TestListensAgain has a worker whose socket was shut down, and listens again, be chosen as before.
+func TestListensAgain(t *testing.T) {
+	s := started(t, 2)
+	p := serve(t, s, "127.0.0.1:0", 2)
+	socket := p.listeners[1].(syscall.Conn)
+	known := func() (is bool) {
+		withDescriptor(socket, func(fd int) error { is = s.groups["test"].holds(1, fd); return nil })
+		return is
+	}
+	err := withDescriptor(socket, func(fd int) error {
+		return errors.Join(unix.Shutdown(fd, unix.SHUT_RD), unix.Listen(fd, 100))
+	})
+	if err != nil || known() {
+		t.Errorf("%v, and the program knows a socket that was shut down: %v", err, known())
+	}
+	if err := errors.Join(s.Down(1), s.Up(1, p.slots[1])); err != nil || !known() {
+		t.Errorf("%v, and the program knows the socket: %v", err, known())
+	}
+}
