@@ -166,10 +166,13 @@ func Discard(c *net.UnixConn) {
 // connection with SO_LINGER waits for a peer that does not read.
 func Drop(files ...*os.File) {
 	for _, f := range files {
-		dontLinger(f)
+		DontLinger(f)
 		go f.Close() // whoever has another copy may set the option again
 	}
 }
+
+// DontLinger has the close of the last copy of a socket not wait (SO_LINGER, socket(7)).
+func DontLinger(c syscall.Conn) { dontLinger(c) }
 
 // Ended reports whether an error of Read says that the other end is gone. Others say that something is wrong with this
 // one, or with what was sent.

@@ -218,7 +218,7 @@ func TestMisusedSocket(t *testing.T) {
 				misuse(fd)
 				return err
 			})
-			if _, err := k.Conn(e, i); err != nil {
+			if err := handOut(k, e, i); err != nil {
 				t.Errorf("%s, socket %d: %v", what, i, err)
 				continue
 			}
@@ -241,7 +241,7 @@ func TestMisusedSocket(t *testing.T) {
 		there := &unix.SockaddrInet4{Port: l.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 2}}
 		return errors.Join(unix.Shutdown(fd, unix.SHUT_RD), unix.Bind(fd, there))
 	})
-	if _, err := k.Conn(lost, 0); err == nil || !strings.Contains(err.Error(), "does not listen there any more") {
+	if err := handOut(k, lost, 0); err == nil || !strings.Contains(err.Error(), "does not listen there any more") {
 		t.Errorf("a socket at another address: %v", err)
 	}
 }
@@ -271,5 +271,39 @@ func TestLockedSocket(t *testing.T) {
 		if err := k.QuiesceFinal(0); !errors.Is(err, os.ErrPermission) {
 			t.Errorf("%v; want that it is not permitted", err)
 		}
+	}
+}
+
+// TestCloseDoesNotLinger closes a socket that its worker has connected to somebody who does not read, and wants to linger.
+func TestCloseDoesNotLinger(t *testing.T) {
+	k := keeper(t)
+	e := tcp("127.0.0.1:0")
+	open(t, k, e, 1)
+	deaf, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close()
+	worker := listener(t, k, e, 0)
+	onDescriptor(t, worker, func(fd int) error {
+		name := &unix.SockaddrInet4{Port: deaf.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
+		err := errors.Join(unix.Shutdown(fd, unix.SHUT_RD),
+			unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 5}))
+		unix.Connect(fd, name)
+		unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
+		for err == nil {
+			_, werr := unix.Write(fd, make([]byte, 1<<16))
+			if werr == unix.EAGAIN {
+				break
+			}
+			err = werr
+		}
+		return err
+	})
+	worker.Close()
+	begun := time.Now()
+	k.Close()
+	if took := time.Since(begun); took > 4*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }

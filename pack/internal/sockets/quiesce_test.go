@@ -29,9 +29,9 @@ func skipIfRefused(t *testing.T, err error) {
 	}
 }
 
-// TestConnOfDeadSocket has a worker shut its socket down, which ends it for all. A Unix socket is lost; others listen
+// TestCopyOfDeadSocket has a worker shut its socket down, which ends it for all. A Unix socket is lost; others listen
 // again, on the port that they had.
-func TestConnOfDeadSocket(t *testing.T) {
+func TestCopyOfDeadSocket(t *testing.T) {
 	k := keeper(t)
 	for _, e := range []wire.Endpoint{tcp("localhost:0"), tcp(":0"), tcp("[::1]:0"), abstract(t)} {
 		address := open(t, k, e, 2).Address
@@ -41,7 +41,7 @@ func TestConnOfDeadSocket(t *testing.T) {
 			if q := k.Queued(); slices.Contains(q, Ref{e, i}) {
 				t.Errorf("connections wait on %v", q)
 			}
-			_, err := k.Conn(e, i)
+			err := handOut(k, e, i)
 			if e.Network == "unix" {
 				if err == nil || !strings.Contains(err.Error(), "has shut it down") {
 					t.Errorf("%s: %v", e, err)
@@ -65,13 +65,13 @@ func TestConnOfDeadSocket(t *testing.T) {
 	}
 }
 
-// TestConnOfSmallQueue has a worker leave hardly any room in the queue of its socket, for whoever gets it next.
-func TestConnOfSmallQueue(t *testing.T) {
+// TestCopyOfSmallQueue has a worker leave hardly any room in the queue of its socket, for whoever gets it next.
+func TestCopyOfSmallQueue(t *testing.T) {
 	k := keeper(t)
 	e := tcp("localhost:0")
 	address := open(t, k, e, 1).Address
 	onDescriptor(t, listener(t, k, e, 0), func(fd int) error { return syscall.Listen(fd, 0) })
-	if _, err := k.Conn(e, 0); err != nil {
+	if err := handOut(k, e, 0); err != nil {
 		t.Fatal(err)
 	}
 	for range 10 {
@@ -108,7 +108,7 @@ func TestQuiesce(t *testing.T) {
 		func() error { return errors.Join(k.Quiesce(0), k.Resume(1), k.ResumeEndpoint(tcp("else"))) },
 	}
 	resumes := []func() error{
-		func() error { _, err := k.Conn(e, 0); return err },
+		func() error { return handOut(k, e, 0) },
 		func() error { return k.Resume(0) },
 		func() error { return k.ResumeEndpoint(e) },
 		func() error { return errors.Join(k.Resume(0), k.ResumeEndpoint(e), k.Resume(0)) },
@@ -160,7 +160,7 @@ func TestQuiesceUnixEndpoint(t *testing.T) {
 	l := listener(t, k, e, 1)
 	for _, resume := range []func() error{
 		func() error { return k.ResumeEndpoint(e) },
-		func() error { _, err := k.Conn(e, 0); return err },
+		func() error { return handOut(k, e, 0) },
 	} {
 		for range 2 {
 			if err := k.QuiesceEndpoint(e); err != nil {
@@ -191,8 +191,8 @@ func TestQuiesceUnixEndpoint(t *testing.T) {
 	if err := k.ResumeEndpoint(e); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("with another's file in its place: %v", err)
 	}
-	if _, err := k.Conn(e, 0); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("Conn with another's file in its place: %v", err)
+	if err := handOut(k, e, 0); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("Copy with another's file in its place: %v", err)
 	}
 	k.Close()
 	if !reaches(t, "unix", path, other) {
@@ -275,7 +275,7 @@ func TestQuiesceFinal(t *testing.T) {
 // isFinal checks that a keeper does not let connections in again.
 func isFinal(t *testing.T, k *Keeper, e wire.Endpoint) {
 	t.Helper()
-	if _, err := k.Conn(e, 0); err != nil {
+	if err := handOut(k, e, 0); err != nil {
 		t.Errorf("%s: who is to serve the queue gets %v", e, err)
 	}
 	_, _, err := k.Export(nil, nil)
