@@ -307,3 +307,55 @@ func TestCloseDoesNotLinger(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// TestWithoutProc removes what a process has left that was killed while the file had its other name, without /proc.
+func TestWithoutProc(t *testing.T) {
+	const inside = "SOCKETS_TEST_WITHOUT_PROC"
+	if os.Getenv(inside) == "" {
+		c := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+		c.Env = append(os.Environ(), inside+"=1")
+		c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+		out, err := c.CombinedOutput()
+		switch {
+		case errors.Is(err, os.ErrPermission) && os.Geteuid() != 0:
+			t.Skip(err)
+		case err != nil:
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	if err := unix.Mount("none", "/proc", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"x", ".x.quiesced"} {
+		l, err := net.Listen("unix", dir+"/"+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.(*net.UnixListener).SetUnlinkOnClose(false)
+		l.Close()
+	}
+	k := keeper(t)
+	e := local(dir + "/x")
+	if _, err := k.Open(t.Context(), e, 1); err != nil {
+		t.Skip(err) // before Linux 6.6 it takes /proc to set the permissions
+	}
+	if err := k.QuiesceEndpoint(e); err != nil {
+		t.Error(err)
+	}
+	isEmptyBut(t, dir, ".x.quiesced")
+}
+
+// TestNotGiven says what it takes to give a file away.
+func TestNotGiven(t *testing.T) {
+	if !asNobody(t) {
+		return
+	}
+	path := t.TempDir() + "/x"
+	_, err := New(Files{Mode: 0o600, Owner: &Owner{0, 0}}).Open(t.Context(), local(path), 1)
+	if !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "(which takes root or CAP_CHOWN)") {
+		t.Error(err)
+	}
+	isEmpty(t, path)
+}
