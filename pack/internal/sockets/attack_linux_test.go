@@ -170,7 +170,7 @@ func TestAttack(t *testing.T) {
 		case err == nil:
 			opened++
 			k.QuiesceEndpoint(e)
-			k.ResumeEndpoint(e)
+			handOut(k, e, 0)
 		case errors.Is(err, errSwapped):
 			swapped++
 		default:

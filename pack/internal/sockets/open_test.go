@@ -58,7 +58,7 @@ func TestOpenHoldsNothingUp(t *testing.T) {
 		t.Error(err)
 	}
 	k.Queued()
-	k.Quiesce(0)
+	k.QuiesceEndpoint(e)
 	k.Keep(map[wire.Endpoint]bool{e: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
@@ -173,10 +173,7 @@ func TestAllAtOnce(t *testing.T) {
 		func(i int) { k.Keep(map[wire.Endpoint]bool{endpoints[i%3]: true}) },
 		func(i int) { handOut(k, endpoints[i%3], i%4) },
 		func(i int) { k.Listeners(endpoints[i%3], i%4) },
-		func(i int) { k.Quiesce(i % 4) },
-		func(i int) { k.Resume(i % 4) },
 		func(i int) { k.QuiesceEndpoint(endpoints[i%3]) },
-		func(i int) { k.ResumeEndpoint(endpoints[i%3]) },
 		func(int) {
 			_, files, _ := k.Export(nil, nil)
 			for _, f := range files {

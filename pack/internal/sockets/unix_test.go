@@ -195,7 +195,7 @@ func TestRelativePath(t *testing.T) {
 			t.Fatal(err)
 		}
 		isEmptyBut(t, was, ".x.quiesced")
-		if err := k.ResumeEndpoint(e); err != nil {
+		if err := handOut(k, e, 0); err != nil {
 			t.Fatal(err)
 		}
 		isEmptyBut(t, was, "x")
