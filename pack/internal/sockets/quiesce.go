@@ -12,9 +12,9 @@ import (
 
 // QuiesceFinal keeps new connections out of worker i's sockets for good, in a stop, so that those that are queued can be
 // served before the sockets are closed. That goes for sockets that workers share, too: files of Unix sockets are removed,
-// and Unix sockets without a file refuse connections, on Linux, where they are. From then on poll(2) says POLLIN and
-// POLLRDHUP of such a socket even if nothing is queued; only accept(2) tells, by EAGAIN. The error says why connections
-// may still come: see [reuseport.Quiesce].
+// and Unix sockets without a file, or whose file cannot be removed, refuse connections on Linux. From then on poll(2) says
+// POLLIN and POLLRDHUP of such a socket even if nothing is queued; only accept(2) tells, by EAGAIN. The error says why
+// connections may still come: see [reuseport.Quiesce].
 func (k *Keeper) QuiesceFinal(i int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -36,12 +36,17 @@ func (s *set) quiesceFinal(l net.Listener) error {
 		s.final = map[net.Listener]bool{}
 	}
 	s.final[l] = true
-	if s.file != nil {
-		s.file.remove()
-		return nil
-	}
 	if u, ok := l.(*net.UnixListener); ok {
-		return shutdown(u)
+		var err error
+		if s.file != nil {
+			if err = s.file.remove(); err == nil {
+				return nil
+			}
+		}
+		if serr := shutdown(u); serr != nil {
+			return errors.Join(err, serr)
+		}
+		return nil
 	}
 	return reuseport.Quiesce(l.(syscall.Conn))
 }
