@@ -161,8 +161,8 @@ func (m *movable) setReadDeadline(t time.Time) error {
 	return m.socket.SetReadDeadline(t)
 }
 
-// arrive makes the connection what it was where it comes from: idle, for so long at most as the server allows. A request
-// begins with its first byte.
+// arrive makes the connection what it was where it comes from: idle, for so long at most as the server allows. A
+// request begins with its first byte.
 func (m *movable) arrive(s *http.Server) {
 	m.arrived, m.headerTime, m.readTime = true, cmp.Or(s.ReadHeaderTimeout, s.ReadTimeout), s.ReadTimeout
 	if idleTime := cmp.Or(s.IdleTimeout, s.ReadTimeout); idleTime > 0 {

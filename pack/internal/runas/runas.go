@@ -44,8 +44,8 @@ func Owner(spec string) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-// Start starts a process, on CPUs if there are any. If it is confined, neither it nor what it starts can gain privileges
-// by executing a file (no_new_privs, prctl(2)); elsewhere than on Linux that says nothing.
+// Start starts a process, on CPUs if there are any. If it is confined, neither it nor what it starts can gain
+// privileges by executing a file (no_new_privs, prctl(2)); elsewhere than on Linux that says nothing.
 func Start(cpus affinity.Set, cmd *exec.Cmd, confined bool) error {
 	switch {
 	case confined:

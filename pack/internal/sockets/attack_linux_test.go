@@ -246,8 +246,8 @@ func TestMisusedSocket(t *testing.T) {
 	}
 }
 
-// TestLockedSocket has a worker lock its socket. The others can still be made more, and fewer; and who asks again whether
-// connections are kept out of it is told again that they are not.
+// TestLockedSocket has a worker lock its socket. The others can still be made more, and fewer; and who asks again
+// whether connections are kept out of it is told again that they are not.
 func TestLockedSocket(t *testing.T) {
 	k := keeper(t)
 	e := tcp("127.0.0.1:0")
@@ -274,7 +274,8 @@ func TestLockedSocket(t *testing.T) {
 	}
 }
 
-// TestCloseDoesNotLinger closes a socket that its worker has connected to somebody who does not read, and wants to linger.
+// TestCloseDoesNotLinger closes a socket that its worker has connected to somebody who does not read, and wants to
+// linger.
 func TestCloseDoesNotLinger(t *testing.T) {
 	k := keeper(t)
 	e := tcp("127.0.0.1:0")

@@ -10,11 +10,11 @@ import (
 	"github.com/gopherpack/gopherpack/reuseport"
 )
 
-// QuiesceFinal keeps new connections out of worker i's sockets for good, in a stop, so that those that are queued can be
-// served before the sockets are closed. That goes for sockets that workers share, too: files of Unix sockets are removed,
-// and Unix sockets without a file, or whose file cannot be removed, refuse connections on Linux. From then on poll(2) says
-// POLLIN and POLLRDHUP of such a socket even if nothing is queued; only accept(2) tells, by EAGAIN. The error says why
-// connections may still come: see [reuseport.Quiesce].
+// QuiesceFinal keeps new connections out of worker i's sockets for good, in a stop, so that those that are queued can
+// be served before the sockets are closed. That goes for sockets that workers share, too: files of Unix sockets are
+// removed, and Unix sockets without a file, or whose file cannot be removed, refuse connections on Linux. From then on
+// poll(2) says POLLIN and POLLRDHUP of such a socket even if nothing is queued; only accept(2) tells, by EAGAIN. The
+// error says why connections may still come: see [reuseport.Quiesce].
 func (k *Keeper) QuiesceFinal(i int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

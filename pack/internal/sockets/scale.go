@@ -83,10 +83,11 @@ func (s *set) direct(n int) error {
 	if n < len(s.listeners) {
 		return s.limit(n)
 	}
-	if err := reuseport.Detach(s.listeners[0].(syscall.Conn)); !errors.Is(err, syscall.ENOENT) { // there may have been none
-		return err
+	err := reuseport.Detach(s.listeners[0].(syscall.Conn))
+	if errors.Is(err, syscall.ENOENT) { // there was none
+		return nil
 	}
-	return nil
+	return err
 }
 
 // limit has the kernel choose among the first n sockets. Any of them will do to say so, but for those that a worker has

@@ -96,9 +96,9 @@ func (k *Keeper) endpoints() []wire.Endpoint {
 // share. Workers beyond the number of sockets share those that there are. The caller closes it. Sending it may have to
 // wait for the worker, and to close a descriptor waits while it is in use: that must not hold up the keeper.
 //
-// If new connections are kept out of the socket, by [Keeper.QuiesceEndpoint] or by a worker, that is undone first, so that no
-// worker waits at a socket to which nothing comes. After [Keeper.QuiesceFinal] it is not: then somebody may still
-// serve the queue.
+// If new connections are kept out of the socket, by [Keeper.QuiesceEndpoint] or by a worker, that is undone first, so
+// that no worker waits at a socket to which nothing comes. After [Keeper.QuiesceFinal] it is not: then somebody may
+// still serve the queue.
 func (k *Keeper) Copy(e wire.Endpoint, i int) (*os.File, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
