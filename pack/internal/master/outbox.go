@@ -123,7 +123,7 @@ func (o *outbox) deliver(l letter) error {
 		if err != nil {
 			return nil // it is closed meanwhile: nobody needs to serve it
 		}
-		defer fdmsg.Drop(f)
+		defer func() { go f.Close() }() // which may wait: see fdmsg.Drop
 		files = append(files, f)
 	case l.board:
 		board := o.master.steering.board(o.ref)

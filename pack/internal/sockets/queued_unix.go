@@ -83,6 +83,14 @@ func listensAgain(l net.Listener) bool {
 	return is
 }
 
+// isListening reports whether a socket listens as it is.
+func isListening(l net.Listener) (is bool) {
+	if rc, err := l.(syscall.Conn).SyscallConn(); err == nil {
+		rc.Control(func(fd uintptr) { is = listens(int(fd)) })
+	}
+	return is
+}
+
 func listens(fd int) bool {
 	accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil || accepts == 0 {

@@ -224,7 +224,9 @@ func (s *set) release() {
 
 // closeAtOnce closes a socket. A worker may have connected it to somebody who does not read, and have its close wait.
 func closeAtOnce(l net.Listener) {
-	fdmsg.DontLinger(l.(syscall.Conn))
+	if !isListening(l) { // else the option is for the connections that are accepted
+		fdmsg.DontLinger(l.(syscall.Conn))
+	}
 	l.Close()
 }
 
