@@ -318,7 +318,7 @@ func TestWithoutProc(t *testing.T) {
 		c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 		out, err := c.CombinedOutput()
 		switch {
-		case errors.Is(err, os.ErrPermission) && os.Geteuid() != 0:
+		case errors.Is(err, os.ErrPermission):
 			t.Skip(err)
 		case err != nil:
 			t.Errorf("%v\n%s", err, out)
