@@ -56,7 +56,7 @@ func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File) (g *group, e
 	err = g.fill(0)
 	busy := errors.Is(err, unix.EBUSY) // in another's map, whose program must go first
 	if err == nil || busy {
-		err = g.attach(sockets[0])
+		err = g.attach()
 	}
 	if busy && err == nil {
 		err = g.fill(2 * time.Second)
@@ -139,11 +139,19 @@ func (g *group) put(i int, socket syscall.Conn) error {
 	})
 }
 
-func (g *group) attach(member syscall.Conn) error {
-	return withDescriptor(member, func(fd int) error {
-		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF, g.objects.Program.FD())
-		return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_EBPF", err)
-	})
+// attach attaches the program. Any of the sockets will do for that, but for those that a process has locked
+// (SO_LOCK_FILTER).
+func (g *group) attach() (err error) {
+	for _, member := range g.members {
+		err = withDescriptor(member, func(fd int) error {
+			err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF, g.objects.Program.FD())
+			return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_EBPF", err)
+		})
+		if !errors.Is(err, unix.EPERM) {
+			break
+		}
+	}
+	return err
 }
 
 func (g *group) close() error {

@@ -953,3 +953,24 @@ func TestListensAgain(t *testing.T) {
 		t.Errorf("%v, and the program knows the socket: %v", err, known())
 	}
 }
+
+// TestLocked attaches to sockets of which the first was locked against it.
+func TestLocked(t *testing.T) {
+	s := started(t, 2)
+	listeners, err := reuseport.ListenGroup(t.Context(), "tcp", "127.0.0.1:0", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, l := range listeners {
+		defer l.Close()
+		err := withDescriptor(l.(syscall.Conn), func(fd int) error {
+			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1-i)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Attach("test", conns(listeners), nil); err != nil {
+		t.Error(err)
+	}
+}
