@@ -91,7 +91,8 @@ func (s *set) direct(n int) error {
 }
 
 // limit has the kernel choose among the first n sockets. Any of them will do to say so, but for those that a worker has
-// locked (SO_LOCK_FILTER).
+// locked (SO_LOCK_FILTER). The kernel counts in the order of listen(2): if a worker has shut one down, and it listens
+// again, that is the last, and others than the first n are chosen.
 func (s *set) limit(n int) (err error) {
 	for _, l := range s.listeners {
 		if err = reuseport.Limit(l.(syscall.Conn), n); !errors.Is(err, os.ErrPermission) {
