@@ -14,8 +14,8 @@ import (
 	"github.com/gopherpack/gopherpack/reuseport"
 )
 
-// One listener per CPU in one process, without package pack: each connection is accepted by the goroutine for the CPU that
-// received it, unless that has more connections than the others.
+// One listener per CPU in one process, without package pack: each connection is accepted by the goroutine for the CPU
+// that received it, unless that has more connections than the others.
 func Example() {
 	cpus, err := affinity.Spread(2, affinity.PerCPU)
 	if err != nil {

@@ -56,7 +56,7 @@ func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File) (g *group, e
 	err = g.fill(0)
 	busy := errors.Is(err, unix.EBUSY) // in another's map, whose program must go first
 	if err == nil || busy {
-		err = g.attachByAny()
+		err = g.attach()
 	}
 	if busy && err == nil {
 		err = g.fill(2 * time.Second)
@@ -116,12 +116,7 @@ func (g *group) fill(patience time.Duration) error {
 	deadline := time.Now().Add(patience)
 	for i, socket := range g.members {
 		for {
-			err := withDescriptor(socket, func(fd int) error {
-				if g.holds(i, fd) {
-					return nil
-				}
-				return g.objects.Sockets.Put(uint32(i), uint64(fd))
-			})
+			err := g.put(i, socket)
 			if err == nil {
 				break
 			}
@@ -134,19 +129,26 @@ func (g *group) fill(patience time.Duration) error {
 	return nil
 }
 
-func (g *group) attach(member syscall.Conn) error {
-	return withDescriptor(member, func(fd int) error {
-		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF, g.objects.Program.FD())
-		return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_EBPF", err)
+// put puts a socket into its place, unless it is there. One that was shut down, and listens again, has lost it.
+func (g *group) put(i int, socket syscall.Conn) error {
+	return withDescriptor(socket, func(fd int) error {
+		if g.holds(i, fd) {
+			return nil
+		}
+		return g.objects.Sockets.Put(uint32(i), uint64(fd))
 	})
 }
 
-// attachByAny attaches the program to the group by one of its sockets, whichever that is: who has a copy of one may
-// have locked it against that (SO_LOCK_FILTER).
-func (g *group) attachByAny() (err error) {
+// attach attaches the program. Any of the sockets will do for that, but for those that a process has locked
+// (SO_LOCK_FILTER).
+func (g *group) attach() (err error) {
 	for _, member := range g.members {
-		if err = g.attach(member); !errors.Is(err, unix.EPERM) {
-			return err
+		err = withDescriptor(member, func(fd int) error {
+			err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF, g.objects.Program.FD())
+			return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_EBPF", err)
+		})
+		if !errors.Is(err, unix.EPERM) {
+			break
 		}
 	}
 	return err

@@ -177,6 +177,14 @@ func (s *Steering) queued(id int) (n int) {
 	return n
 }
 
+// restore has the program know a worker's sockets again that were shut down, and listen now. If it cannot, the kernel's
+// hash chooses where the program would have chosen them.
+func (s *Steering) restore(id int) {
+	for _, g := range s.groups {
+		g.put(id, g.members[id])
+	}
+}
+
 const bpfTCPListen = 10 // TCP_LISTEN
 
 // What is counted, as in policy.c, where the states of workers that were passed over are counted by their numbers.

@@ -23,6 +23,7 @@ func (s *Steering) load() error {
 func (s *Steering) watch(<-chan struct{}) {}
 func (s *Steering) tell() error           { return nil }
 func (s *Steering) queued(int) int        { return 0 }
+func (s *Steering) restore(int)           {}
 
 func boardFile(*kernel) (*os.File, error)                         { return nil, errors.ErrUnsupported }
 func (k *kernel) attach([]syscall.Conn, *os.File) (*group, error) { return nil, errors.ErrUnsupported }

@@ -62,7 +62,8 @@ func ownCopy(t *testing.T) string {
 	return dir + "/test"
 }
 
-// TestWithCapBPFAlone loads the program with the one capability that it needs: the verifier is stricter then than with root's.
+// TestWithCapBPFAlone loads the program with the one capability that it needs: the verifier is stricter then than with
+// root's.
 func TestWithCapBPFAlone(t *testing.T) {
 	if !asUser(t, unix.CAP_BPF) {
 		return
@@ -171,7 +172,8 @@ func forbidBPF(errno unix.Errno) error {
 	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&filter)), 0, 0)
 }
 
-// TestNoLockedMemory starts with a limit of locked memory that was lowered to nothing. Since Linux 5.11 it does not matter.
+// TestNoLockedMemory starts with a limit of locked memory that was lowered to nothing. Since Linux 5.11 it does not
+// matter.
 func TestNoLockedMemory(t *testing.T) {
 	if !asUser(t, unix.CAP_BPF) {
 		return

@@ -17,9 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRemoteClients has clients behind a network device whose receive queues are steered to some CPU (RPS), as from another
-// machine: what counts is the CPU that receives, not the one that the client is on. Server and clients are in network
-// namespaces of their own. In an emulated machine the clients are outside of it, behind a device that has several queues.
+// TestRemoteClients has clients behind a network device whose receive queues are steered to some CPU (RPS), as from
+// another machine: what counts is the CPU that receives, not the one that the client is on. Server and clients are in
+// network namespaces of their own. In an emulated machine the clients are outside of it, behind a device that has
+// several queues.
 func TestRemoteClients(t *testing.T) {
 	const address = "192.0.2.1"
 	role, target, _ := strings.Cut(os.Getenv("STEER_TEST_QUEUES"), " ")
@@ -91,8 +92,8 @@ func again(t *testing.T, ns, role string) *exec.Cmd {
 	return cmd
 }
 
-// serveRemote serves in this namespace, with clients in another: with the program, and where it is forbidden. Then classic BPF
-// must do it, since the interface has a queue for each worker.
+// serveRemote serves in this namespace, with clients in another: with the program, and where it is forbidden. Then
+// classic BPF must do it, since the interface has a queue for each worker.
 func serveRemote(t *testing.T, address, clients string) {
 	n := cpus(t)[1] + 1
 	without := New()
@@ -156,8 +157,8 @@ func receiveOn(t *testing.T, cpu int) {
 // The ports to which clients of a network device connect again and again.
 const steeredPort, hashedPort = "7001", "7002"
 
-// serveDevice serves with clients behind a network device that has a receive queue for each CPU, which puts every connection
-// into one of them. The worker on that CPU must get it; by hash, some worker does.
+// serveDevice serves with clients behind a network device that has a receive queue for each CPU, which puts every
+// connection into one of them. The worker on that CPU must get it; by hash, some worker does.
 func serveDevice(t *testing.T, address string) {
 	const conns = 400
 	n := len(cpus(t))
@@ -209,7 +210,8 @@ func serveDevice(t *testing.T, address string) {
 			break
 		}
 	}
-	// What the socket tells is which CPU received the last packet. The device may have moved the connection since the first.
+	// What the socket tells is which CPU received the last packet. The device may have moved the connection since the
+	// first.
 	if local < conns*95/100 {
 		t.Errorf("%d of %d connections were accepted by the worker on the CPU that received them", local, conns)
 	}
@@ -233,8 +235,9 @@ func incomingCPU(t *testing.T, c net.Conn) (cpu int) {
 	return cpu
 }
 
-// TestSynCookies has the kernel answer every SYN with a cookie, as in a flood: it asks the program twice for a connection then,
-// for the SYN and for the ACK. What was counted too much must be forgotten, or the local worker would seem to be busy.
+// TestSynCookies has the kernel answer every SYN with a cookie, as in a flood: it asks the program twice for a
+// connection then, for the SYN and for the ACK. What was counted too much must be forgotten, or the local worker would
+// seem to be busy.
 func TestSynCookies(t *testing.T) {
 	if os.Getenv("STEER_TEST_QUEUES") != "cookies" {
 		ns := namespace(t, "cookies")
@@ -249,8 +252,9 @@ func TestSynCookies(t *testing.T) {
 	}
 	s := started(t, 2)
 	p := serve(t, s, "127.0.0.1:0", 2)
-	// A client's FIN carries the cookie, too: the kernel makes one connection more of one that comes when all is over. And a port
-	// that is in TIME_WAIT here gets no cookie. So the clients are reset, once they know that they are connected.
+	// A client's FIN carries the cookie, too: the kernel makes one connection more of one that comes when all is over.
+	// And a port that is in TIME_WAIT here gets no cookie. So the clients are reset, once they know that they are
+	// connected.
 	p.mu.Lock()
 	p.greets = true
 	p.accepted = func(_ int, c net.Conn) {

@@ -297,6 +297,9 @@ func (s *Steering) set(id int, state State, slot int) error {
 		w.lost = s.kernel.lost(id, w) // what others have accepted meanwhile
 	}
 	w.state, w.hung, w.moved = state, false, time.Now()
+	if state == Up {
+		s.restore(id)
+	}
 	if err := s.tell(); err != nil {
 		return fmt.Errorf("steer: worker %d: %w", id, err)
 	}

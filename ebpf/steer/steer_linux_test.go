@@ -41,8 +41,8 @@ type pool struct {
 	accepted func(id int, c net.Conn) // if set, is called with mu locked
 }
 
-// started returns a Steering of n workers; worker i is pinned to CPU i, and has none where there are fewer CPUs. The test is
-// skipped where the program cannot be loaded.
+// started returns a Steering of n workers; worker i is pinned to CPU i, and has none where there are fewer CPUs. The
+// test is skipped where the program cannot be loaded.
 func started(t *testing.T, n int, options ...Option) *Steering {
 	t.Helper()
 	s := New(append([]Option{Require()}, options...)...)
@@ -226,8 +226,8 @@ func cpus(t *testing.T) []int {
 	return slices.Collect(allowed.All())
 }
 
-// TestLocality connects from each CPU in turn: the worker there must get everything, of which the kernel's hash would give it
-// one in n.
+// TestLocality connects from each CPU in turn: the worker there must get everything, of which the kernel's hash would
+// give it one in n.
 func TestLocality(t *testing.T) {
 	n := slices.Max(cpus(t)) + 1
 	each := 400 / len(cpus(t))
@@ -298,8 +298,8 @@ func TestLocalityPacket(t *testing.T) {
 	}
 }
 
-// TestBound opens all connections from one CPU, and keeps them: its worker must not have more than the others by more than
-// the bound allows, though nobody tells it between two looks.
+// TestBound opens all connections from one CPU, and keeps them: its worker must not have more than the others by more
+// than the bound allows, though nobody tells it between two looks.
 func TestBound(t *testing.T) {
 	const workers, conns = 4, 400
 	for _, epsilon := range []float64{0, 0.25, 1, math.Inf(1)} {
@@ -450,9 +450,9 @@ func TestWatch(t *testing.T) {
 	p.is(local, Up)
 }
 
-// TestFullQueue has a worker that beats, and does not accept, behind a short queue: the kernel, which chooses before it looks
-// whether there is room, drops what does not fit, and its client tries again a second later. The bound keeps the queue from being
-// full; without it, it becomes full.
+// TestFullQueue has a worker that beats, and does not accept, behind a short queue: the kernel, which chooses before it
+// looks whether there is room, drops what does not fit, and its client tries again a second later. The bound keeps the
+// queue from being full; without it, it becomes full.
 func TestFullQueue(t *testing.T) {
 	const backlog, conns = 8, 100
 	local := cpus(t)[0]
@@ -577,8 +577,8 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// TestWildcard has somebody listen on the IPv4 wildcard address beside a dual-stack group: that is another group to the kernel,
-// which takes what is IPv4, and the program is not asked.
+// TestWildcard has somebody listen on the IPv4 wildcard address beside a dual-stack group: that is another group to the
+// kernel, which takes what is IPv4, and the program is not asked.
 func TestWildcard(t *testing.T) {
 	s := started(t, 2)
 	p := serve(t, s, ":0", 2)
@@ -622,8 +622,8 @@ func TestSocketCloses(t *testing.T) {
 	}
 }
 
-// TestSocketClosesMoves closes a socket in whose queue connections lie. Since Linux 5.14 they move to another, chosen by the
-// program; before that they are reset, which is why nobody should close one.
+// TestSocketClosesMoves closes a socket in whose queue connections lie. Since Linux 5.14 they move to another, chosen
+// by the program; before that they are reset, which is why nobody should close one.
 func TestSocketClosesMoves(t *testing.T) {
 	const queued = 20
 	s := started(t, 3, Epsilon(math.Inf(1)))
@@ -832,7 +832,8 @@ func TestSlotsAreReused(t *testing.T) {
 	}
 }
 
-// TestNearest has CPUs without a worker of their own, on a machine with two nodes of two caches of two cores of two threads.
+// TestNearest has CPUs without a worker of their own, on a machine with two nodes of two caches of two cores of two
+// threads.
 func TestNearest(t *testing.T) {
 	var machine affinity.Topology
 	span := func(cpu, size int) (s affinity.Set) {
@@ -950,5 +951,25 @@ func TestMistakes(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %q", err, want)
 		}
+	}
+}
+
+// TestListensAgain has a worker whose socket was shut down, and listens again, be chosen as before.
+func TestListensAgain(t *testing.T) {
+	s := started(t, 2)
+	p := serve(t, s, "127.0.0.1:0", 2)
+	socket := p.listeners[1].(syscall.Conn)
+	known := func() (is bool) {
+		withDescriptor(socket, func(fd int) error { is = s.groups["test"].holds(1, fd); return nil })
+		return is
+	}
+	err := withDescriptor(socket, func(fd int) error {
+		return errors.Join(unix.Shutdown(fd, unix.SHUT_RD), unix.Listen(fd, 100))
+	})
+	if err != nil || known() {
+		t.Errorf("%v, and the program knows a socket that was shut down: %v", err, known())
+	}
+	if err := errors.Join(s.Down(1), s.Up(1, p.slots[1])); err != nil || !known() {
+		t.Errorf("%v, and the program knows the socket: %v", err, known())
 	}
 }

@@ -12,9 +12,9 @@ import (
 type count struct {
 	mu       sync.Mutex
 	n        int
-	fresh    int  // of which the server has done nothing with
+	fresh    int  // those that the server has done nothing with yet
 	load     Load // is told, too; nil if nobody is
-	requests bool // are what is served, and counted by somebody else
+	requests bool // what is served are requests, which somebody else counts
 }
 
 func (c *count) add(n int) {

@@ -152,6 +152,16 @@ func (s *served) hasBegun() bool {
 	return false
 }
 
+// handles reports whether the only connection's request is being handled.
+func (s *served) handles() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		return c.state == handling
+	}
+	return true // it has given up
+}
+
 // drain has the server drain, and returns a channel that is told what comes of it.
 func (s *served) drain(ctx context.Context) <-chan error {
 	s.BeginDrain(0, false)
@@ -324,6 +334,35 @@ func TestArrivalIsIdle(t *testing.T) {
 	c.SetReadDeadline(begun.Add(20 * time.Second))
 	if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begun) < headerTime {
 		t.Errorf("half a header: %v after %v", err, time.Since(begun))
+	}
+}
+
+// TestArrivalIsRead has a connection be idle after it was handed over for longer than reading a request may take, which
+// then counts from its first byte.
+func TestArrivalIsRead(t *testing.T) {
+	const readTime = 400 * time.Millisecond
+	for _, headerTime := range []time.Duration{0, readTime / 2} {
+		s := serve(t, "arrived", func(srv *http.Server) {
+			srv.ReadTimeout, srv.ReadHeaderTimeout, srv.IdleTimeout = readTime, headerTime, time.Hour
+		})
+		waitFor(t, "its arrival", func() bool { return s.Open() == 1 })
+		s.client.SetReadDeadline(time.Now().Add(readTime * 3 / 2))
+		if _, err := s.reader.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("while it is idle: %v; want it to stay open", err)
+		}
+		s.client.SetReadDeadline(time.Now().Add(20 * time.Second))
+		for range 2 { // the first counts as all that follow
+			s.write("POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+			waitFor(t, "its handler, which reads the body", s.handles)
+			s.write("foo")
+			resp, err := http.ReadResponse(s.reader, nil)
+			if err != nil {
+				t.Fatalf("ReadHeaderTimeout %v: %v", headerTime, err)
+			}
+			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "1:foo" {
+				t.Errorf("answered %q, %v", body, err)
+			}
+		}
 	}
 }
 

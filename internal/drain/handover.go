@@ -49,6 +49,8 @@ type movable struct {
 
 	arrived    bool          // from another worker, and nothing was read since
 	headerTime time.Duration // that net/http gives a request's header; 0 is for ever
+	readTime   time.Duration // and the whole of it
+	began      time.Time     // when the first request since it has arrived did, until its header is read
 }
 
 // descriptorConn is a connection of which copies can be sent.
@@ -82,7 +84,7 @@ func (m *movable) stay() (leaving bool) {
 func (m *movable) setIdle(idle bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.idle, m.dirty, m.deadlines = idle, false, 0
+	m.idle, m.dirty, m.deadlines, m.began = idle, false, 0, time.Time{}
 	if !idle && m.woken {
 		m.takeBack()
 	}
@@ -148,6 +150,9 @@ func (m *movable) setReadDeadline(t time.Time) error {
 	if m.arrived {
 		return nil // to net/http it is new, and has begun with a request
 	}
+	if !m.began.IsZero() && !t.IsZero() {
+		t = m.began.Add(m.readTime) // net/http has counted since it has arrived
+	}
 	m.deadline = t
 	m.deadlines++
 	if m.woken {
@@ -156,11 +161,11 @@ func (m *movable) setReadDeadline(t time.Time) error {
 	return m.socket.SetReadDeadline(t)
 }
 
-// arrive makes the connection what it was where it comes from: idle, for so long at most; 0 is for ever. A request's
-// header begins with its first byte.
-func (m *movable) arrive(idleTime, headerTime time.Duration) {
-	m.arrived, m.headerTime = true, headerTime
-	if idleTime > 0 {
+// arrive makes the connection what it was where it comes from: idle, for so long at most as the server allows. A
+// request begins with its first byte.
+func (m *movable) arrive(s *http.Server) {
+	m.arrived, m.headerTime, m.readTime = true, cmp.Or(s.ReadHeaderTimeout, s.ReadTimeout), s.ReadTimeout
+	if idleTime := cmp.Or(s.IdleTimeout, s.ReadTimeout); idleTime > 0 {
 		m.deadline = time.Now().Add(idleTime)
 		m.socket.SetReadDeadline(m.deadline)
 	}
@@ -168,9 +173,9 @@ func (m *movable) arrive(idleTime, headerTime time.Duration) {
 
 // beginHeader sets the deadline of a request's header. It is called with mu locked.
 func (m *movable) beginHeader() {
-	m.arrived, m.deadline = false, time.Time{}
+	m.arrived, m.deadline, m.began = false, time.Time{}, time.Now()
 	if m.headerTime > 0 {
-		m.deadline = time.Now().Add(m.headerTime)
+		m.deadline = m.began.Add(m.headerTime)
 	}
 	if !m.woken {
 		m.socket.SetReadDeadline(m.deadline)
@@ -285,8 +290,7 @@ func (l movableListener) wrap(c net.Conn) net.Conn {
 	}
 	if socket, ok := c.(descriptorConn); ok && hasArrived {
 		m.socket = socket
-		s := l.server
-		m.arrive(cmp.Or(s.IdleTimeout, s.ReadTimeout), cmp.Or(s.ReadHeaderTimeout, s.ReadTimeout))
+		m.arrive(l.server)
 	}
 	switch c := c.(type) {
 	case *net.TCPConn:

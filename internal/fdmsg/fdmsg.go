@@ -103,6 +103,7 @@ type reading struct {
 	conn  *net.UnixConn
 	files []*os.File
 	lost  bool // some files did not arrive
+	late  bool // the deadline was moved
 }
 
 // patience is how long the rest of a message may take when a deadline has passed.
@@ -110,7 +111,6 @@ const patience = time.Second
 
 // full fills buf and takes the descriptors that come along. begun says that the message has begun before.
 func (r *reading) full(buf []byte, begun bool) error {
-	late := false
 	for got := 0; got < len(buf); {
 		oob := make([]byte, oobSpace)
 		n, oobn, flags, _, err := r.conn.ReadMsgUnix(buf[got:], oob)
@@ -136,8 +136,8 @@ func (r *reading) full(buf []byte, begun bool) error {
 				return io.ErrUnexpectedEOF
 			}
 			return io.EOF
-		case errors.Is(err, os.ErrDeadlineExceeded) && (begun || got > 0) && !late:
-			late = true
+		case errors.Is(err, os.ErrDeadlineExceeded) && (begun || got > 0) && !r.late:
+			r.late = true
 			if err := r.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 				return err
 			}
@@ -166,10 +166,13 @@ func Discard(c *net.UnixConn) {
 // connection with SO_LINGER waits for a peer that does not read.
 func Drop(files ...*os.File) {
 	for _, f := range files {
-		dontLinger(f)
+		DontLinger(f)
 		go f.Close() // whoever has another copy may set the option again
 	}
 }
+
+// DontLinger has the close of the last copy of a socket not wait (SO_LINGER, socket(7)).
+func DontLinger(c syscall.Conn) { dontLinger(c) }
 
 // Ended reports whether an error of Read says that the other end is gone. Others say that something is wrong with this
 // one, or with what was sent.

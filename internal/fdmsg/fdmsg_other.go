@@ -4,12 +4,12 @@ package fdmsg
 
 import (
 	"errors"
-	"os"
+	"syscall"
 )
 
 var oobSpace = 0
 
-func dontLinger(*os.File)               {}
+func dontLinger(syscall.Conn)           {}
 func rights([]int) []byte               { return nil }
 func truncated(int) bool                { return false }
 func parseRights([]byte) ([]int, error) { return nil, errors.ErrUnsupported }

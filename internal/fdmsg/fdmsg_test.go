@@ -83,6 +83,40 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// TestDeadlineMovesOnce has a deadline pass within the header, and again within the body.
+func TestDeadlineMovesOnce(t *testing.T) {
+	err := readLate(t)
+	for i := 0; i < 3 && err == nil; i++ { // it may not have looked at the first
+		err = readLate(t)
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("when a second deadline has passed: %v", err)
+	}
+}
+
+func readLate(t *testing.T) error {
+	t.Helper()
+	a, b := pair(t)
+	read := make(chan error)
+	go func() {
+		_, _, err := Read(b)
+		read <- err
+	}()
+	for _, text := range []string{"\x00", "\x00\x00\x05"} {
+		if _, err := a.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		for queued(t, b) { // until it is read
+			runtime.Gosched()
+		}
+		b.SetReadDeadline(time.Unix(1, 0))
+	}
+	if _, err := a.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	return <-read
+}
+
 // queued reports whether something waits to be read.
 func queued(t *testing.T, c *net.UnixConn) (some bool) {
 	t.Helper()

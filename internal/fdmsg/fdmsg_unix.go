@@ -4,6 +4,7 @@ package fdmsg
 
 import (
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,9 +13,8 @@ import (
 // be closed by the kernel, which may have to wait.
 var oobSpace = unix.CmsgSpace(253 * 4)
 
-// dontLinger has the close of a socket not wait.
-func dontLinger(f *os.File) {
-	rc, err := f.SyscallConn()
+func dontLinger(c syscall.Conn) {
+	rc, err := c.SyscallConn()
 	if err != nil {
 		return
 	}

@@ -1,5 +1,5 @@
-// Package scoreboard is where workers report what they have to do: a file in memory with a cache line for each, which its
-// worker maps and stores into, without a system call, and the master reads. Package steer's program reads it, too.
+// Package scoreboard is where workers report what they have to do: a file in memory with a cache line for each, which
+// its worker maps and stores into, without a system call, and the master reads. Package steer's program reads it, too.
 package scoreboard
 
 import (

@@ -116,14 +116,15 @@ func (o *outbox) deliver(l letter) error {
 	var files []syscall.Conn
 	switch {
 	case l.socket != nil:
-		c, err := o.master.sockets.Conn(l.socket.Endpoint, l.socket.Socket)
+		f, err := o.master.sockets.Copy(l.socket.Endpoint, l.socket.Socket)
 		if err != nil && l.msg.Type == wire.Socket {
 			return o.conn.Send(wire.Message{Type: wire.Refused, Error: wire.Clip(err.Error())})
 		}
 		if err != nil {
 			return nil // it is closed meanwhile: nobody needs to serve it
 		}
-		files = append(files, c)
+		defer func() { go f.Close() }() // which may wait: see fdmsg.Drop
+		files = append(files, f)
 	case l.board:
 		board := o.master.steering.board(o.ref)
 		if board == nil {

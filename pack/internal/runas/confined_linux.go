@@ -10,7 +10,7 @@ import (
 	"github.com/gopherpack/gopherpack/affinity"
 )
 
-// startConfined starts a worker, on its CPUs if there are any, from a thread that has given up gaining privileges,
+// startConfined starts a process, on CPUs if there are any, from a thread that has given up gaining privileges,
 // which cannot be taken back: it ends afterwards.
 func startConfined(cpus affinity.Set, cmd *exec.Cmd) error {
 	done := make(chan error)

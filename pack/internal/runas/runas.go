@@ -34,7 +34,7 @@ func copyOf(a *syscall.SysProcAttr) *syscall.SysProcAttr {
 	return &b
 }
 
-// Owner returns the numbers of a user and a group.
+// Owner returns the numbers of the user and the group of a spec that [Attributes] takes, but for "".
 func Owner(spec string) (uid, gid int, err error) {
 	a, err := Attributes(spec)
 	if err != nil {
@@ -44,8 +44,8 @@ func Owner(spec string) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-// Start starts a process, on CPUs if there are any. If it is confined it gains no privileges any more, nor does what it
-// starts.
+// Start starts a process, on CPUs if there are any. If it is confined, neither it nor what it starts can gain
+// privileges by executing a file (no_new_privs, prctl(2)); elsewhere than on Linux that says nothing.
 func Start(cpus affinity.Set, cmd *exec.Cmd, confined bool) error {
 	switch {
 	case confined:

@@ -4,6 +4,7 @@ package runas
 
 import (
 	"fmt"
+	"math"
 	"os/user"
 	"strconv"
 	"strings"
@@ -12,31 +13,25 @@ import (
 
 func resolve(spec string) (*syscall.SysProcAttr, error) {
 	name, groupName, hasGroup := strings.Cut(spec, ":")
-	c := &syscall.Credential{}
-	u, err := user.Lookup(name)
-	if uid, nerr := strconv.ParseUint(name, 10, 32); err != nil && nerr == nil {
-		if u, err = user.LookupId(name); err != nil && hasGroup { // it needs no name
-			u, err = &user.User{Uid: strconv.FormatUint(uid, 10)}, nil
-		}
+	u, err := lookUp(name, hasGroup)
+	if err != nil {
+		return nil, err
+	}
+	var groups []string
+	if hasGroup {
+		groups, err = groupOf(groupName)
+	} else if groups, err = u.GroupIds(); err == nil {
+		groups = append([]string{u.Gid}, groups...)
 	}
 	if err != nil {
 		return nil, err
 	}
-	groups := []string{groupName}
-	if hasGroup {
-		if g, err := user.LookupGroup(groupName); err == nil {
-			groups[0] = g.Gid
-		}
-	} else if groups, err = u.GroupIds(); err != nil {
-		return nil, err
-	} else {
-		groups = append([]string{u.Gid}, groups...)
-	}
+	c := &syscall.Credential{}
 	for i, text := range append([]string{u.Uid}, groups...) {
 		n, err := strconv.ParseUint(text, 10, 32)
 		switch {
-		case err != nil:
-			return nil, fmt.Errorf("unknown group %q", text)
+		case err != nil || n == math.MaxUint32: // which is -1, for "as it was"
+			return nil, fmt.Errorf("%q is no number of a user or a group", text)
 		case i == 0:
 			c.Uid = uint32(n)
 		case i == 1:
@@ -46,6 +41,38 @@ func resolve(spec string) (*syscall.SysProcAttr, error) {
 		}
 	}
 	return &syscall.SysProcAttr{Credential: c}, nil
+}
+
+// lookUp finds a user by name or number. A number needs no name if a group is given with it.
+func lookUp(name string, hasGroup bool) (*user.User, error) {
+	u, err := user.Lookup(name)
+	if err == nil || !isNumber(name) {
+		return u, err
+	}
+	switch u, err = user.LookupId(name); {
+	case err == nil:
+		return u, nil
+	case hasGroup:
+		return &user.User{Uid: name}, nil
+	}
+	return nil, fmt.Errorf("%w; as uid:gid it needs no name", err)
+}
+
+// groupOf finds a group by name or number.
+func groupOf(name string) ([]string, error) {
+	g, err := user.LookupGroup(name)
+	switch {
+	case err == nil:
+		return []string{g.Gid}, nil
+	case isNumber(name):
+		return []string{name}, nil
+	}
+	return nil, err
+}
+
+func isNumber(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 32)
+	return err == nil
 }
 
 func owner(a *syscall.SysProcAttr) (uid, gid int) {

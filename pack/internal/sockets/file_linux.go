@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,7 +87,11 @@ func own(fd, uid, gid int) error {
 	if uid == -1 && gid == -1 {
 		return nil
 	}
-	return os.NewSyscallError("fchownat", unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH))
+	err := os.NewSyscallError("fchownat", unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH))
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("give the file to its owner (which takes root or CAP_CHOWN): %w", err)
+	}
+	return err
 }
 
 // chmod sets the permissions of a file that was opened by O_PATH, which fchmod(2) refuses.
@@ -135,7 +141,7 @@ func (f *file) alive(name string, id FileID, ifNot func() error) (alive bool, er
 		address := fmt.Sprintf("/proc/self/fd/%d", fd)
 		err = unix.Connect(s, &unix.SockaddrUnix{Name: address})
 		if errors.Is(err, unix.ENOENT) { // there is no /proc
-			err = unix.Connect(s, &unix.SockaddrUnix{Name: f.path})
+			err = unix.Connect(s, &unix.SockaddrUnix{Name: filepath.Join(filepath.Dir(f.path), name)})
 		}
 		switch err {
 		case nil, unix.EAGAIN, unix.EPROTOTYPE: // its queue is full, or it is no stream
@@ -175,4 +181,10 @@ func shutdown(c syscall.Conn) error {
 	}
 	cerr := rc.Control(func(fd uintptr) { err = os.NewSyscallError("shutdown", unix.Shutdown(int(fd), unix.SHUT_RD)) })
 	return errors.Join(cerr, err)
+}
+
+// disconnect closes what a TCP socket is connected to, or has it listen no more (connect(2), AF_UNSPEC).
+func disconnect(fd int) {
+	nothing := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nothing)), unsafe.Sizeof(nothing))
 }

@@ -53,7 +53,7 @@ func (f *file) rename(from, to string) error {
 	return os.Rename(f.at(from), f.at(to))
 }
 
-func shutdown(syscall.Conn) error { return nil }
+func shutdown(syscall.Conn) error { return errors.ErrUnsupported }
 
 // duplicate cannot: nobody hands descriptors over here.
 func duplicate(f *os.File) (*os.File, error) {

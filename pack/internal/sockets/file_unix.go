@@ -3,6 +3,7 @@
 package sockets
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -85,5 +86,8 @@ func (f *file) rename(from, to string) error {
 	return f.at(func(dir int) error { return os.NewSyscallError("renameat", unix.Renameat(dir, from, dir, to)) })
 }
 
-// shutdown does nothing: it would not do what it does on Linux.
-func shutdown(syscall.Conn) error { return nil }
+// shutdown cannot: it would not do what it does on Linux.
+func shutdown(syscall.Conn) error { return errors.ErrUnsupported }
+
+// disconnect does nothing: here a socket that was connected is lost.
+func disconnect(int) {}

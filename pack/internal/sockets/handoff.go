@@ -72,7 +72,7 @@ func (k *Keeper) export(files []*os.File) (states []State, all []*os.File, err e
 		}
 		state := State{Endpoint: e, Shared: s.shared}
 		for _, l := range s.listeners {
-			f, err := l.(interface{ File() (*os.File, error) }).File()
+			f, err := copyOfSocket(l)
 			if err != nil {
 				return states, files, fmt.Errorf("socket of %s: %w", e, err)
 			}

@@ -45,20 +45,20 @@ func TestOpenHoldsNothingUp(t *testing.T) {
 	<-asked
 
 	open(t, k, u, 1)
-	if _, err := k.Conn(e, 0); err != nil {
+	if err := handOut(k, e, 0); err != nil {
 		t.Error(err)
 	}
 	if n := len(k.Infos()); n != 2 {
 		t.Errorf("open are %d endpoints", n)
 	}
-	if _, err := k.Conn(slow, 0); err == nil {
+	if err := handOut(k, slow, 0); err == nil {
 		t.Error("a socket of a name that is not resolved")
 	}
 	if err := k.Grow(t.Context(), 2, nil); err != nil {
 		t.Error(err)
 	}
 	k.Queued()
-	k.Quiesce(0)
+	k.QuiesceEndpoint(e)
 	k.Keep(map[wire.Endpoint]bool{e: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
@@ -171,12 +171,9 @@ func TestAllAtOnce(t *testing.T) {
 		func(i int) { k.Direct(2+i%3, nil) },
 		func(i int) { k.Shrink(2 + i%3) },
 		func(i int) { k.Keep(map[wire.Endpoint]bool{endpoints[i%3]: true}) },
-		func(i int) { k.Conn(endpoints[i%3], i%4) },
+		func(i int) { handOut(k, endpoints[i%3], i%4) },
 		func(i int) { k.Listeners(endpoints[i%3], i%4) },
-		func(i int) { k.Quiesce(i % 4) },
-		func(i int) { k.Resume(i % 4) },
 		func(i int) { k.QuiesceEndpoint(endpoints[i%3]) },
-		func(i int) { k.ResumeEndpoint(endpoints[i%3]) },
 		func(int) {
 			_, files, _ := k.Export(nil, nil)
 			for _, f := range files {

@@ -60,36 +60,62 @@ func (p *pollSet) gather(k *Keeper) {
 }
 
 // listensAgain undoes what a process that has a copy may have done to a socket: it may have shut it down, which is for
-// good with a Unix socket, or may have left it no room for a queue. It reports whether the socket listens.
+// good with a Unix socket, may have left it no room for a queue, or may have connected a TCP socket or bound it to
+// another address. It reports whether the socket listens where it did.
 func listensAgain(l net.Listener) bool {
 	rc, err := l.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return false
 	}
-	cerr := rc.Control(func(fd uintptr) {
-		if a, ok := l.Addr().(*net.TCPAddr); ok && !listens(int(fd)) {
-			err = bindAgain(int(fd), a)
-		}
-		if err == nil {
+	is := false
+	rc.Control(func(fd uintptr) {
+		a, tcp := l.Addr().(*net.TCPAddr)
+		again := func() bool {
 			unix.Listen(int(fd), math.MaxInt32) // as many as the system allows
+			return listens(int(fd)) && (!tcp || isBoundTo(int(fd), a))
 		}
-		if err == nil && !listens(int(fd)) {
-			err = unix.ESHUTDOWN
+		if is = again(); !is && tcp {
+			disconnect(int(fd))
+			bindAgain(int(fd), a)
+			is = again()
 		}
 	})
-	return cerr == nil && err == nil
+	return is
+}
+
+// isListening reports whether a socket listens as it is.
+func isListening(l net.Listener) (is bool) {
+	if rc, err := l.(syscall.Conn).SyscallConn(); err == nil {
+		rc.Control(func(fd uintptr) { is = listens(int(fd)) })
+	}
+	return is
 }
 
 func listens(fd int) bool {
+	accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil || accepts == 0 {
+		return false
+	}
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | refuses}}
-	_, err := unix.Poll(fds, 0)
+	_, err = unix.Poll(fds, 0)
 	return err == nil && fds[0].Revents&^unix.POLLIN == 0
 }
 
-// bindAgain binds a TCP socket to the address that it had. It does nothing if the socket still has it: only a port that
-// the kernel had chosen is lost when a socket is shut down.
-func bindAgain(fd int, a *net.TCPAddr) error {
-	name, err := unix.Getsockname(fd)
+func isBoundTo(fd int, a *net.TCPAddr) bool {
+	name, _ := unix.Getsockname(fd)
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		return name.Port == a.Port && a.IP.Equal(name.Addr[:])
+	case *unix.SockaddrInet6:
+		return name.Port == a.Port && a.IP.Equal(name.Addr[:])
+	}
+	return false
+}
+
+// bindAgain binds a TCP socket to the address that it had, unless it has one: only a port that the kernel had chosen is
+// lost when a socket is shut down.
+func bindAgain(fd int, a *net.TCPAddr) {
+	name, _ := unix.Getsockname(fd)
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
 		name.Port = a.Port
@@ -101,11 +127,7 @@ func bindAgain(fd int, a *net.TCPAddr) error {
 			name.ZoneId = uint32(i.Index)
 		}
 	}
-	if err == nil {
-		err = unix.Bind(fd, name)
+	if name != nil {
+		unix.Bind(fd, name)
 	}
-	if err == unix.EINVAL {
-		return nil
-	}
-	return err
 }

@@ -29,9 +29,9 @@ func skipIfRefused(t *testing.T, err error) {
 	}
 }
 
-// TestConnOfDeadSocket has a worker shut its socket down, which ends it for all. A Unix socket is lost; others listen
+// TestCopyOfDeadSocket has a worker shut its socket down, which ends it for all. A Unix socket is lost; others listen
 // again, on the port that they had.
-func TestConnOfDeadSocket(t *testing.T) {
+func TestCopyOfDeadSocket(t *testing.T) {
 	k := keeper(t)
 	for _, e := range []wire.Endpoint{tcp("localhost:0"), tcp(":0"), tcp("[::1]:0"), abstract(t)} {
 		address := open(t, k, e, 2).Address
@@ -41,7 +41,7 @@ func TestConnOfDeadSocket(t *testing.T) {
 			if q := k.Queued(); slices.Contains(q, Ref{e, i}) {
 				t.Errorf("connections wait on %v", q)
 			}
-			_, err := k.Conn(e, i)
+			err := handOut(k, e, i)
 			if e.Network == "unix" {
 				if err == nil || !strings.Contains(err.Error(), "has shut it down") {
 					t.Errorf("%s: %v", e, err)
@@ -65,13 +65,13 @@ func TestConnOfDeadSocket(t *testing.T) {
 	}
 }
 
-// TestConnOfSmallQueue has a worker leave hardly any room in the queue of its socket, for whoever gets it next.
-func TestConnOfSmallQueue(t *testing.T) {
+// TestCopyOfSmallQueue has a worker leave hardly any room in the queue of its socket, for whoever gets it next.
+func TestCopyOfSmallQueue(t *testing.T) {
 	k := keeper(t)
 	e := tcp("localhost:0")
 	address := open(t, k, e, 1).Address
 	onDescriptor(t, listener(t, k, e, 0), func(fd int) error { return syscall.Listen(fd, 0) })
-	if _, err := k.Conn(e, 0); err != nil {
+	if err := handOut(k, e, 0); err != nil {
 		t.Fatal(err)
 	}
 	for range 10 {
@@ -94,60 +94,44 @@ func onDescriptor(t *testing.T, l net.Listener, do func(fd int) error) {
 	}
 }
 
-// TestQuiesce keeps connections out, and lets them in again in each way there is.
+// TestQuiesce keeps connections out in each way there is, and lets them in again.
 func TestQuiesce(t *testing.T) {
 	k := keeper(t)
 	e := tcp("127.0.0.1:0")
 	address := open(t, k, e, 1).Address
 	l := listener(t, k, e, 0)
-	quiesces := []func() error{
-		func() error { return k.Quiesce(0) },
+	for i, quiesce := range []func() error{
 		func() error { return k.QuiesceEndpoint(e) },
 		func() error { return reuseport.Quiesce(l.(syscall.Conn)) }, // as a worker does
-		func() error { return errors.Join(k.Quiesce(0), k.Quiesce(0), k.QuiesceEndpoint(e)) },
-		func() error { return errors.Join(k.Quiesce(0), k.Resume(1), k.ResumeEndpoint(tcp("else"))) },
-	}
-	resumes := []func() error{
-		func() error { _, err := k.Conn(e, 0); return err },
-		func() error { return k.Resume(0) },
-		func() error { return k.ResumeEndpoint(e) },
-		func() error { return errors.Join(k.Resume(0), k.ResumeEndpoint(e), k.Resume(0)) },
-	}
-	for i := range 12 { // each with two others
-		quiesce, resume := i%len(quiesces), i%len(resumes)
-		skipIfRefused(t, quiesces[quiesce]())
+		func() error {
+			return errors.Join(k.QuiesceEndpoint(e), k.QuiesceEndpoint(e), k.QuiesceEndpoint(tcp("else")))
+		},
+	} {
+		skipIfRefused(t, quiesce())
 		if !isKeptOut("tcp", address) {
-			t.Errorf("quiesced in way %d, a connection came in", quiesce)
+			t.Errorf("quiesced in way %d, a connection came in", i)
 		}
-		if err := resumes[resume](); err != nil {
-			t.Error(err)
+		for range 2 {
+			if err := handOut(k, e, 0); err != nil {
+				t.Error(err)
+			}
 		}
 		if !reaches(t, "tcp", address, l) {
-			t.Errorf("quiesced in way %d and resumed in way %d, connections are kept out", quiesce, resume)
+			t.Errorf("quiesced in way %d and handed out, connections are kept out", i)
 		}
 	}
 }
 
-// TestQuiesceOneWorker leaves alone what others serve.
-func TestQuiesceOneWorker(t *testing.T) {
+// TestQuiesceAbstract leaves a socket as it is that can only be closed.
+func TestQuiesceAbstract(t *testing.T) {
 	k := keeper(t)
-	e, u, path := tcp("127.0.0.1:0"), abstract(t), local(t.TempDir()+"/x")
+	e := abstract(t)
 	open(t, k, e, 2)
-	open(t, k, u, 2)
-	open(t, k, path, 2)
-	shared := []wire.Endpoint{u, path}
-	if err := k.QuiesceEndpoint(u); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("an abstract socket is quiesced: %v", err)
+	if err := k.QuiesceEndpoint(e); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("%v; want that this is not supported", err)
 	}
-	err := k.Quiesce(0)
-	for _, e := range shared {
-		if !reaches(t, "unix", e.Address, listener(t, k, e, 0)) {
-			t.Errorf("%s is quiesced with one worker", e)
-		}
-	}
-	skipIfRefused(t, err)
-	if err := errors.Join(k.Quiesce(2), k.Quiesce(-1)); err != nil {
-		t.Errorf("workers that have no socket: %v", err)
+	if !reaches(t, "unix", e.Address, listener(t, k, e, 0)) {
+		t.Error("it is quiesced")
 	}
 }
 
@@ -158,10 +142,7 @@ func TestQuiesceUnixEndpoint(t *testing.T) {
 	e := local(path)
 	open(t, k, e, 2)
 	l := listener(t, k, e, 1)
-	for _, resume := range []func() error{
-		func() error { return k.ResumeEndpoint(e) },
-		func() error { _, err := k.Conn(e, 0); return err },
-	} {
+	for range 2 {
 		for range 2 {
 			if err := k.QuiesceEndpoint(e); err != nil {
 				t.Fatal(err)
@@ -171,7 +152,7 @@ func TestQuiesceUnixEndpoint(t *testing.T) {
 			t.Errorf("quiesced: %v", err)
 		}
 		for range 2 {
-			if err := resume(); err != nil {
+			if err := handOut(k, e, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -188,11 +169,8 @@ func TestQuiesceUnixEndpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := k.ResumeEndpoint(e); !errors.Is(err, fs.ErrExist) {
+	if err := handOut(k, e, 0); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("with another's file in its place: %v", err)
-	}
-	if _, err := k.Conn(e, 0); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("Conn with another's file in its place: %v", err)
 	}
 	k.Close()
 	if !reaches(t, "unix", path, other) {
@@ -218,7 +196,7 @@ func TestQuiesceRemovedFile(t *testing.T) {
 	path := t.TempDir() + "/x"
 	e := local(path)
 	open(t, k, e, 1)
-	if err := errors.Join(os.Remove(path), k.QuiesceEndpoint(e), k.ResumeEndpoint(e)); err != nil {
+	if err := errors.Join(os.Remove(path), k.QuiesceEndpoint(e), handOut(k, e, 0)); err != nil {
 		t.Error(err)
 	}
 	k.Close()
@@ -272,17 +250,14 @@ func TestQuiesceFinal(t *testing.T) {
 	}
 }
 
-// isFinal checks that a keeper does not let connections in again.
+// isFinal checks that a keeper hands a socket out and no successor takes it over.
 func isFinal(t *testing.T, k *Keeper, e wire.Endpoint) {
 	t.Helper()
-	if _, err := k.Conn(e, 0); err != nil {
+	if err := handOut(k, e, 0); err != nil {
 		t.Errorf("%s: who is to serve the queue gets %v", e, err)
 	}
-	_, _, err := k.Export(nil, nil)
-	for _, err := range []error{err, k.ResumeEndpoint(e)} {
-		if err == nil || !strings.Contains(err.Error(), "kept out for good") {
-			t.Errorf("%s, afterwards: %v", e, err)
-		}
+	if _, _, err := k.Export(nil, nil); err == nil || !strings.Contains(err.Error(), "kept out for good") {
+		t.Errorf("%s, afterwards: %v", e, err)
 	}
 }
 

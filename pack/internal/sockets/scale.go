@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"os"
 	"syscall"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -32,15 +32,14 @@ func (k *Keeper) Grow(ctx context.Context, n int, steered map[wire.Endpoint]bool
 		if s.shared || n <= len(s.listeners) {
 			continue
 		}
-		first := s.listeners[0].(*net.TCPListener)
 		if !steered[e] {
-			if err := reuseport.Limit(first, len(s.listeners)); err != nil {
+			if err := s.limit(len(s.listeners)); err != nil {
 				return fmt.Errorf("more sockets for %s: %w", e, err)
 			}
 		}
 		before[e] = len(s.listeners)
 		for len(s.listeners) < n {
-			l, err := reuseport.Listen(ctx, e.Network, first.Addr().String())
+			l, err := reuseport.Listen(ctx, e.Network, s.address())
 			if err != nil {
 				return fmt.Errorf("more sockets for %s: %w", e, err)
 			}
@@ -81,14 +80,26 @@ func (k *Keeper) Direct(n int, steered map[wire.Endpoint]bool) error {
 }
 
 func (s *set) direct(n int) error {
-	first := s.listeners[0].(syscall.Conn)
 	if n < len(s.listeners) {
-		return reuseport.Limit(first, n)
+		return s.limit(n)
 	}
-	if err := reuseport.Detach(first); !errors.Is(err, syscall.ENOENT) { // there may have been none
-		return err
+	err := reuseport.Detach(s.listeners[0].(syscall.Conn))
+	if errors.Is(err, syscall.ENOENT) { // there was none
+		return nil
 	}
-	return nil
+	return err
+}
+
+// limit has the kernel choose among the first n sockets. Any of them will do to say so, but for those that a worker has
+// locked (SO_LOCK_FILTER). The kernel counts in the order of listen(2): if a worker has shut one down, and it listens
+// again, that is the last, and others than the first n are chosen.
+func (s *set) limit(n int) (err error) {
+	for _, l := range s.listeners {
+		if err = reuseport.Limit(l.(syscall.Conn), n); !errors.Is(err, os.ErrPermission) {
+			break
+		}
+	}
+	return err
 }
 
 // Shrink closes the sockets that n workers have no use for. Nothing may come to them any more, and the kernel goes on

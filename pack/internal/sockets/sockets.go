@@ -9,10 +9,12 @@ import (
 	"io/fs"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"syscall"
 
+	"github.com/gopherpack/gopherpack/internal/fdmsg"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 	"github.com/gopherpack/gopherpack/reuseport"
 )
@@ -90,15 +92,41 @@ func (k *Keeper) endpoints() []wire.Endpoint {
 	})
 }
 
-// Conn returns worker i's socket of an endpoint, to be sent to a worker: its own, or the one that all share. Workers
-// beyond the number of sockets share those that there are.
+// Copy returns a copy of worker i's socket of an endpoint, to be sent to a worker: of its own, or of the one that all
+// share. Workers beyond the number of sockets share those that there are. The caller closes it. Sending it may have to
+// wait for the worker, and to close a descriptor waits while it is in use: that must not hold up the keeper.
 //
-// If new connections are kept out of the socket, by [Keeper.Quiesce] or by a worker, that is undone first, so that no
-// worker waits at a socket to which nothing comes. After [Keeper.QuiesceFinal] it is not: then somebody may still
-// serve the queue.
-func (k *Keeper) Conn(e wire.Endpoint, i int) (syscall.Conn, error) {
+// If new connections are kept out of the socket, by [Keeper.QuiesceEndpoint] or by a worker, that is undone first, so
+// that no worker waits at a socket to which nothing comes. After [Keeper.QuiesceFinal] it is not: then somebody may
+// still serve the queue.
+func (k *Keeper) Copy(e wire.Endpoint, i int) (*os.File, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	l, err := k.listener(e, i)
+	if err != nil {
+		return nil, err
+	}
+	f, err := copyOfSocket(l)
+	if err != nil {
+		return nil, fmt.Errorf("%s: copy the socket: %w", e, err)
+	}
+	return f, nil
+}
+
+func copyOfSocket(l net.Listener) (*os.File, error) {
+	return l.(interface{ File() (*os.File, error) }).File()
+}
+
+// Listener is [Keeper.Copy] of a listener itself, which stays the keeper's, for a process that accepts from it on its
+// own.
+func (k *Keeper) Listener(e wire.Endpoint, i int) (net.Listener, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.listener(e, i)
+}
+
+// listener returns worker i's socket, to which new connections come. It is called with mu locked.
+func (k *Keeper) listener(e wire.Endpoint, i int) (net.Listener, error) {
 	s, err := k.find(e)
 	if err != nil {
 		return nil, err
@@ -112,7 +140,7 @@ func (k *Keeper) Conn(e wire.Endpoint, i int) (syscall.Conn, error) {
 			return nil, fmt.Errorf("%s: let new connections in again: %w", e, err)
 		}
 	}
-	return l.(syscall.Conn), nil
+	return l, nil
 }
 
 // find returns the sockets of an endpoint. It is called with mu locked.
@@ -187,11 +215,19 @@ func (s *set) close() {
 // release closes this process's copies of the sockets, which may go on in another.
 func (s *set) release() {
 	for _, l := range s.listeners {
-		l.Close()
+		closeAtOnce(l)
 	}
 	if s.file != nil {
 		s.file.release()
 	}
+}
+
+// closeAtOnce closes a socket. A worker may have connected it to somebody who does not read, and have its close wait.
+func closeAtOnce(l net.Listener) {
+	if !isListening(l) { // else the option is for the connections that are accepted
+		fdmsg.DontLinger(l.(syscall.Conn))
+	}
+	l.Close()
 }
 
 // closeLast closes the sockets beyond the first n, to which the kernel was told to send nothing.
@@ -201,7 +237,7 @@ func (s *set) closeLast(n int) {
 		// In the instant of the close the kernel may choose it all the same (seen with IPv4 on 6.18, see
 		// BenchmarkLeave in reuseport). A SYN that is ignored then is sent again.
 		reuseport.Quiesce(s.listeners[last].(syscall.Conn)) // without the right to it, that one connection is reset
-		s.listeners[last].Close()
+		closeAtOnce(s.listeners[last])
 		s.listeners = s.listeners[:last]
 	}
 }

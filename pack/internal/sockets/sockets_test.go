@@ -50,11 +50,7 @@ func abstract(t *testing.T) wire.Endpoint {
 // listener returns a worker's copy of its socket.
 func listener(t *testing.T, k *Keeper, e wire.Endpoint, i int) net.Listener {
 	t.Helper()
-	c, err := k.Conn(e, i)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := c.(interface{ File() (*os.File, error) }).File()
+	f, err := k.Copy(e, i)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +64,15 @@ func listener(t *testing.T, k *Keeper, e wire.Endpoint, i int) net.Listener {
 	}
 	t.Cleanup(func() { l.Close() })
 	return l
+}
+
+// handOut has a socket be as one that is sent to a worker.
+func handOut(k *Keeper, e wire.Endpoint, i int) error {
+	f, err := k.Copy(e, i)
+	if err == nil {
+		f.Close()
+	}
+	return err
 }
 
 // patience is how long a test waits for what must come.
@@ -145,8 +150,8 @@ func TestOpen(t *testing.T) {
 	if _, err := os.Lstat(dir + "/x"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file after Keep: %v", err)
 	}
-	if _, err := k.Conn(endpoints[3], 0); err == nil || !strings.Contains(err.Error(), "there are no sockets") {
-		t.Errorf("Conn of what is closed: %v", err)
+	if err := handOut(k, endpoints[3], 0); err == nil || !strings.Contains(err.Error(), "there are no sockets") {
+		t.Errorf("Copy of what is closed: %v", err)
 	}
 	open(t, k, endpoints[3], 1)
 
@@ -158,8 +163,8 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	_, err := k.Open(t.Context(), endpoints[0], 1)
-	_, connErr := k.Conn(endpoints[0], 0)
-	for _, err := range []error{err, connErr, k.Grow(t.Context(), 9, nil)} {
+	copyErr := handOut(k, endpoints[0], 0)
+	for _, err := range []error{err, copyErr, k.Grow(t.Context(), 9, nil)} {
 		if err == nil || !strings.Contains(err.Error(), "the pack is stopping") {
 			t.Errorf("after Close: %v", err)
 		}
@@ -169,29 +174,29 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-func TestConn(t *testing.T) {
+func TestListener(t *testing.T) {
 	k := keeper(t)
 	e, u := tcp("localhost:0"), local(t.TempDir()+"/x")
 	n := open(t, k, e, 3).Sockets
 	open(t, k, u, 3)
-	conn := func(e wire.Endpoint, i int) syscall.Conn {
-		c, err := k.Conn(e, i)
+	own := func(e wire.Endpoint, i int) net.Listener {
+		l, err := k.Listener(e, i)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c
+		return l
 	}
-	own := k.Listeners(e, n)
-	for i := range own {
-		if conn(e, i) != own[i] {
+	all := k.Listeners(e, n)
+	for i := range all {
+		if own(e, i).(syscall.Conn) != all[i] {
 			t.Errorf("worker %d got another's socket", i)
 		}
 	}
-	if conn(u, 0) != conn(u, 2) {
+	if own(u, 0) != own(u, 2) {
 		t.Error("a Unix socket is not shared")
 	}
-	conn(e, n) // it shares one
-	if _, err := k.Conn(e, -1); err == nil {
+	own(e, n) // it shares one
+	if err := handOut(k, e, -1); err == nil {
 		t.Error("worker -1 has a socket")
 	}
 	if l := k.Listeners(u, 1); l != nil {
@@ -203,6 +208,36 @@ func TestConn(t *testing.T) {
 	if l := k.Listeners(tcp("nowhere"), 1); l != nil {
 		t.Errorf("sockets of what is not open: %v", l)
 	}
+}
+
+// TestCloseWhileSending closes a socket while a copy of it is in use, as it is for as long as a worker does not read to
+// which it is being sent.
+func TestCloseWhileSending(t *testing.T) {
+	k := keeper(t)
+	e := tcp("localhost:0")
+	open(t, k, e, 1)
+	f, err := k.Copy(e, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rc, err := f.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{})
+	rc.Control(func(uintptr) {
+		go func() {
+			k.Close()
+			close(closed)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(patience):
+			t.Error("it waits")
+		}
+	})
+	<-closed
 }
 
 func TestErrors(t *testing.T) {

@@ -147,16 +147,19 @@ func (f *file) removeStaleAt(name string) error {
 }
 
 // remove removes the file, unless somebody else has put another in its place.
-func (f *file) remove() {
+func (f *file) remove() error {
 	if f.id == (FileID{}) {
-		return
+		return nil
 	}
 	name := f.name
 	if f.hidden {
 		name = f.hiddenName()
 	}
-	f.removeAt(name, f.id)
+	if err := f.removeAt(name, f.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	f.id, f.hidden = FileID{}, false
+	return nil
 }
 
 // removeAt removes a file, if it has that name. Another may come in its place between the look and the removal, but

@@ -195,7 +195,7 @@ func TestRelativePath(t *testing.T) {
 			t.Fatal(err)
 		}
 		isEmptyBut(t, was, ".x.quiesced")
-		if err := k.ResumeEndpoint(e); err != nil {
+		if err := handOut(k, e, 0); err != nil {
 			t.Fatal(err)
 		}
 		isEmptyBut(t, was, "x")
@@ -292,4 +292,31 @@ func TestOthersFile(t *testing.T) {
 	if !reaches(t, "unix", path, listener(t, other, local(path), 0)) {
 		t.Error("the other's file is gone")
 	}
+}
+
+// TestFileStays has the directory be closed to the master: the file stays, and nobody can connect all the same.
+func TestFileStays(t *testing.T) {
+	if !asNobody(t) { // root may write everywhere
+		return
+	}
+	dir := t.TempDir()
+	e := local(dir + "/x")
+	k := keeper(t)
+	open(t, k, e, 1)
+	if err := os.Chmod(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	err := k.QuiesceFinal(0)
+	if runtime.GOOS != "linux" {
+		if !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%v; want that it is not permitted", err)
+		}
+	} else if !isKeptOut("unix", e.Address) || err != nil {
+		t.Errorf("a connection came in, and %v", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	k.Close()
+	isEmpty(t, e.Address)
 }
