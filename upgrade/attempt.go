@@ -205,6 +205,7 @@ func (u *Upgrader) Close() error {
 		close(u.done)
 	}
 	u.phase = closed
+	u.retire()
 	u.forget()
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("upgrade: close: %w", err)

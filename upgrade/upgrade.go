@@ -76,7 +76,7 @@ type Upgrader struct {
 	items     map[name]*item // what this process hands on
 	inherited map[name]*item // what it has not asked for yet
 	claimed   map[name]bool  // sockets that were asked for
-	retired   []*os.File     // copies that were replaced while a successor may be getting them
+	retired   []*os.File     // copies that were replaced, and that a successor or a predecessor may be getting yet
 	ancestors []*os.File     // end with processes before the predecessor
 	state     []byte         // for the successor
 	done      chan struct{}
@@ -207,6 +207,7 @@ func (u *Upgrader) Ready() error {
 		u.estate.Close()
 	}
 	u.phase = serving
+	u.retire()
 	return nil
 }
 
