@@ -118,8 +118,12 @@ func (e *Estate) handBack(why error, s Signals) error {
 	}
 	files := []*os.File{e.memory}
 	for i, number := range e.numbers {
+		gone := fmt.Errorf("file %d of the estate, descriptor %d, was closed or taken out", i, number)
+		if i >= len(e.Files) {
+			return gone
+		}
 		if fd, err := descriptor(e.Files[i]); err != nil || fd != number {
-			return fmt.Errorf("file %d of the estate, descriptor %d, was closed or taken out", i, number)
+			return gone
 		}
 		files = append(files, e.Files[i])
 	}
@@ -148,6 +152,8 @@ func (e *Estate) Close() {
 	if e.previous != nil {
 		e.previous.Close()
 	}
+	becoming.Lock()
+	defer becoming.Unlock()
 	stopIgnoring(e.note.numbers["ignored"])
 	e.note.numbers["ignored"] = 0
 }

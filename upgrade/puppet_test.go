@@ -117,6 +117,8 @@ func obey(e *upgrade.Estate, words []string) (said string, err error) {
 		return "", e.HandBack(errors.New(strings.Join(words[1:], " ")), signals)
 	case "drop":
 		return "", e.Files[number(1)].Close()
+	case "shorten":
+		e.Files = e.Files[:number(1)]
 	case "close":
 		e.Close()
 		e.Close()
