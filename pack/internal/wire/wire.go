@@ -3,7 +3,7 @@
 // it.
 //
 // A worker may run as another user, and may have been taken over by an attacker. So the master believes nothing that it
-// says beyond what this package lets through: see [Message.Check], [MaySend] and [Meter].
+// says beyond what this package lets through: see [Message.CheckFromWorker], [MaySend] and [Meter].
 package wire
 
 import (
