@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -93,7 +94,7 @@ func execute(i *Image, n note, files []*os.File, s Signals, env []string, dir st
 	}
 	n.numbers["ignored"] = ignored
 	told := n.setting(estateEnv, "version", "pid", "start", "memory", "previous", "ignored")
-	return execve(i.path, Args(), merge(Environ(), append(env, told)), files, dir)
+	return execve(i.path, Args(), merge(Environ(), append(slices.Clip(env), told)), files, dir)
 }
 
 // passable returns the numbers of files that another program may get. A copy is made of standard input, output and

@@ -131,6 +131,12 @@ func TestPreflight(t *testing.T) {
 			t.Errorf("%q, %v; want it to begin with %q", answer, err, want)
 		}
 	})
+	t.Run("the caller's slice", func(t *testing.T) {
+		env := []string{asAsked + "=nothing", "more"}
+		if _, err := upgrade.Preflight(t.Context(), self, nil, env[:1]...); err != nil || env[1] != "more" {
+			t.Errorf("%q, %v", env, err)
+		}
+	})
 	t.Run("echo of much", func(t *testing.T) {
 		much := big[:1<<20]
 		answer, err := upgrade.Preflight(t.Context(), self, much, asAsked+"=echo", "GORACE=atexit_sleep_ms=0")
