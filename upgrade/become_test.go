@@ -239,6 +239,11 @@ func TestSignalsBetween(t *testing.T) {
 		if s.now.Said != want {
 			t.Errorf("after Close, asked for: %v: HUP and TERM are %q, want %q", asked, s.now.Said, want)
 		}
+		s.done("ignore")
+		s.done("ignored")
+		if want := "ignored caught"; s.now.Said != want {
+			t.Errorf("ignored after Close: HUP and TERM are %q, want %q", s.now.Said, want)
+		}
 	}
 }
 

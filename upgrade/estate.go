@@ -140,7 +140,8 @@ func (e *Estate) handBack(why error, s Signals) error {
 
 // Close closes what is left of Files, and the previous executable, so that there is no way back. It is called when
 // this program has taken over, and has asked for the signals that it handles: those that were ignored for its sake
-// and that it has not asked for get their default action. Calling it again does nothing.
+// and that it has not asked for by [signal.Notify] get their default action, so call [signal.Ignore] afterwards.
+// Calling it again does nothing.
 func (e *Estate) Close() {
 	for _, f := range e.Files {
 		if f != nil {

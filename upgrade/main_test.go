@@ -94,6 +94,9 @@ func server(dir string) error {
 			return err
 		}
 	}
+	if is("closes") && u.Inherited() {
+		return errors.Join(u.Close(), u.Ready())
+	}
 	if is("panics") && u.Inherited() {
 		panic("broken")
 	}

@@ -142,6 +142,8 @@ func obey(e *upgrade.Estate, words []string) (said string, err error) {
 		upgrade.NameProcess()
 	case "notify":
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	case "ignore":
+		signal.Ignore(syscall.SIGHUP)
 	case "ignored":
 		return fmt.Sprint(disposition(syscall.SIGHUP), " ", disposition(syscall.SIGTERM)), nil
 	case "late":

@@ -185,7 +185,7 @@ func (u *Upgrader) SetState(state []byte) error {
 // called this process cannot be replaced.
 func (u *Upgrader) Ready() error {
 	if u.parent != nil {
-		if err := u.parent.ready(); err != nil {
+		if err := u.parent.ready(); err != nil && !errors.Is(err, net.ErrClosed) { // which Close has done
 			return fmt.Errorf("upgrade: tell the predecessor: %w", err)
 		}
 	}
