@@ -141,6 +141,27 @@ func TestQueue(t *testing.T) {
 	}
 }
 
+// TestTakesNothing has a worker that works and takes nothing, while others serve its queue, which is empty then.
+func TestTakesNothing(t *testing.T) {
+	for silent, most := range map[bool]int{false: 12, true: 60} {
+		m, refs := watch(2)
+		found := 0
+		for i := range int(time.Minute / Look) {
+			m.Pass(Look)
+			if !silent || i%5 == 0 {
+				m.Beat(refs[0], wire.Vitals{})
+			}
+			waiting := map[roster.Ref]bool{refs[0]: !m.workers[refs[0]].Late()}
+			if slices.Contains(kinds(m.Queues(refs, waiting), refs[0]), IsStalled) {
+				found++
+			}
+		}
+		if found == 0 || found > most {
+			t.Errorf("silent in between: %v: it was found %d times in a minute; want at most %d", silent, found, most)
+		}
+	}
+}
+
 // TestAllQueues has connections wait at all workers: that is the machine, and nobody could serve for another.
 func TestAllQueues(t *testing.T) {
 	m, refs := watch(2)
