@@ -64,7 +64,7 @@ func inheritEstate(n note) *Estate {
 	if previous >= 0 && closeOnExec(previous) {
 		f := os.NewFile(uintptr(previous), "the previous executable")
 		e.previous = &Image{name: f.Name(), file: f}
-		e.previous.path, _, e.err = pathOf(f, f.Name())
+		e.previous.path, e.err = pathOf(f, f.Name())
 	}
 	e.err = cmp.Or(e.read(), e.err)
 	return e

@@ -29,20 +29,19 @@ func openExecutable(path string) (*os.File, error) {
 	return nil, err
 }
 
-func pathOf(f *os.File, name string) (path string, script bool, err error) {
+func pathOf(f *os.File, name string) (string, error) {
 	fd, err := descriptor(f)
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
-	path = "/proc/self/fd/" + strconv.Itoa(fd)
+	path := "/proc/self/fd/" + strconv.Itoa(fd)
 	if _, err := os.Stat(path); err != nil {
-		return "", false, fmt.Errorf("%w (is /proc mounted?)", err)
+		return "", fmt.Errorf("%w (is /proc mounted?)", err)
 	}
 	if isScript(path) {
-		path, err = byName(name)
-		return path, true, err
+		return byName(name)
 	}
-	return path, false, nil
+	return path, nil
 }
 
 func isScript(path string) bool {

@@ -32,7 +32,8 @@ type Config struct {
 	// Path is where the executable of the successor is. Default: what the function Path returns.
 	Path string
 
-	// ReadyTimeout is how long a new process may take until it calls Ready; then it is killed. Default 60 s.
+	// ReadyTimeout is how long a new process may take until it calls Ready, and one that is tried out until it calls New;
+	// then it is killed. Default 60 s.
 	ReadyTimeout time.Duration
 
 	// MaxDraining is how many predecessors may still be finishing when this process is to be replaced, too. Default 4.
