@@ -28,11 +28,11 @@ import (
 // Group is a group of child processes, its members, numbered 0 to Size-1. Set the fields, call Run once, and
 // change no field afterwards.
 //
-// A process that ends without having been asked to has failed. The first failure is answered by a new process at once,
-// each further one that follows before the earlier ones are forgiven, by and by, after a delay that doubles. One
+// A process that ends without having been asked to has failed. After a member's first failure its next process starts at
+// once, after each further one in a row with a delay that doubles; the count of failures drops by one per Healthy. One
 // member's failures do not delay the others, and while all have failed the delays are shorter (BackoffAll).
 //
-// Run starts member 0 alone, and the others once it is ready: what would fail for each of them fails once. If
+// Run starts member 0 alone, and the others once it is ready, so that a fault common to all is reported once. If
 // this very first process fails, Run gives up and returns its error; later Run keeps trying for as long as
 // its context lasts. A group can also grow and shrink member by member; see StartNone, StartMember and StopMember.
 type Group struct {
