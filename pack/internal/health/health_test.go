@@ -46,8 +46,8 @@ func TestHangsAtOnce(t *testing.T) {
 	}
 }
 
-// TestForgiven has all workers of a starved machine late, and all probes fail. When the first recovers, the others must get the
-// time to follow, and one that does not is found all the same.
+// TestForgiven has all workers of a starved machine late, and all probes fail. When the first recovers, the others must
+// get the time to follow, and one that does not is found all the same.
 func TestForgiven(t *testing.T) {
 	for _, failure := range []string{"", "no database"} {
 		m, refs := watch(3)
@@ -96,7 +96,8 @@ func TestForgiven(t *testing.T) {
 	}
 }
 
-// TestQueue has connections wait at a worker that takes none, at one that takes some, and at one that works but takes none.
+// TestQueue has connections wait at a worker that takes none, at one that takes some, and at one that works but takes
+// none.
 func TestQueue(t *testing.T) {
 	m, refs := watch(3)
 	waiting := map[roster.Ref]bool{refs[0]: true, refs[1]: true}
