@@ -345,7 +345,7 @@ func (g *Group) Signal(s os.Signal) error {
 }
 
 // Restart asks the process of a member to end and starts a new one when it has. It does not wait for that. A
-// member that is waiting for its next attempt starts at once.
+// member that is waiting for its next attempt starts at once; one that was not started, or was stopped, stays so.
 func (g *Group) Restart(id int) error { return g.ask("restart", id, (*owner).restart) }
 
 // StartMember starts a process of a member that has none because of StartNone, or because it was stopped. It waits for

@@ -14,7 +14,7 @@ import (
 type phase int
 
 const (
-	unstarted phase = iota // member 0 is not ready yet, or it is held
+	unstarted phase = iota // member 0 is not ready yet, or StartNone is set
 	waiting                // for the next attempt
 	starting               // it has a process, which is not ready
 	ready

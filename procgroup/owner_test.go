@@ -338,8 +338,8 @@ func TestKillCutsTheStopShort(t *testing.T) {
 	})
 }
 
-// TestAdmitAndRetire starts and ends members one by one.
-func TestAdmitAndRetire(t *testing.T) {
+// TestStartAndStopMember starts and ends members one by one.
+func TestStartAndStopMember(t *testing.T) {
 	fakeTest(t, &Group{Size: 3, StartNone: true, ReadyTimeout: time.Minute, StopTimeout: time.Minute}, func(f *fakeGroup) {
 		do := func(err error) {
 			t.Helper()
@@ -356,7 +356,7 @@ func TestAdmitAndRetire(t *testing.T) {
 		do(f.StartMember(0))
 		f.last(0).p.Ready()
 		f.expect("started 0.1", "ready 0.1")
-		f.last(0).exit(errors.New("boom")) // a member that was admitted is kept running
+		f.last(0).exit(errors.New("boom")) // a member that was begun is kept running
 		f.expect("failed 0.1: boom", "started 0.2")
 		do(f.StopMember(0)) // before it is ready
 		f.expect("stopped 0.2")
@@ -389,7 +389,7 @@ func TestAllRetired(t *testing.T) {
 		synctest.Wait()
 		select {
 		case err := <-f.result:
-			t.Fatalf("Run ended, with %v, although member 1 can be admitted", err)
+			t.Fatalf("Run ended, with %v, although member 1 can be started", err)
 		default:
 		}
 		f.StopMember(1)
@@ -397,7 +397,7 @@ func TestAllRetired(t *testing.T) {
 			t.Error(err)
 		}
 		if err := f.StartMember(0); err == nil {
-			t.Error("admitted to a group that has ended")
+			t.Error("started in a group that has ended")
 		}
 	})
 }
@@ -442,12 +442,12 @@ func TestOutsideRun(t *testing.T) {
 	if g.Members() != nil {
 		t.Error("Members before Run")
 	}
-	admitted := make(chan error)
-	go func() { admitted <- g.StartMember(0) }() // waits for Run
+	begun := make(chan error)
+	go func() { begun <- g.StartMember(0) }() // waits for Run
 	if err := g.Run(t.Context()); err == nil {
 		t.Error("Run without a Command: no error")
 	}
-	if err := <-admitted; err == nil {
+	if err := <-begun; err == nil {
 		t.Error("StartMember after Run: no error")
 	}
 	fakeTest(t, &Group{Size: 1}, func(f *fakeGroup) {

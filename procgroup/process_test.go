@@ -28,6 +28,7 @@ const asHelper = "PROCGROUP_TEST_HELPER"
 var helpers = map[string]func(){
 	"child":      func() { hold(inherit()) },
 	"exit3":      func() { os.Exit(3) },
+	"deaf":       func() { inherit().Write([]byte{1}); time.Sleep(time.Hour) },
 	"silent":     func() { inherit(); time.Sleep(time.Hour) },
 	"stubborn":   func() { signal.Ignore(syscall.SIGTERM); hold(inherit()) },
 	"family":     family,
@@ -272,6 +273,39 @@ func TestReleaseAndAdopt(t *testing.T) {
 		if alive(m.PID) {
 			t.Errorf("process %d is still there", m.PID)
 		}
+	}
+}
+
+// TestAdoptWithoutControl adopts a process that nobody can speak to any more: it is asked to end, replaced, and reaped.
+func TestAdoptWithoutControl(t *testing.T) {
+	r := run(t, &procgroup.Group{Size: 1, ReadyTimeout: time.Minute, Command: command("deaf")})
+	pid := r.next(procgroup.Ready).PID
+	s := r.Release()
+	s.Members[0].Control.Close()
+	s.Members[0].Control = nil
+	r = run(t, &procgroup.Group{Size: 1, ReadyTimeout: time.Minute, Command: command("child"), Adopt: s})
+	if e := r.next(procgroup.Failed); e.PID != pid || !strings.Contains(e.Err.Error(), "it has no control socket") {
+		t.Errorf("%+v", e)
+	}
+	r.next(procgroup.Ready)
+	for deadline := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			syscall.Kill(pid, syscall.SIGKILL)
+			t.Fatalf("process %d is still there", pid)
+		}
+	}
+}
+
+// TestSharedExtraFiles has commands that share their descriptors.
+func TestSharedExtraFiles(t *testing.T) {
+	files := []*os.File{os.Stdin, os.Stdout}
+	g := &procgroup.Group{Size: 1, Command: func(int) (*exec.Cmd, error) {
+		cmd := exec.Command("/nonexistent")
+		cmd.ExtraFiles = files[:1]
+		return cmd, nil
+	}}
+	if err := g.Run(t.Context()); err == nil || files[1] != os.Stdout {
+		t.Errorf("%v; the caller's files are %v", err, files)
 	}
 }
 

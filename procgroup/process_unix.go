@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -42,7 +43,7 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 	}
 	defer theirs.Close()
 	fd := 3 + len(cmd.ExtraFiles)
-	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
+	cmd.ExtraFiles = append(slices.Clip(cmd.ExtraFiles), theirs)
 	cmd.Env = append(cmd.Environ(), controlEnv+"="+formatControl(fd, os.Getpid()))
 	attr := syscall.SysProcAttr{}
 	if cmd.SysProcAttr != nil {
@@ -65,19 +66,17 @@ func newChild(p *Process, process *os.Process, reap func() error, control *net.U
 	return c
 }
 
-// adoptProcess takes over a process that another Group released, whose PID is set.
+// adoptProcess takes over a process that another Group released, whose PID is set. One that cannot be spoken to is
+// asked to end, and reaped.
 func (g *Group) adoptProcess(p *Process, control *os.File) (handle, error) {
-	if control == nil {
-		return nil, errors.New("it has no control socket")
-	}
-	defer control.Close()
-	conn, err := fdmsg.Conn(control)
+	process, err := os.FindProcess(p.PID)
 	if err != nil {
 		return nil, err
 	}
-	process, err := os.FindProcess(p.PID)
+	conn, err := adoptControl(control)
 	if err != nil {
-		conn.Close()
+		process.Signal(terminate)
+		go process.Wait()
 		return nil, err
 	}
 	return newChild(p, process, func() error {
@@ -87,6 +86,15 @@ func (g *Group) adoptProcess(p *Process, control *os.File) (handle, error) {
 		}
 		return err
 	}, conn), nil
+}
+
+// adoptControl makes a connection of the parent's end, whose file it closes.
+func adoptControl(control *os.File) (*net.UnixConn, error) {
+	if control == nil {
+		return nil, errors.New("it has no control socket")
+	}
+	defer control.Close()
+	return fdmsg.Conn(control)
 }
 
 // lastWords is how long Serve may take to read what a process has said before it ended. Then, or if something

@@ -89,7 +89,7 @@ func (o *owner) letGo() bool {
 		}
 		if m.process != nil {
 			ms.PID = m.process.PID
-			ms.Control, _ = m.process.handle.control() // without one, the adopter ends the process
+			ms.Control, _ = m.process.handle.control() // without one, the adopter asks the process to end
 		}
 		s.Members = append(s.Members, ms)
 	}

@@ -36,7 +36,7 @@ func (u *Upgrader) Upgrade(ctx context.Context) error {
 	return nil
 }
 
-// begin reports why there cannot be an upgrade now.
+// begin begins an upgrade, or reports why there cannot be one now.
 func (u *Upgrader) begin(ctx context.Context) (context.Context, *attempt, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -205,6 +205,7 @@ func (u *Upgrader) Close() error {
 		close(u.done)
 	}
 	u.phase = closed
+	u.retire()
 	u.forget()
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("upgrade: close: %w", err)

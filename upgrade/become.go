@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -88,9 +89,12 @@ func execute(i *Image, n note, files []*os.File, s Signals, env []string, dir st
 	}
 	defer restore()
 	defer runtime.KeepAlive(i) // which closes it, if nobody refers to it
+	if e := started.estate; e != nil {
+		ignored |= e.note.numbers["ignored"] // for this program's sake, which has not asked for them
+	}
 	n.numbers["ignored"] = ignored
 	told := n.setting(estateEnv, "version", "pid", "start", "memory", "previous", "ignored")
-	return execve(i.path, Args(), merge(Environ(), append(env, told)), files, dir)
+	return execve(i.path, Args(), merge(Environ(), append(slices.Clip(env), told)), files, dir)
 }
 
 // passable returns the numbers of files that another program may get. A copy is made of standard input, output and

@@ -133,10 +133,12 @@ func TestHandBack(t *testing.T) {
 		}
 	}
 	s.done("become %s/v2/server 3 3", s.dir)
-	s.done("drop 1")
-	s.tell("hand incomplete")
-	if want := "was closed"; !strings.Contains(s.now.Error, want) || s.now.Returned != "" {
-		t.Errorf("with a closed file: %q, want %q", s.now.Error, want)
+	for _, how := range []string{"shorten 2", "drop 1"} {
+		s.done(how)
+		s.tell("hand incomplete")
+		if want := "was closed"; !strings.Contains(s.now.Error, want) || s.now.Returned != "" {
+			t.Errorf("%s: %q, want %q", how, s.now.Error, want)
+		}
 	}
 }
 
@@ -237,6 +239,26 @@ func TestSignalsBetween(t *testing.T) {
 		if s.now.Said != want {
 			t.Errorf("after Close, asked for: %v: HUP and TERM are %q, want %q", asked, s.now.Said, want)
 		}
+		s.done("ignore")
+		s.done("ignored")
+		if want := "ignored caught"; s.now.Said != want {
+			t.Errorf("ignored after Close: HUP and TERM are %q, want %q", s.now.Said, want)
+		}
+	}
+}
+
+// TestSignalsAfterHandBack hands back to a program that does not handle what was ignored for the successor's sake.
+func TestSignalsAfterHandBack(t *testing.T) {
+	t.Parallel()
+	s := raise(t)
+	s.done("ignored")
+	first := s.now.Said
+	s.done("become %s/current/server 0 0", s.dir)
+	s.done("hand back")
+	s.done("close")
+	s.done("ignored")
+	if want := strings.Replace(first, "caught", "default", 1); s.now.Said != want { // Go's runtime had a handler for HUP
+		t.Errorf("HUP and TERM are %q, want %q", s.now.Said, want)
 	}
 }
 

@@ -64,7 +64,7 @@ func inheritEstate(n note) *Estate {
 	if previous >= 0 && closeOnExec(previous) {
 		f := os.NewFile(uintptr(previous), "the previous executable")
 		e.previous = &Image{name: f.Name(), file: f}
-		e.previous.path, _, e.err = pathOf(f, f.Name())
+		e.previous.path, e.err = pathOf(f, f.Name())
 	}
 	e.err = cmp.Or(e.read(), e.err)
 	return e
@@ -118,8 +118,12 @@ func (e *Estate) handBack(why error, s Signals) error {
 	}
 	files := []*os.File{e.memory}
 	for i, number := range e.numbers {
+		gone := fmt.Errorf("file %d of the estate, descriptor %d, was closed or taken out", i, number)
+		if i >= len(e.Files) {
+			return gone
+		}
 		if fd, err := descriptor(e.Files[i]); err != nil || fd != number {
-			return fmt.Errorf("file %d of the estate, descriptor %d, was closed or taken out", i, number)
+			return gone
 		}
 		files = append(files, e.Files[i])
 	}
@@ -136,7 +140,8 @@ func (e *Estate) handBack(why error, s Signals) error {
 
 // Close closes what is left of Files, and the previous executable, so that there is no way back. It is called when
 // this program has taken over, and has asked for the signals that it handles: those that were ignored for its sake
-// and that it has not asked for get their default action. Calling it again does nothing.
+// and that it has not asked for by [signal.Notify] get their default action, so call [signal.Ignore] afterwards.
+// Calling it again does nothing.
 func (e *Estate) Close() {
 	for _, f := range e.Files {
 		if f != nil {
@@ -148,6 +153,8 @@ func (e *Estate) Close() {
 	if e.previous != nil {
 		e.previous.Close()
 	}
+	becoming.Lock()
+	defer becoming.Unlock()
 	stopIgnoring(e.note.numbers["ignored"])
 	e.note.numbers["ignored"] = 0
 }

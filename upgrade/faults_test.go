@@ -131,6 +131,21 @@ func TestSuccessorHandsBack(t *testing.T) {
 	})
 }
 
+// TestClosesBeforeReady has a successor that is stopped before it is ready: its predecessor goes on.
+func TestClosesBeforeReady(t *testing.T) {
+	t.Parallel()
+	r := start(t, "closes")
+	r.hangUp()
+	if got := r.next("error:"); !strings.Contains(got, upgrade.ErrDone.Error()) {
+		t.Errorf("Ready after Close: %q, want %q", got, upgrade.ErrDone)
+	}
+	if got, want := r.next("failed:"), "it ended before it was ready: exit status 1"; !strings.Contains(got, want) {
+		t.Errorf("the upgrade: %q, want %q", got, want)
+	}
+	r.answered(0)
+	r.stop()
+}
+
 // TestStoppedDuringUpgrade stops a server whose successor is not ready, and does not even read what it is sent.
 func TestStoppedDuringUpgrade(t *testing.T) {
 	inBothWays(t, func(t *testing.T, how string) {

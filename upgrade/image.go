@@ -9,10 +9,9 @@ import (
 
 // Image is an executable file that is held open: what was tried out is what is run, whatever takes its place on disk.
 type Image struct {
-	name   string
-	path   string // to execute
-	file   *os.File
-	script bool
+	name string
+	path string // to execute
+	file *os.File
 }
 
 // OpenImage opens the executable that is at a path now. Its caller closes it. That the program can be run is only known
@@ -56,7 +55,7 @@ func openImage(path string) (*Image, error) {
 	case info.Mode()&0o111 == 0 && modeTells:
 		err = fmt.Errorf("%s may not be executed: its mode is %v", path, info.Mode())
 	default:
-		i.path, i.script, err = pathOf(f, path)
+		i.path, err = pathOf(f, path)
 	}
 	if err != nil {
 		f.Close()

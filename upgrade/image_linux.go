@@ -12,14 +12,15 @@ import (
 // modeTells says that a file's mode tells whether it may be executed.
 const modeTells = true
 
-// openExecutable opens a file so that it can be executed, under a number that the files which a child gets do not take.
+// openExecutable opens a file so that it can be executed, under a number that the files which a child gets do not take,
+// nor the numbers after those: there Go moves descriptors, in the child, before it executes the file.
 func openExecutable(path string) (*os.File, error) {
 	low, err := os.OpenFile(path, unix.O_PATH, 0) // whoever may execute it need not be allowed to read it
 	if err != nil {
 		return nil, err
 	}
 	defer low.Close()
-	for _, least := range []int{64, 16} { // few descriptors may be allowed
+	for _, least := range []int{4096, 64, 16} { // few descriptors may be allowed
 		if f, err := duplicate(low, least); err == nil {
 			return f, nil
 		}
@@ -28,20 +29,19 @@ func openExecutable(path string) (*os.File, error) {
 	return nil, err
 }
 
-func pathOf(f *os.File, name string) (path string, script bool, err error) {
+func pathOf(f *os.File, name string) (string, error) {
 	fd, err := descriptor(f)
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
-	path = "/proc/self/fd/" + strconv.Itoa(fd)
+	path := "/proc/self/fd/" + strconv.Itoa(fd)
 	if _, err := os.Stat(path); err != nil {
-		return "", false, fmt.Errorf("%w (is /proc mounted?)", err)
+		return "", fmt.Errorf("%w (is /proc mounted?)", err)
 	}
 	if isScript(path) {
-		path, err = byName(name)
-		return path, true, err
+		return byName(name)
 	}
-	return path, false, nil
+	return path, nil
 }
 
 func isScript(path string) bool {

@@ -11,7 +11,4 @@ const modeTells = runtime.GOOS != "windows"
 
 func openExecutable(path string) (*os.File, error) { return os.Open(path) }
 
-func pathOf(_ *os.File, name string) (path string, script bool, err error) {
-	path, err = byName(name)
-	return path, false, err
-}
+func pathOf(_ *os.File, name string) (string, error) { return byName(name) }

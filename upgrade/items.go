@@ -235,16 +235,17 @@ func (u *Upgrader) add(n name, i *item) error {
 		return ErrDone
 	}
 	if old := u.items[n]; old != nil {
-		u.retired = append(u.retired, old.file) // it may be on its way to a successor
+		u.retired = append(u.retired, old.file)
 	}
 	u.items[n] = i
 	u.retire()
 	return nil
 }
 
-// retire closes what was replaced, unless an upgrade is under way. It is called with mu locked.
+// retire closes what was replaced, unless an upgrade is under way, or the predecessor may get it back. It is called with
+// mu locked.
 func (u *Upgrader) retire() {
-	if u.busy == nil {
+	if u.busy == nil && u.phase != starting {
 		closeAll(u.retired)
 		u.retired = nil
 	}

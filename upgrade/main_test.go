@@ -80,7 +80,7 @@ func server(dir string) error {
 	if u.Returned() != "" {
 		fmt.Fprintln(os.Stderr, "returned:", u.Returned())
 	} else if is("refuses") && u.Inherited() {
-		return u.HandBack(errors.New("no luck"))
+		return u.HandBack(errors.Join(errors.New("no luck"), replaceFile(u)))
 	}
 	if is("many") {
 		if err := many(u, n, rest); err != nil {
@@ -93,6 +93,9 @@ func server(dir string) error {
 		if err := os.Chdir("/"); err != nil {
 			return err
 		}
+	}
+	if is("closes") && u.Inherited() {
+		return errors.Join(u.Close(), u.Ready())
 	}
 	if is("panics") && u.Inherited() {
 		panic("broken")
@@ -194,6 +197,16 @@ func server(dir string) error {
 	}
 	fmt.Fprintln(os.Stderr, "done:", n)
 	return u.Finish()
+}
+
+// replaceFile uses a file that was inherited, and hands on another instead.
+func replaceFile(u *upgrade.Upgrader) error {
+	f, err := u.File("file")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return u.AddFile("file", os.Stderr)
 }
 
 // running is a server and its successors.

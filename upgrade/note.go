@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// The variables by which a program learns what it inherits: see [note]. PID and descriptor tell whether it is meant, or
-// has merely inherited the variable.
+// The variables by which a program learns what it inherits: see [note]. It also tells whether this program is meant, or
+// has merely inherited the variable: by its PID and when it was started, or by which socket a descriptor is.
 const (
 	estateEnv    = "GOPHERPACK_ESTATE"    // what Become passes on
 	preflightEnv = "GOPHERPACK_PREFLIGHT" // from Preflight

@@ -117,6 +117,8 @@ func obey(e *upgrade.Estate, words []string) (said string, err error) {
 		return "", e.HandBack(errors.New(strings.Join(words[1:], " ")), signals)
 	case "drop":
 		return "", e.Files[number(1)].Close()
+	case "shorten":
+		e.Files = e.Files[:number(1)]
 	case "close":
 		e.Close()
 		e.Close()
@@ -140,6 +142,8 @@ func obey(e *upgrade.Estate, words []string) (said string, err error) {
 		upgrade.NameProcess()
 	case "notify":
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	case "ignore":
+		signal.Ignore(syscall.SIGHUP)
 	case "ignored":
 		return fmt.Sprint(disposition(syscall.SIGHUP), " ", disposition(syscall.SIGTERM)), nil
 	case "late":

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"os"
 	"os/exec"
+	"slices"
 )
 
 // inheritedSocket is this end of a socket whose other end is the process that started this one.
@@ -36,7 +37,7 @@ func command(i *Image, variable string, theirs *os.File, env []string) (*exec.Cm
 	}
 	return &exec.Cmd{
 		Path: i.path, Args: Args(), Dir: Dir(), Stdout: os.Stdout, Stderr: os.Stderr,
-		Env:        merge(Environ(), append(env, n.setting(variable, "version", "fd", mark))),
+		Env:        merge(Environ(), append(slices.Clip(env), n.setting(variable, "version", "fd", mark))),
 		ExtraFiles: []*os.File{theirs},
 	}, nil
 }

@@ -32,7 +32,8 @@ type Config struct {
 	// Path is where the executable of the successor is. Default: what the function Path returns.
 	Path string
 
-	// ReadyTimeout is how long a new process may take until it calls Ready; then it is killed. Default 60 s.
+	// ReadyTimeout is how long a new process may take until it calls Ready, and one that is tried out until it calls New;
+	// then it is killed. Default 60 s.
 	ReadyTimeout time.Duration
 
 	// MaxDraining is how many predecessors may still be finishing when this process is to be replaced, too. Default 4.
@@ -76,7 +77,7 @@ type Upgrader struct {
 	items     map[name]*item // what this process hands on
 	inherited map[name]*item // what it has not asked for yet
 	claimed   map[name]bool  // sockets that were asked for
-	retired   []*os.File     // copies that were replaced while a successor may be getting them
+	retired   []*os.File     // copies that were replaced, and that a successor or a predecessor may be getting yet
 	ancestors []*os.File     // end with processes before the predecessor
 	state     []byte         // for the successor
 	done      chan struct{}
@@ -185,7 +186,7 @@ func (u *Upgrader) SetState(state []byte) error {
 // called this process cannot be replaced.
 func (u *Upgrader) Ready() error {
 	if u.parent != nil {
-		if err := u.parent.ready(); err != nil {
+		if err := u.parent.ready(); err != nil && !errors.Is(err, net.ErrClosed) { // which Close has done
 			return fmt.Errorf("upgrade: tell the predecessor: %w", err)
 		}
 	}
@@ -207,6 +208,7 @@ func (u *Upgrader) Ready() error {
 		u.estate.Close()
 	}
 	u.phase = serving
+	u.retire()
 	return nil
 }
 

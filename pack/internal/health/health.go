@@ -81,6 +81,7 @@ type Pulse struct {
 	accepted uint64        // by then
 	late     bool          // others serve its queue, as it is silent
 	stalled  bool          // others serve its queue, as nobody took from it
+	answered bool          // when it was asked for a sign of life before that
 	lateAt   time.Duration // when it was found to be late, or stalled
 	told     bool          // something is done about it
 	spared   bool          // it was told why it is left alone
@@ -139,7 +140,7 @@ func (m *Monitor) Beat(r roster.Ref, v wire.Vitals) (goesOn bool) {
 	if well {
 		p.probed, p.doubtedAt, p.timed = m.clock, 0, false
 	}
-	if p.stalled && (!p.queued || p.since > p.lateAt || m.clock-p.lateAt >= retry) {
+	if p.stalled && (!p.queued && !p.answered || p.since > p.lateAt || m.clock-p.lateAt >= retry) {
 		p.stalled, p.queued, goesOn = false, false, true
 	}
 	if p.late || p.spared && (well || silent) || p.told && well {
@@ -198,7 +199,7 @@ func (m *Monitor) Queues(watched []roster.Ref, waiting map[roster.Ref]bool) (fou
 	}
 	for _, s := range suspects {
 		p := m.workers[s.Ref]
-		p.stalled, p.lateAt = true, m.clock
+		p.stalled, p.lateAt, p.answered = true, m.clock, m.clock-p.beaten <= stalled/2
 	}
 	return append(found, suspects...)
 }

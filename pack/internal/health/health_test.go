@@ -46,8 +46,8 @@ func TestHangsAtOnce(t *testing.T) {
 	}
 }
 
-// TestForgiven has all workers of a starved machine late, and all probes fail. When the first recovers, the others must get the
-// time to follow, and one that does not is found all the same.
+// TestForgiven has all workers of a starved machine late, and all probes fail. When the first recovers, the others must
+// get the time to follow, and one that does not is found all the same.
 func TestForgiven(t *testing.T) {
 	for _, failure := range []string{"", "no database"} {
 		m, refs := watch(3)
@@ -96,7 +96,8 @@ func TestForgiven(t *testing.T) {
 	}
 }
 
-// TestQueue has connections wait at a worker that takes none, at one that takes some, and at one that works but takes none.
+// TestQueue has connections wait at a worker that takes none, at one that takes some, and at one that works but takes
+// none.
 func TestQueue(t *testing.T) {
 	m, refs := watch(3)
 	waiting := map[roster.Ref]bool{refs[0]: true, refs[1]: true}
@@ -138,6 +139,27 @@ func TestQueue(t *testing.T) {
 	m.Pass(Look)
 	if !m.Beat(refs[0], wire.Vitals{Accepted: 1}) {
 		t.Error("a worker that accepts again does not go on")
+	}
+}
+
+// TestTakesNothing has a worker that works and takes nothing, while others serve its queue, which is empty then.
+func TestTakesNothing(t *testing.T) {
+	for silent, most := range map[bool]int{false: 12, true: 60} {
+		m, refs := watch(2)
+		found := 0
+		for i := range int(time.Minute / Look) {
+			m.Pass(Look)
+			if !silent || i%5 == 0 {
+				m.Beat(refs[0], wire.Vitals{})
+			}
+			waiting := map[roster.Ref]bool{refs[0]: !m.workers[refs[0]].Late()}
+			if slices.Contains(kinds(m.Queues(refs, waiting), refs[0]), IsStalled) {
+				found++
+			}
+		}
+		if found == 0 || found > most {
+			t.Errorf("silent in between: %v: it was found %d times in a minute; want at most %d", silent, found, most)
+		}
 	}
 }
 

@@ -76,7 +76,9 @@ type Machine struct {
 func ThisMachine() (Machine, error) {
 	var m Machine
 	var err error
-	m.MaxProcs, _ = strconv.Atoi(os.Getenv("GOMAXPROCS")) // the runtime ignores what is no number, too
+	if n, err := strconv.ParseInt(os.Getenv("GOMAXPROCS"), 10, 32); err == nil { // the runtime ignores others, too
+		m.MaxProcs = int(n)
+	}
 	if m.Allowed, err = affinity.Allowed(0); err != nil {
 		return m, err
 	}
@@ -128,7 +130,7 @@ func (r Request) On(m Machine) (Plan, error) {
 
 // workersFor returns how many workers, of those that cpus CPUs have, it takes to use a number of CPUs.
 func workersFor(use float64, cpus, shares int) int {
-	return max(1, int(math.Ceil(use*float64(shares)/float64(cpus))))
+	return int(max(1, min(math.Ceil(use*float64(shares)/float64(cpus)), float64(shares))))
 }
 
 // Check reports whether there can be so many workers.

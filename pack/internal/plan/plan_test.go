@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -42,6 +43,7 @@ func TestPlan(t *testing.T) {
 		{name: "quota, but the CPUs are named", request: Request{CPUs: affinity.Of(4, 5, 6)}, change: func(m *Machine) { m.Quota = 2 }, want: "4 5"},
 		{name: "quota, but the number is named", request: Request{Workers: 4}, change: func(m *Machine) { m.Quota = 2 }, want: "0 1 2 3"},
 		{name: "GOMAXPROCS", change: func(m *Machine) { m.MaxProcs = 3 }, want: "0 1 2"},
+		{name: "GOMAXPROCS is huge", change: func(m *Machine) { m.MaxProcs = math.MaxInt }, want: "0 1 2 3 4 5 6 7"},
 		{name: "GOMAXPROCS is larger", change: func(m *Machine) { m.MaxProcs = 100 }, want: "0 1 2 3 4 5 6 7"},
 	}
 	for _, tt := range tests {

@@ -30,7 +30,7 @@ const (
 	Closed        Type = "closed"        // when draining: it has closed all its sockets
 	Handover      Type = "handover"      // hands over an idle connection of Endpoint; a descriptor comes with it
 	HandoverEnded Type = "handoverEnded" // the answer to EndHandover: no connection is on its way any more
-	Covered       Type = "covered"       // it cannot serve the Socket of Endpoint, as Cover or DrainSocket asked, because of Error
+	Covered       Type = "covered"       // it cannot serve Socket of Endpoint, as Cover or DrainSocket asked: Error
 	Drained       Type = "drained"       // the answer to DrainSocket: nothing comes to Socket of Endpoint any more
 	End           Type = "end"           // last: it has drained; Cut connections were left and are cut
 )
@@ -40,7 +40,7 @@ const (
 	Tickets     Type = "tickets"     // Keys for TLS session tickets, the newest first; after Hello, and when they change
 	Socket      Type = "socket"      // a descriptor comes with it
 	Refused     Type = "refused"     // there is no such socket, because of Error
-	Drain       Type = "drain"       // Final: nobody takes over. HandOver: somebody takes idle connections. Unserved: but not these
+	Drain       Type = "drain"       // stop accepting, finish, end; see Message
 	Quiesced    Type = "quiesced"    // no new connections come to its sockets, unless there is an Error
 	EndHandover Type = "endHandover" // hand over no connections any more; the answer is HandoverEnded
 	Cover       Type = "cover"       // serve Socket of Endpoint, too, of which a descriptor comes along, until Uncover
@@ -60,9 +60,9 @@ type Message struct {
 	Socket   int        `json:"socket,omitempty"`
 	Slot     int        `json:"slot,omitempty"`
 	Error    string     `json:"error,omitempty"`
-	Final    bool       `json:"final,omitempty"`
-	HandOver bool       `json:"handOver,omitempty"`
-	Unserved []Endpoint `json:"unserved,omitempty"`
+	Final    bool       `json:"final,omitempty"`    // Drain: nobody takes over its sockets
+	HandOver bool       `json:"handOver,omitempty"` // Drain: somebody takes idle connections
+	Unserved []Endpoint `json:"unserved,omitempty"` // Drain: nobody takes over these
 	Cut      int        `json:"cut,omitempty"`
 	Keys     [][]byte   `json:"keys,omitempty"`
 	Vitals   *Vitals    `json:"vitals,omitempty"`
