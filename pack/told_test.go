@@ -5,7 +5,6 @@ package pack_test
 import (
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/acceptlog"
 )
 
 // TestEverybodyIsToldToStop sends TERM to all processes of a pack, as systemd does by default, under new connections. A
@@ -136,10 +136,12 @@ func tell(pids ...int) {
 // lostAccepted returns the failures of connections that a worker had accepted.
 func lostAccepted(t *testing.T, r *strictclient.Result, accepts string) (lost []strictclient.Failure) {
 	t.Helper()
-	by := acceptedBy(t, accepts)
+	log, err := acceptlog.Read(accepts)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, f := range r.Samples {
-		meanwhile := func(a accepted) bool { return !a.when.Before(f.Sent) && !a.when.After(f.Ended) }
-		if slices.ContainsFunc(by[f.Local], meanwhile) {
+		if len(log.By(f)) > 0 {
 			lost = append(lost, f)
 		}
 	}

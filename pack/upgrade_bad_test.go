@@ -36,7 +36,7 @@ func TestBadExecutables(t *testing.T) {
 		{"bad configuration", "the new executable will not be the master: the number of workers is negative: -1"},
 		{"sleeps in workers", "a worker failed before it was ready: killed: not ready within 2s"},
 		{"crashes after ready", "a new worker failed within 2s of being ready: exit status 5"},
-		{"wrong when it succeeds", "the number of workers is negative: -1"},
+		{"wrong when it takes over", "the number of workers is negative: -1"},
 		{"text", "exec format error"},
 		{"other architecture", "exec format error"},
 		{"missing", "server: no such file or directory"},
