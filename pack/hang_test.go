@@ -180,9 +180,7 @@ func TestProbe(t *testing.T) {
 		t.Error(replaced)
 	}
 	p.Logged(1, "worker ready")
-	if r := under.finish(); r.Failed() != 0 {
-		t.Error(r)
-	}
+	loseNothing(t, under)
 	before := p.Workers()
 	for range 50 { // until both are
 		get(t, p, "/unwell")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 // underLoad is a load that is being applied.
 type underLoad struct {
 	t              *testing.T
+	load           strictclient.Load
 	sent, answered atomic.Int64
 	end            context.CancelFunc
 	result         chan *strictclient.Result
@@ -32,7 +34,7 @@ type underLoad struct {
 // apply begins a load.
 func apply(t *testing.T, l strictclient.Load) *underLoad {
 	ctx, cancel := context.WithCancel(t.Context())
-	u := &underLoad{t: t, end: cancel, result: make(chan *strictclient.Result, 1)}
+	u := &underLoad{t: t, load: l, end: cancel, result: make(chan *strictclient.Result, 1)}
 	l.Sent, l.Answered = &u.sent, &u.answered
 	go func() { u.result <- l.Run(ctx) }()
 	t.Cleanup(cancel)
@@ -55,9 +57,77 @@ func (u *underLoad) finish() *strictclient.Result {
 	return <-u.result
 }
 
+// loseNothing ends loads. No request may have failed, and who keeps a connection, without TLS, must have had only one.
+func loseNothing(t *testing.T, loads ...*underLoad) {
+	t.Helper()
+	lose(t, func(*strictclient.Result) int { return 0 }, loads...)
+}
+
+// loseLittle is loseNothing while workers become fewer: one or two requests may fail that the kernel may reset.
+func loseLittle(t *testing.T, loads ...*underLoad) {
+	t.Helper()
+	lose(t, func(r *strictclient.Result) int {
+		if n := resetAsNew(r); n <= 2 {
+			return n
+		}
+		return 0
+	}, loads...)
+}
+
+// lose ends loads, of which so many requests may have failed at most.
+func lose(t *testing.T, atMost func(*strictclient.Result) int, loads ...*underLoad) {
+	t.Helper()
+	for _, u := range loads {
+		r := u.finish()
+		t.Log(r)
+		keeps := u.load.KeepAlive && u.load.TLS == nil
+		if r.Requests == 0 || r.Failed() > atMost(r) || keeps && r.Conns != u.load.Clients {
+			t.Errorf("%d clients: %v, %v", u.load.Clients, r, r.Samples[:min(3, len(r.Samples))])
+		}
+	}
+}
+
+// comeTooLate ends loads of a pack that has stopped. All that failed must have been refused, since nobody listened any
+// more.
+func comeTooLate(t *testing.T, loads ...*underLoad) {
+	t.Helper()
+	for _, u := range loads {
+		r := u.finish()
+		reset := 0
+		if u.load.Network != "unix" {
+			reset = resetAsNew(r)
+		}
+		const late = "connect: connection refused"
+		if r.Requests == 0 || r.Failed() != r.Failures[late]+reset {
+			t.Errorf("%v; want no failure but %q", r, late)
+		}
+	}
+}
+
+// resetAsNew returns how many connections were reset while they were new, if this user may not keep new ones out, which
+// takes CAP_NET_ADMIN (README, Limits).
+func resetAsNew(r *strictclient.Result) (n int) {
+	if os.Geteuid() == 0 {
+		return 0
+	}
+	for _, stage := range []string{"connect", "new connection, write", "new connection, response"} {
+		n += r.Failures[stage+": "+syscall.ECONNRESET.Error()] + r.Failures[stage+": "+syscall.EPIPE.Error()]
+	}
+	return n
+}
+
 // load is a load of clients that connect for each request: for so many each or, if that is 0, until it is ended.
 func load(p *running, clients, perClient int) strictclient.Load {
 	return loadOn("tcp", p.Address(), clients, perClient)
+}
+
+// applyBoth begins a load of so many clients that keep their connections, and one of as many that connect for each
+// request.
+func applyBoth(t *testing.T, p *running, clients int) (keeping, connecting *underLoad) {
+	t.Helper()
+	kept := load(p, clients, 0)
+	kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
+	return apply(t, kept), apply(t, load(p, clients, 0))
 }
 
 func loadOn(network, address string, clients, perClient int) strictclient.Load {

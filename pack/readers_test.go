@@ -69,9 +69,7 @@ func TestReaderOfLogEnds(t *testing.T) {
 	before = p.Replaced(before, 2)
 	p.Signal(syscall.SIGTTIN)
 	before = p.Replaced(before, 3)
-	if result := u.finish(); result.Failed() != 0 {
-		t.Errorf("%v", result)
-	}
+	loseNothing(t, u)
 	for _, pid := range before {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}

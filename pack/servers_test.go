@@ -122,9 +122,7 @@ func TestFunc(t *testing.T) {
 	u := apply(t, slow)
 	u.until(&u.sent, 5)
 	p.Stop()
-	if r := u.finish(); r.Failed() != 0 {
-		t.Errorf("%v", r)
-	}
+	loseNothing(t, u)
 }
 
 // TestLongConnections drains workers that have event streams and hijacked connections, by a reload and by a stop. Those

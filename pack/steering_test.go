@@ -167,16 +167,9 @@ func TestSteeringLosesNothing(t *testing.T) {
 		t.Run("epsilon "+epsilon, func(t *testing.T) {
 			t.Parallel()
 			p := steeredPack(t, "-generations=20", "-workers=3", "-epsilon="+epsilon)
-			kept := load(p, 8, 0)
-			kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
-			keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
+			keeping, connecting := applyBoth(t, p, 8)
 			p.changes(connecting, mixed(test.Times(1, 4))...)
-			for _, u := range []*underLoad{keeping, connecting} {
-				r := u.finish()
-				if t.Log(r); r.Failed() != 0 || u == keeping && r.Conns != kept.Clients {
-					t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
-				}
-			}
+			loseNothing(t, keeping, connecting)
 			p.Stop()
 		})
 	}
@@ -251,9 +244,7 @@ func TestSteeringWithoutRights(t *testing.T) {
 	}
 	u := apply(t, load(p, 4, 0))
 	p.changes(u, syscall.SIGHUP, syscall.SIGUSR2)
-	if r := u.finish(); r.Failed() != 0 {
-		t.Errorf("%v", r)
-	}
+	loseNothing(t, u)
 	p.HasWorkers(2)
 	p.Stop()
 
@@ -272,9 +263,7 @@ func TestSteeredWorkersChange(t *testing.T) {
 		cmd.Path, cmd.Args[0] = path, path
 	}, "-workers=4", "-generations=20", "-epsilon=0.25")
 	p.Addresses()
-	kept := load(p, 8, 0)
-	kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
-	keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
+	keeping, connecting := applyBoth(t, p, 8)
 	for i, n := range test.Some(2, []int{2, 5, 1, 3}) {
 		version := strconv.Itoa(i + 2)
 		deploy(t, path, version, fmt.Sprintf("workers=%d", n))
@@ -287,11 +276,6 @@ func TestSteeredWorkersChange(t *testing.T) {
 		p.answersVersion(version)
 		p.hasSockets(n)
 	}
-	for _, u := range []*underLoad{keeping, connecting} {
-		r := u.finish()
-		if t.Log(r); failedScaling(r) != 0 || u == keeping && r.Conns != kept.Clients {
-			t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
-		}
-	}
+	loseLittle(t, keeping, connecting)
 	p.Stop()
 }

@@ -212,9 +212,7 @@ func TestInline(t *testing.T) {
 			t.Errorf("it has %d workers", n)
 		}
 		p.Stop()
-		if r := u.finish(); r.Failed() != 0 {
-			t.Errorf("%v", r)
-		}
+		loseNothing(t, u)
 	}
 }
 
