@@ -3,7 +3,6 @@
 package pack_test
 
 import (
-	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -160,15 +159,25 @@ func TestNoPermission(t *testing.T) {
 	}
 }
 
-// asNobody runs a copy of the test binary as uid 65534, which cannot reach go test's own.
-func asNobody(t *testing.T) func(*exec.Cmd) {
+// dirForAll returns a new directory that others may enter, as they may not enter that of t.TempDir.
+func dirForAll(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pack")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := errors.Join(os.Chmod(dir, 0o755), program.CopySelf(dir+"/program")); err != nil {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// asNobody runs a copy of the test binary as uid 65534, which cannot reach go test's own.
+func asNobody(t *testing.T) func(*exec.Cmd) {
+	t.Helper()
+	dir := dirForAll(t)
+	if err := program.CopySelf(dir + "/program"); err != nil {
 		t.Fatal(err)
 	}
 	return func(c *exec.Cmd) {

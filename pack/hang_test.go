@@ -4,8 +4,6 @@ package pack_test
 
 import (
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -28,20 +26,8 @@ func TestHungIsReplaced(t *testing.T) {
 			freeze(t, pid)
 			return pid
 		},
-		"in a system call": func(t *testing.T, p *running) (pid int) {
-			c, err := net.Dial("tcp", p.Address())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { c.Close() })
-			io.WriteString(c, "GET /block?long HTTP/1.1\r\nHost: x\r\n\r\n")
-			answer := make([]byte, 4096)
-			n, err := c.Read(answer)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, who, _ := strings.Cut(string(answer[:n]), "pid=")
-			fmt.Sscan(who, &pid)
+		"in a system call": func(t *testing.T, p *running) int {
+			pid, _ := occupy(t, p, "/block?long")
 			return pid
 		},
 	} {
@@ -96,20 +82,16 @@ func TestNotHung(t *testing.T) {
 		if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 3 {
 			t.Errorf("%v answer", pids)
 		}
-		if slices.Sort(workers); !slices.Equal(workers, slices.Sorted(slices.Values(p.Workers()))) {
-			t.Errorf("workers %v became %v", workers, p.Workers())
+		if now := p.Workers(); !slices.Equal(workers, now) {
+			t.Errorf("workers %v became %v", workers, now)
 		}
 		p.Stop()
 	})
 	t.Run("computes", func(t *testing.T) {
 		t.Parallel()
 		p := start(t, "http", nil, "-workers=2", hangTimeout)
-		c, err := net.Dial("tcp", p.Address())
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.WriteString(c, "GET /spin HTTP/1.1\r\nHost: x\r\n\r\n")
-		time.Sleep(3 * time.Second)
+		_, c := occupy(t, p, "/spin")
+		time.Sleep(3 * time.Second) // three times the timeout
 		c.Close()
 		for _, msg := range []string{"worker hangs, killing it", "worker failed"} {
 			if n := p.Count(msg); n != 0 {

@@ -3,6 +3,7 @@
 package pack_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -162,28 +163,74 @@ func answers(t *testing.T, r *strictclient.Result) (pids map[int]int, said []str
 	return pids, said
 }
 
-// get sends a request on a connection of its own.
-func get(t *testing.T, p *running, path string) {
+// get sends a request on a connection of its own, and returns the body of the answer.
+func get(t *testing.T, p *running, path string) string {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + p.Address() + path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK || err != nil {
+		t.Fatalf("%s: %s, %q, %v", path, resp.Status, body, err)
+	}
+	return string(body)
 }
 
-// answersWithin reports whether a request on a new connection is answered in time.
-func answersWithin(address string, limit time.Duration) bool {
+// getWithin sends a request on a connection of its own, and returns the answer, or what came of it in time.
+func getWithin(address string, limit time.Duration) (answer string, err error) {
 	c, err := net.DialTimeout("tcp", address, limit)
 	if err != nil {
-		return false
+		return "", err
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(limit))
 	io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-	answer, _ := io.ReadAll(c)
-	return strings.HasPrefix(string(answer), "HTTP/1.1 200")
+	text, err := io.ReadAll(c)
+	return string(text), err
+}
+
+// answersWithin reports whether a request on a new connection is answered in time.
+func answersWithin(address string, limit time.Duration) bool {
+	answer, _ := getWithin(address, limit)
+	return strings.HasPrefix(answer, "HTTP/1.1 200")
+}
+
+// occupy has a handler keep a worker from its work until the connection is closed, and returns which worker it is. The
+// handler says so before it begins.
+func occupy(t testing.TB, p *running, path string) (pid int, conn net.Conn) {
+	t.Helper()
+	conn, err := net.Dial("tcp", p.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fscanf(resp.Body, "pid=%d", &pid); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return pid, conn
+}
+
+// ask sends a request on a connection that is kept.
+func ask(c net.Conn, r *bufio.Reader) (body string, err error) {
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		return "", err
+	}
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	return string(text), err
 }
 
 // mixed returns n signals to reload and as many to upgrade, by turns.

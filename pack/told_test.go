@@ -3,9 +3,9 @@
 package pack_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -110,16 +110,9 @@ func users(t *testing.T) map[string]func(*exec.Cmd) {
 // startWithLog starts a pack that logs what its workers accept.
 func startWithLog(t *testing.T, change func(*exec.Cmd), args ...string) (p *running, accepts string) {
 	t.Helper()
-	accepts = t.TempDir() + "/accepts"
-	if err := os.WriteFile(accepts, nil, 0o600); err != nil {
+	accepts = dirForAll(t) + "/accepts"
+	if err := errors.Join(os.WriteFile(accepts, nil, 0o600), os.Chmod(accepts, 0o666)); err != nil {
 		t.Fatal(err)
-	}
-	if os.Geteuid() == 0 {
-		for dir := accepts; strings.Count(dir, "/") > 1; dir = dir[:strings.LastIndex(dir, "/")] {
-			if err := os.Chmod(dir, 0o777); err != nil { // for whoever runs it
-				t.Fatal(err)
-			}
-		}
 	}
 	p = start(t, "http", change, append(args, "-accepts="+accepts)...)
 	p.Addresses()
