@@ -16,14 +16,15 @@ func TestQueueOfCrashed(t *testing.T) {
 	p := start(t, "http", nil, "-workers=2")
 	p.Addresses()
 	for kills := 1; ; kills++ {
-		before := p.Workers()
-		if err := syscall.Kill(before[len(before)-1], syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(p.pidOf(1), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		p.Logged(kills, "worker failed")
 		served := false
 		if kills >= 5 { // the next process comes after 1 to 2 s then, and after twice that the next time
-			p.HasWorkers(1)
+			p.Until("its process to be gone", inTime, func() bool {
+				return p.Complete(1) || p.Nth(kills, "worker ready") != nil
+			})
 			if r := load(p, 20, 1).Run(t.Context()); r.Failed() != 0 {
 				t.Errorf("%v", r)
 			}

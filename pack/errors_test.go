@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gopherpack/gopherpack/internal/test/program"
 )
@@ -121,7 +120,7 @@ func TestFailures(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, tt.program, func(c *exec.Cmd) { c.Env = append(c.Env, tt.env...) }, tt.args...)
-			if status := p.Wait(20 * time.Second); status != 1 {
+			if status := p.Wait(inTime); status != 1 {
 				t.Errorf("exit status %d, want 1", status)
 			}
 			if !p.Said(tt.want) {
@@ -151,7 +150,7 @@ func TestNoPermission(t *testing.T) {
 		t.Skipf("ports from %s on are free for all", first)
 	}
 	p := start(t, "http", asNobody(t), "-address=tcp :80")
-	if status := p.Wait(10 * time.Second); status != 1 {
+	if status := p.Wait(inTime); status != 1 {
 		t.Errorf("exit status %d", status)
 	}
 	if !p.Said("pack: listen tcp :80: bind: permission denied (ports below") {

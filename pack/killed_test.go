@@ -26,7 +26,7 @@ func TestMasterKilled(t *testing.T) {
 	u := apply(t, slow)
 	u.until(&u.sent, 20)
 	p.Signal(syscall.SIGKILL)
-	p.Wait(5 * time.Second)
+	p.Wait(inTime)
 	if r := u.finish(); r.Requests != 20 {
 		t.Errorf("%v; want the workers to answer", r)
 	}
@@ -41,17 +41,17 @@ func TestMasterKilledBesideStopped(t *testing.T) {
 	p.Addresses()
 	freeze(t, p.Workers()[0])
 	p.Signal(syscall.SIGKILL)
-	p.Wait(5 * time.Second)
+	p.Wait(inTime)
 	p.NoneLeft()
 }
 
 // TestMasterKilledBesideHung kills the master, and the workers' own hooks do not let them end.
 func TestMasterKilledBesideHung(t *testing.T) {
 	t.Parallel()
-	p := start(t, "hooks", nil, "-workers=2", "-pause=1h", "-shutdown=1s")
+	p := start(t, "hooks", nil, "-workers=2", "-hold=/", "-shutdown=1s")
 	p.Addresses()
 	p.Signal(syscall.SIGKILL)
-	p.Wait(5 * time.Second)
+	p.Wait(inTime)
 	p.NoneLeft()
 	p.WaitSilent()
 	if n := p.Count("the master is gone, and this worker has not ended in time: exiting"); n != 2 {
@@ -150,7 +150,7 @@ func TestManyCrashes(t *testing.T) {
 		t.Error("it says it is up")
 	}
 	p.Signal(syscall.SIGTERM)
-	if status := p.Wait(10 * time.Second); status != 0 {
+	if status := p.Wait(inTime); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }

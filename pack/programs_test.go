@@ -179,7 +179,7 @@ func lazyProgram() error {
 func hooksProgram() error {
 	c, address := configFlags()
 	fail := flag.String("fail", "", "")
-	pause := flag.Duration("pause", 0, "")
+	hold := flag.String("hold", "", "") // a file: OnShutdown does not return as long as it is there
 	flag.Parse()
 	hook := func(name string) func(context.Context) error {
 		return func(context.Context) error {
@@ -195,7 +195,10 @@ func hooksProgram() error {
 	c.OnWorkerStart = hook("OnWorkerStart")
 	c.OnShutdown = func(ctx context.Context) {
 		hook("OnShutdown")(ctx)
-		time.Sleep(*pause)
+		for held := *hold != ""; held; time.Sleep(10 * time.Millisecond) {
+			_, err := os.Stat(*hold)
+			held = err == nil
+		}
 	}
 	return serve(c, *address, &http.Server{Handler: handler()})
 }

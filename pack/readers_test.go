@@ -104,7 +104,7 @@ func TestReaderOfLogStallsAndMasterIsKilled(t *testing.T) {
 	read := stallLog(p)
 	defer read()
 	p.Signal(syscall.SIGKILL)
-	p.Wait(5 * time.Second)
+	p.Wait(inTime)
 	p.Until("the workers to end", program.Patience, func() bool { return len(p.Processes()) == 0 })
 }
 

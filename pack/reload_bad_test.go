@@ -76,7 +76,7 @@ func TestStopDuringReload(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	p.Signal(syscall.SIGTERM)
-	if status := p.Wait(10 * time.Second); status != 0 { // ShutdownTimeout is 30 s
+	if status := p.Wait(inTime); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }

@@ -93,7 +93,7 @@ func TestGenerationsAreBounded(t *testing.T) {
 	p.Signal(syscall.SIGTERM)
 	p.Logged(1, "stopping")
 	p.Signal(syscall.SIGTERM)
-	p.Wait(10 * time.Second)
+	p.Wait(inTime)
 	for _, u := range hanging {
 		u.finish()
 	}

@@ -28,7 +28,7 @@ func TestStopAnswersWhatIsUnderWay(t *testing.T) {
 			if r.Requests != clients || r.Bodies["slow"] != clients || r.Failed() != 0 {
 				t.Errorf("%v; want all %d answered", r, clients)
 			}
-			if status := p.Wait(5 * time.Second); status != 0 {
+			if status := p.Wait(inTime); status != 0 {
 				t.Errorf("exit status %d", status)
 			}
 			stopped := p.Logged(1, "stopped")
@@ -81,7 +81,7 @@ func TestSecondSignalKills(t *testing.T) {
 	p.Signal(syscall.SIGTERM)
 	p.Logged(1, "stopping")
 	p.Signal(syscall.SIGTERM)
-	if status := p.Wait(10 * time.Second); status != 1 {
+	if status := p.Wait(inTime); status != 1 {
 		t.Errorf("exit status %d, want 1", status)
 	}
 	if !p.Said("stopped by force") {

@@ -46,7 +46,7 @@ func (p *running) stopTwo(t *testing.T, pair [2]int, stay bool) {
 		slowest := time.Duration(0)
 		for i := range conns {
 			begun := time.Now()
-			if !answersWithin(p.Address(), 3*time.Second) {
+			if !answersWithin(p.Address(), 10*time.Second) {
 				t.Errorf("new connection %d is not answered while process %d is stopped", i, pid)
 			}
 			slowest = max(slowest, time.Since(begun))
@@ -57,7 +57,7 @@ func (p *running) stopTwo(t *testing.T, pair [2]int, stay bool) {
 		syscall.Kill(pid, syscall.SIGCONT)
 	}
 	p.HasWorkers(3)
-	p.Until("all three to serve", 20*time.Second, func() bool {
+	p.Until("all three to serve", inTime, func() bool {
 		pids, _ := answers(t, load(p, 16, 10).Run(t.Context()))
 		return len(pids) == 3
 	})

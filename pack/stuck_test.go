@@ -111,22 +111,15 @@ func TestEverythingIsStuck(t *testing.T) {
 					"-address=unix "+path, "-block=OnReopen, "+steering, "-shutdown="+shutdown.String(),
 					hangTimeout, "-hang=1")
 				p.Until("three workers that serve", program.Patience, func() bool {
-					if len(p.Workers()) < 3 {
-						return false
-					}
-					c, err := net.Dial("unix", path)
-					if err == nil {
-						c.Close()
-					}
-					return err == nil
+					pids, _ := answers(t, loadOn("unix", path, 8, 10).Run(t.Context()))
+					return len(pids) == 3
 				})
-				time.Sleep(200 * time.Millisecond) // for the last of them to be ready
 				p.Signal(syscall.SIGUSR1)
 				freeze(t, p.pidOf(0))
 				for range 3 {
 					victim := p.pidOf(1)
 					syscall.Kill(victim, syscall.SIGKILL)
-					p.Until("a worker in the place of the one that has crashed", 5*time.Second, func() bool {
+					p.Until("a worker in the place of the one that has crashed", inTime, func() bool {
 						all := p.Workers()
 						return len(all) == 3 && !slices.Contains(all, victim)
 					})
@@ -189,7 +182,7 @@ func TestStopWhileResolving(t *testing.T) {
 	p.Logged(1, "the resolver is asked")
 	begun := time.Now()
 	p.Signal(syscall.SIGTERM)
-	p.Wait(5 * time.Second)
+	p.Wait(inTime)
 	p.Logged(1, "stopping")
 	t.Logf("it stopped in %v, with %v", time.Since(begun), p.Err())
 }
@@ -226,7 +219,7 @@ func TestStopDuringOnStart(t *testing.T) {
 		t.Error("it ended without waiting for OnStart")
 	}
 	p.Signal(syscall.SIGTERM)
-	if status := p.Wait(5 * time.Second); status != 1 {
+	if status := p.Wait(inTime); status != 1 {
 		t.Errorf("exit status %d", status)
 	}
 }

@@ -46,7 +46,7 @@ func TestEverybodyIsToldToStop(t *testing.T) {
 					u := apply(t, load(p, 16, 0))
 					u.until(&u.answered, 200)
 					stop(p)
-					if status := p.Wait(20 * time.Second); status != 0 {
+					if status := p.Wait(inTime); status != 0 {
 						t.Errorf("exit status %d", status)
 					}
 					r := u.finish()

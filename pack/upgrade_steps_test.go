@@ -50,7 +50,7 @@ func killDuringUpgrade(t *testing.T, step, whom string, workers int, args ...str
 	deploy(t, path, "2")
 	p.Signal(syscall.SIGUSR2)
 	if whom == "master" {
-		p.Wait(20 * time.Second)
+		p.Wait(inTime)
 		return // and nobody may be left, says the clean-up
 	}
 	version, upgrades := "1", 0

@@ -64,7 +64,9 @@ func TestReloadIsAskedForDuringReload(t *testing.T) {
 	write("two")
 	p.Signal(syscall.SIGHUP)
 	p.Logged(1, "reloading")
-	time.Sleep(600 * time.Millisecond) // they have read it, and prove themselves
+	p.Until("a new worker that has read it", inTime, func() bool {
+		return load(p, 4, 5).Run(t.Context()).Bodies["two"] > 0
+	})
 	write("three")
 	p.Signal(syscall.SIGHUP)
 	p.Signal(syscall.SIGHUP)
