@@ -56,6 +56,8 @@ func TestFailures(t *testing.T) {
 			want: "there is a file that is not a socket"},
 		{name: "Unix socket in no directory", program: "http", args: []string{"-address=unix " + dir + "/none/x"},
 			want: "no such file or directory"},
+		{name: "handled in OnStart", program: "broken", args: []string{"-how=handled in OnStart"},
+			want: `OnStart: panic: pack: Handle("tcp", "localhost:0") comes too late: call it before Run`},
 		{name: "handled twice", program: "broken", args: []string{"-how=twice"},
 			want: "pack: tcp localhost:1 is handled twice"},
 

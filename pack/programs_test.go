@@ -246,6 +246,14 @@ func brokenProgram() error {
 		return serve(c, *address, tornServer(id == 0))
 	case "never accepts":
 		return serve(c, *address, pack.Func(func(net.Listener) error { select {} }, nil))
+	case "handled in OnStart":
+		var p *pack.Pack
+		c.OnStart = func(context.Context) error {
+			p.Handle("tcp", "localhost:0", &http.Server{Handler: handler()})
+			return nil
+		}
+		p = pack.New(*c)
+		return p.Run(context.Background())
 	case "twice":
 		p := pack.New(*c)
 		p.Handle("tcp", "localhost:1", &http.Server{})
