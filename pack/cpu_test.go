@@ -187,18 +187,12 @@ func limitedGroup(t *testing.T) string {
 	} {
 		parent := fmt.Sprintf("%s/gopherpack-test-%d", v.root, os.Getpid())
 		group := parent + "/sub"
-		err := os.Mkdir(parent, 0o755)
+		err := makeGroup(t, parent)
 		if err == nil {
-			t.Cleanup(func() { os.Remove(parent) })
-			err = os.Mkdir(group, 0o755)
+			err = makeGroup(t, group)
 		}
 		if err == nil {
-			t.Cleanup(func() { os.Remove(group) })
-			var f *os.File
-			if f, err = os.OpenFile(parent+"/"+v.file, os.O_WRONLY, 0); err == nil { // the kernel makes it
-				_, err = f.WriteString(v.limit)
-				f.Close()
-			}
+			err = setGroup(parent, v.file, v.limit)
 		}
 		if err == nil {
 			return group + "/cgroup.procs"

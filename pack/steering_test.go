@@ -271,12 +271,7 @@ func TestSteeringWithoutRights(t *testing.T) {
 // TestSteeredWorkersChange upgrades to executables that want more workers, and fewer.
 func TestSteeredWorkersChange(t *testing.T) {
 	t.Parallel()
-	path := t.TempDir() + "/server"
-	deploy(t, path, "1")
-	p := start(t, "steered", func(cmd *exec.Cmd) {
-		cmd.Path, cmd.Args[0] = path, path
-	}, "-workers=4", "-generations=20", "-epsilon=0.25")
-	p.Addresses()
+	p, path := startDeployed(t, "steered", nil, "-workers=4", "-epsilon=0.25")
 	keeping, connecting := applyBoth(t, p, 8)
 	for i, n := range test.Some(2, []int{2, 5, 1, 3}) {
 		version := strconv.Itoa(i + 2)

@@ -25,7 +25,7 @@ func TestTwoOfThreeAreStopped(t *testing.T) {
 			for _, pair := range test.Some(2, [][2]int{{0, 1}, {2, 1}, {1, 0}, {0, 2}, {1, 2}, {2, 0}}) {
 				t.Run(fmt.Sprintf("%s, %s, %d and %d", how, name, pair[0], pair[1]), func(t *testing.T) {
 					t.Parallel()
-					p := start(t, "-workers=3", hangTimeout, fmt.Sprintf("-hang=%d", policy))
+					p := start(t, "-workers=3", "-hangtimeout=2s", fmt.Sprintf("-hang=%d", policy))
 					p.stopTwo(t, pair, name == "report")
 				})
 			}

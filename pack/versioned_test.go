@@ -159,18 +159,24 @@ func passOn(successor, text string, ask bool) error {
 	return err
 }
 
-// startVersion deploys version 1 and starts it.
+// startVersion deploys version 1 of versionedProgram and starts it.
 func startVersion(t *testing.T, change func(*exec.Cmd), args ...string) (p *running, path string) {
+	t.Helper()
+	return startDeployed(t, "versioned", change, append([]string{"-workers=2", "-ready=20s"}, args...)...)
+}
+
+// startDeployed deploys version 1 of a program and starts it.
+func startDeployed(t *testing.T, name string, change func(*exec.Cmd), args ...string) (p *running, path string) {
 	t.Helper()
 	path = t.TempDir() + "/server"
 	deploy(t, path, "1")
-	p = start(t, "versioned", func(cmd *exec.Cmd) {
+	p = start(t, name, func(cmd *exec.Cmd) {
 		cmd.Path, cmd.Args[0] = path, path
 		if change != nil {
 			change(cmd)
 		}
-	}, append([]string{"-workers=2", "-ready=20s", "-generations=20"}, args...)...)
-	p.Address()
+	}, append(args, "-generations=20")...)
+	p.Addresses()
 	return p, path
 }
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,14 +81,11 @@ func TestReloadIsAskedForDuringReload(t *testing.T) {
 // then workers of both that crash are replaced.
 func TestOnStartPanicsAfterUpgrade(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	path, config := dir+"/server", dir+"/config"
+	config := t.TempDir() + "/config"
 	if err := os.WriteFile(config, []byte("version"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	deploy(t, path, "1")
-	p := start(t, "configured", func(c *exec.Cmd) { c.Path, c.Args[0] = path, path },
-		"-workers=2", "-config="+config, "-generations=20")
+	p, path := startDeployed(t, "configured", nil, "-workers=2", "-config="+config)
 	u := apply(t, load(p, 4, 0))
 	deploy(t, path, "2", "panics")
 	p.Signal(syscall.SIGUSR2)

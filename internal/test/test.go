@@ -4,6 +4,7 @@ package test
 import (
 	"flag"
 	"os"
+	"strconv"
 )
 
 // Full reports whether tests are to try all that they know, as .ci/run has them do, with PACK_TEST_FULL=1 in the
@@ -29,11 +30,13 @@ func Times(few, many int) int {
 
 // Parallel lets n parallel tests run at once, unless go test was told how many. It is for the TestMain of tests that
 // wait, rather than compute.
-func Parallel(n string) {
+func Parallel(n int) {
 	flag.Parse()
 	told := false
 	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "test.parallel" })
 	if !told {
-		flag.Set("test.parallel", n)
+		if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
+			panic(err)
+		}
 	}
 }
