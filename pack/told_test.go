@@ -92,7 +92,7 @@ func TestOneWorkerIsToldToStop(t *testing.T) {
 			if failed := p.Count("worker failed"); failed > 0 {
 				t.Errorf("%d workers failed", failed)
 			}
-			t.Logf("%v, the slowest in %v", r, r.Latest)
+			t.Logf("%v, the slowest in %v", r, r.Longest)
 			p.Stop()
 		})
 	}
