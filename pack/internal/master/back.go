@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
+	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 	"github.com/gopherpack/gopherpack/procgroup"
 )
@@ -17,7 +18,8 @@ type procStartError = procgroup.StartError
 type step struct {
 	generation *generation
 	id         int
-	admit      bool // the worker is to serve; else it is to be gone
+	admit      bool       // the worker is to serve; else it is to be gone
+	leaves     roster.Ref // its process that is about to drain, and does not count
 	begun      bool
 	told       bool // the group: it starts no process of the worker any more
 	stood      bool
@@ -29,6 +31,10 @@ func (c *core) goBack(ch *change) {
 	if c.stage >= leaving {
 		return // the stop ends both: until it does, some worker must serve each socket
 	}
+	retired := -1
+	if ch.phase == retiring { // its group was told to stop it, whether it has heard of it or not
+		retired = ch.step
+	}
 	ch.phase = goingBack
 	ch.steps = nil
 	if ch.next == nil || !ch.next.held {
@@ -38,7 +44,7 @@ func (c *core) goBack(ch *change) {
 	c.changed()
 	var missing []int
 	for id := range ch.old.plan.Workers() {
-		if !c.serves(ch.old, id) {
+		if id == retired || !c.serves(ch.old, id) {
 			missing = append(missing, id)
 		}
 	}
@@ -53,7 +59,11 @@ func (c *core) goBack(ch *change) {
 		}
 	}
 	for _, id := range slices.Backward(missing) { // the last may be draining only yet
-		ch.steps = append(ch.steps, step{generation: ch.old, id: id, admit: true})
+		comes := step{generation: ch.old, id: id, admit: true}
+		if id == retired {
+			comes.leaves = ch.old.members[id].ref
+		}
+		ch.steps = append(ch.steps, comes)
 		if id < n {
 			ch.steps = append(ch.steps, step{generation: ch.next, id: id})
 		}
@@ -81,7 +91,7 @@ func (c *core) stepBack(ch *change) bool {
 	case !s.begun:
 		s.begun, s.stood = true, c.serves(s.generation, s.id)
 		c.emit(stopMember{s.generation.number, s.id})
-	case s.admit && c.serves(s.generation, s.id):
+	case s.admit && c.serves(s.generation, s.id) && s.generation.members[s.id].ref != s.leaves:
 		delete(c.timers, changeTimer)
 		ch.steps = ch.steps[1:]
 	case !s.admit && c.isGone(s.generation, s.id, s.told):

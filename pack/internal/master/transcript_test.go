@@ -201,6 +201,10 @@ func (w *world) do(what string, args []string) error {
 		w.held[arg] = true
 	case "unhold":
 		delete(w.held, arg)
+		if arg == "stop-member" {
+			w.stopLate()
+			w.post(tick{})
+		}
 	case "hook": // returns
 		name, text, failed := strings.Cut(arg, " ")
 		e := hooked{name: hook(name)}

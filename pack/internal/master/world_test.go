@@ -31,6 +31,7 @@ type world struct {
 	processes map[roster.Ref]*fakeProcess
 	waiting   map[sockets.Ref]bool // sockets on which connections wait
 	held      map[string]bool      // what hands do not do
+	late      []stopMember         // what a group has not come to
 	frozen    bool
 	state     *handoff.State // what was passed on
 	ended     bool
@@ -287,6 +288,18 @@ func (w *world) hears(p *fakeProcess, s send) {
 	}
 }
 
+// stopLate has the group come to what it has not come to yet: it does one thing after the other.
+func (w *world) stopLate() {
+	for _, e := range w.late {
+		w.groups[e.generation].over[e.id] = true
+		if p := w.find(e.generation, e.id); p != nil {
+			w.then(terminate{p.ref})
+		}
+		w.then(memberStopped(e))
+	}
+	w.late = nil
+}
+
 // perform does what the core wants done, and prints what matters of it.
 func (w *world) perform(e effect) {
 	switch e := e.(type) {
@@ -297,16 +310,16 @@ func (w *world) perform(e effect) {
 	case launch:
 		w.launch(e)
 	case startMember:
+		w.stopLate()
 		g := w.groups[e.generation]
 		g.proven = true
 		delete(g.over, e.id)
 		w.start(e.generation, e.id)
 	case stopMember:
-		w.groups[e.generation].over[e.id] = true
-		if p := w.find(e.generation, e.id); p != nil {
-			w.then(terminate{p.ref})
+		w.late = append(w.late, e)
+		if !w.held["stop-member"] {
+			w.stopLate()
 		}
-		w.then(memberStopped(e))
 	case restart:
 		w.groups[e.ref.Generation].again[e.ref.ID] = true
 		w.then(terminate(e))
