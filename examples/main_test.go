@@ -22,7 +22,7 @@ import (
 var built string
 
 func TestMain(m *testing.M) {
-	test.Parallel(8)
+	test.Parallel("8")
 	var err error
 	if built, err = os.MkdirTemp("", "examples"); err != nil {
 		panic(err)

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	test.Parallel(8)
+	test.Parallel("8")
 	leaktest.Main(m)
 }
 

@@ -4,7 +4,6 @@ package test
 import (
 	"flag"
 	"os"
-	"strconv"
 )
 
 // Full reports whether tests are to try all that they know, as .ci/run has them do, with PACK_TEST_FULL=1 in the
@@ -30,12 +29,12 @@ func Times(few, many int) int {
 
 // Parallel lets n parallel tests run at once, unless go test was told how many. It is for the TestMain of tests that
 // wait, rather than compute.
-func Parallel(n int) {
+func Parallel(n string) {
 	flag.Parse()
 	told := false
 	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "test.parallel" })
 	if !told {
-		if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
+		if err := flag.Set("test.parallel", n); err != nil {
 			panic(err)
 		}
 	}
