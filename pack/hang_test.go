@@ -51,9 +51,9 @@ func TestHungIsReplaced(t *testing.T) {
 				t.Errorf("%v; want pid %d", failed, pid)
 			}
 			p.Logged(1, "worker ready")
-			pids, _ := answers(t, load(p, 16, 20).Run(t.Context()))
-			if len(pids) != 3 || slices.Contains(p.Workers(), pid) {
-				t.Errorf("%v answer", pids)
+			p.answer(3, load(p, 16, 20))
+			if slices.Contains(p.Workers(), pid) {
+				t.Errorf("process %d is still there", pid)
 			}
 			p.Stop()
 			if !p.Said("SIGABRT") || !p.Said("goroutine ") {
@@ -79,9 +79,7 @@ func TestNotHung(t *testing.T) {
 		for _, pid := range workers {
 			syscall.Kill(pid, syscall.SIGCONT)
 		}
-		if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 3 {
-			t.Errorf("%v answer", pids)
-		}
+		p.answer(3, load(p, 16, 20)) // the first to go on serves for the others, for a moment
 		if now := p.Workers(); !slices.Equal(workers, now) {
 			t.Errorf("workers %v became %v", workers, now)
 		}

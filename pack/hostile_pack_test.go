@@ -138,10 +138,7 @@ func (a *attacked) killsOne() {
 func (a *attacked) recovers() {
 	a.t.Helper()
 	a.HasWorkers(3)
-	a.Until("all workers to answer", program.Patience, func() bool {
-		pids, _ := answers(a.t, loadOn(a.network, a.address, 8, 10).Run(a.t.Context()))
-		return len(pids) == 3
-	})
+	a.answer(3, loadOn(a.network, a.address, 8, 10))
 }
 
 // nothingOpened fails the test if the master listens where a worker has asked it to.

@@ -149,7 +149,7 @@ func pause() time.Duration {
 }
 
 // answers reads what the workers say of themselves: their PIDs by ID.
-func answers(t *testing.T, r *strictclient.Result) (pids map[int]int, said []string) {
+func answers(t testing.TB, r *strictclient.Result) (pids map[int]int, said []string) {
 	t.Helper()
 	pids = map[int]int{}
 	for body := range r.Bodies {
@@ -161,6 +161,15 @@ func answers(t *testing.T, r *strictclient.Result) (pids map[int]int, said []str
 		said = append(said, body)
 	}
 	return pids, said
+}
+
+// answer waits until n workers answer a load, which ends by itself.
+func (p *running) answer(n int, l strictclient.Load) {
+	p.t.Helper()
+	p.Until(fmt.Sprintf("%d workers to answer", n), program.Patience, func() bool {
+		pids, _ := answers(p.t, l.Run(p.t.Context()))
+		return len(pids) == n
+	})
 }
 
 // get sends a request on a connection of its own, and returns the body of the answer.

@@ -57,10 +57,7 @@ func (p *running) stopTwo(t *testing.T, pair [2]int, stay bool) {
 		syscall.Kill(pid, syscall.SIGCONT)
 	}
 	p.HasWorkers(3)
-	p.Until("all three to serve", inTime, func() bool {
-		pids, _ := answers(t, load(p, 16, 10).Run(t.Context()))
-		return len(pids) == 3
-	})
+	p.answer(3, load(p, 16, 10))
 	if after := p.Workers(); stay && !slices.Equal(before, after) {
 		t.Errorf("the workers were %v, and are %v", before, after)
 	}

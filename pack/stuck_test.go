@@ -110,10 +110,7 @@ func TestEverythingIsStuck(t *testing.T) {
 				p := start(t, "stuck", func(c *exec.Cmd) { c.Stderr = fullPipe(t) }, "-workers=3",
 					"-address=unix "+path, "-block=OnReopen, "+steering, "-shutdown="+shutdown.String(),
 					hangTimeout, "-hang=1")
-				p.Until("three workers that serve", program.Patience, func() bool {
-					pids, _ := answers(t, loadOn("unix", path, 8, 10).Run(t.Context()))
-					return len(pids) == 3
-				})
+				p.answer(3, loadOn("unix", path, 8, 10))
 				p.Signal(syscall.SIGUSR1)
 				freeze(t, p.pidOf(0))
 				for range 3 {
