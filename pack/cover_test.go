@@ -65,3 +65,26 @@ func TestQueueOfHung(t *testing.T) {
 	p.answer(2, load(p, 16, 20))
 	p.Stop()
 }
+
+// TestHungAndLateGoesOn stops a worker until the steering has found that it hangs, and the master that it is late, who
+// has it be steered around. When it goes on it counts as any other: nobody covers for it any more.
+func TestHungAndLateGoesOn(t *testing.T) {
+	t.Parallel()
+	p := steeredPack(t, "-workers=3", "-epsilon=0", "-hangtimeout=10s", "-hang=1")
+	pid := p.pidOf(0)
+	freeze(t, pid)
+	p.Logged(1, "worker hangs, others serve its queue") // after a second
+	p.Logged(1, "worker is late, others serve its queue")
+	p.becomes("draining", 1)
+	syscall.Kill(pid, syscall.SIGCONT)
+	p.becomes("up", 3)
+	p.answer(3, load(p, 16, 20))
+	n := p.Count("state of a worker")
+	p.Signal(syscall.SIGUSR1)
+	for i := range 3 {
+		if r := p.Logged(n+i+1, "state of a worker"); r["coveredBy"] != nil {
+			t.Errorf("when it goes on: %v", r)
+		}
+	}
+	p.Stop()
+}

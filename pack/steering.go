@@ -40,7 +40,8 @@ type Steering interface {
 	Drain(worker int) error
 	Down(worker int) error
 
-	// Watch has f called when a worker is found to hang, and when it goes on. It is called before Start.
+	// Watch has f called when a worker is found to hang, and when it goes on, unless Up, Drain or Down was called for it
+	// meanwhile, after which it is judged anew. It is called before Start.
 	Watch(f func(worker int, hung bool))
 
 	// Close ends the steering of this process.
