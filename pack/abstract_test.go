@@ -19,11 +19,9 @@ func TestAbstractSocket(t *testing.T) {
 		u := apply(t, loadOn("unix", name, 16, 0))
 		u.until(&u.answered, 300)
 		p.Stop()
-		r := u.finish()
-		if refused := r.Failures["connect: connection refused"]; r.Failed() != refused {
-			t.Errorf("%v; want no failure but refused connections", r)
-		}
-		if took := p.Logged(1, "stopped")["took"].(float64); took > 9e9 { // half of ShutdownTimeout is what a queue that is never empty takes
+		comeTooLate(t, u)
+		// A queue that is never empty takes half of ShutdownTimeout.
+		if took := p.Logged(1, "stopped")["took"].(float64); took > 9e9 {
 			t.Errorf("it took %v ns to stop", took)
 		}
 	}

@@ -4,8 +4,6 @@ package pack_test
 
 import (
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -107,19 +105,8 @@ func keepBusy(b *testing.B, p *running, how string) (pid string, end func()) {
 		freeze(b, stopped)
 		return strconv.Itoa(stopped), func() { syscall.Kill(stopped, syscall.SIGCONT) }
 	}
-	c, err := net.Dial("tcp", p.Address())
-	if err != nil {
-		b.Fatal(err)
-	}
-	io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
-	first := make([]byte, 4096)
-	n, err := c.Read(first) // it says who it is, and goes on until the connection is closed
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, who, _ := strings.Cut(string(first[:n]), "pid=")
-	pid, _, _ = strings.Cut(who, " ")
-	return pid, func() { c.Close() }
+	occupied, c := occupy(b, p, path)
+	return strconv.Itoa(occupied), func() { c.Close() }
 }
 
 // connectAndAsk sends b.N requests, each on a connection of its own, and returns how long each took, those that others
@@ -132,7 +119,7 @@ func connectAndAsk(b *testing.B, address, pid string) (all, others []time.Durati
 		running.Go(func() {
 			for range b.N/clients + 1 {
 				begun := time.Now()
-				body, err := getOnce(address)
+				body, err := getWithin(address, time.Second)
 				took := time.Since(begun)
 				mu.Lock()
 				all = append(all, took)
@@ -156,17 +143,4 @@ func milliseconds(all []time.Duration, q float64) float64 {
 	}
 	slices.Sort(all)
 	return float64(all[int(q*float64(len(all)-1))].Microseconds()) / 1000
-}
-
-// getOnce sends a request on a connection of its own.
-func getOnce(address string) (body string, err error) {
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(time.Second))
-	io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
-	answer, err := io.ReadAll(c)
-	return string(answer), err
 }

@@ -21,12 +21,16 @@ func TestCapabilities(t *testing.T) {
 		t.Skip("only root has capabilities to give up")
 	}
 	t.Parallel()
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil {
+		t.Fatal(err)
+	}
 	asNobody := asNobody(t)
 	p := start(t, "steered", func(c *exec.Cmd) {
 		asNobody(c) // for where it is, not for who
 		c.SysProcAttr = nil
 		c.Args = append([]string{"setpriv", "--bounding-set", needed, c.Path}, c.Args[1:]...)
-		c.Path, _ = exec.LookPath("setpriv")
+		c.Path = setpriv
 	}, "-workers=2", "-user=65534:65534", "-address=tcp 127.0.0.1:81", "-require", hangTimeout, "-generations=20")
 	p.Addresses()
 	u := apply(t, load(p, 8, 0))
@@ -37,9 +41,7 @@ func TestCapabilities(t *testing.T) {
 	p.Signal(syscall.SIGTTIN)
 	p.Logged(1, "number of workers changed")
 	p.HasWorkers(3)
-	if r := u.finish(); r.Failed() != 0 {
-		t.Error(r)
-	}
+	loseNothing(t, u)
 	pid := p.Workers()[1]
 	freeze(t, pid)
 	p.Logged(1, "worker hangs, killing it")
@@ -47,11 +49,8 @@ func TestCapabilities(t *testing.T) {
 	if slices.Contains(p.Workers(), pid) {
 		t.Error("the worker that hangs is still there")
 	}
-	l := load(p, 8, 0)
-	u = apply(t, l)
+	u = apply(t, load(p, 8, 0))
 	u.until(&u.answered, 100)
 	p.Stop()
-	if r := u.finish(); r.Failed() != r.Failures["connect: connection refused"] {
-		t.Errorf("at the stop: %v", r)
-	}
+	comeTooLate(t, u)
 }

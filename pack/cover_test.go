@@ -16,14 +16,15 @@ func TestQueueOfCrashed(t *testing.T) {
 	p := start(t, "http", nil, "-workers=2")
 	p.Addresses()
 	for kills := 1; ; kills++ {
-		before := p.Workers()
-		if err := syscall.Kill(before[len(before)-1], syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(p.pidOf(1), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		p.Logged(kills, "worker failed")
 		served := false
 		if kills >= 5 { // the next process comes after 1 to 2 s then, and after twice that the next time
-			p.HasWorkers(1)
+			p.Until("its process to be gone", inTime, func() bool {
+				return p.Complete(1) || p.Nth(kills, "worker ready") != nil
+			})
 			if r := load(p, 20, 1).Run(t.Context()); r.Failed() != 0 {
 				t.Errorf("%v", r)
 			}
@@ -37,9 +38,7 @@ func TestQueueOfCrashed(t *testing.T) {
 			t.Fatal("connections wait for the worker that is not there")
 		}
 	}
-	if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 2 {
-		t.Errorf("%v answer", pids)
-	}
+	p.answer(2, load(p, 16, 20))
 	p.Stop()
 }
 
@@ -63,8 +62,29 @@ func TestQueueOfHung(t *testing.T) {
 	syscall.Kill(pid, syscall.SIGCONT)
 	p.Logged(1, "worker goes on")
 	p.becomes("up", 2)
-	if pids, _ := answers(t, load(p, 16, 20).Run(t.Context())); len(pids) != 2 {
-		t.Errorf("%v answer", pids)
+	p.answer(2, load(p, 16, 20))
+	p.Stop()
+}
+
+// TestHungAndLateGoesOn stops a worker until the steering has found that it hangs, and the master that it is late, who
+// has it be steered around. When it goes on it counts as any other: nobody covers for it any more.
+func TestHungAndLateGoesOn(t *testing.T) {
+	t.Parallel()
+	p := steeredPack(t, "-workers=3", "-epsilon=0", "-hangtimeout=10s", "-hang=1")
+	pid := p.pidOf(0)
+	freeze(t, pid)
+	p.Logged(1, "worker hangs, others serve its queue") // after a second
+	p.Logged(1, "worker is late, others serve its queue")
+	p.becomes("draining", 1)
+	syscall.Kill(pid, syscall.SIGCONT)
+	p.becomes("up", 3)
+	p.answer(3, load(p, 16, 20))
+	n := p.Count("state of a worker")
+	p.Signal(syscall.SIGUSR1)
+	for i := range 3 {
+		if r := p.Logged(n+i+1, "state of a worker"); r["coveredBy"] != nil {
+			t.Errorf("when it goes on: %v", r)
+		}
 	}
 	p.Stop()
 }

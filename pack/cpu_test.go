@@ -5,7 +5,6 @@ package pack_test
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -147,21 +146,13 @@ func TestPlacementPerNode(t *testing.T) {
 func TestWorkersEnvironment(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", func(c *exec.Cmd) { c.Env = append(c.Env, "GOPHERPACK_WORKERS=1", "GOPHERPACK_CPUS=0") })
-	resp, err := http.Get("http://" + p.Address() + "/env")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	defer http.DefaultClient.CloseIdleConnections()
-	text := make([]byte, 1000)
-	n, _ := resp.Body.Read(text)
-	if got := string(text[:n]); strings.Contains(got, "IDENTITY") || strings.Contains(got, "LIFELINE") {
-		t.Errorf("programs that a worker starts would get\n%s", got)
+	// Of what tells a worker who it is, programs that it starts get nothing.
+	if got, want := get(t, p, "/env"), "GOPHERPACK_WORKERS=1\nGOPHERPACK_CPUS=0\n"; got != want {
+		t.Errorf("the environment has %q; want %q", got, want)
 	}
 	if n := len(p.Workers()); n != 1 {
 		t.Errorf("%d workers, want 1 by the environment", n)
 	}
-	resp.Body.Close()
 	p.Stop()
 }
 
@@ -196,18 +187,12 @@ func limitedGroup(t *testing.T) string {
 	} {
 		parent := fmt.Sprintf("%s/gopherpack-test-%d", v.root, os.Getpid())
 		group := parent + "/sub"
-		err := os.Mkdir(parent, 0o755)
+		err := makeGroup(t, parent)
 		if err == nil {
-			t.Cleanup(func() { os.Remove(parent) })
-			err = os.Mkdir(group, 0o755)
+			err = makeGroup(t, group)
 		}
 		if err == nil {
-			t.Cleanup(func() { os.Remove(group) })
-			var f *os.File
-			if f, err = os.OpenFile(parent+"/"+v.file, os.O_WRONLY, 0); err == nil { // the kernel makes it
-				_, err = f.WriteString(v.limit)
-				f.Close()
-			}
+			err = setGroup(parent, v.file, v.limit)
 		}
 		if err == nil {
 			return group + "/cgroup.procs"
@@ -231,12 +216,8 @@ func TestCPUsChange(t *testing.T) {
 	p := start(t, "http", nil)
 	p.Addresses()
 	connecting := apply(t, load(p, 8, 0))
-	var first affinity.Set
-	for cpu := range all.All() {
-		first.Add(cpu)
-		break
-	}
-	for i, cpus := range []affinity.Set{first, all} {
+	first, _ := all.First()
+	for i, cpus := range []affinity.Set{affinity.Of(first), all} {
 		if err := affinity.Process(p.PID(), cpus); err != nil {
 			t.Fatal(err)
 		}
@@ -244,8 +225,6 @@ func TestCPUsChange(t *testing.T) {
 		p.HasWorkers(cpus.Len())
 		p.hasSockets(cpus.Len())
 	}
-	if r := connecting.finish(); failedScaling(r) != 0 {
-		t.Error(r)
-	}
+	loseLittle(t, connecting)
 	p.Stop()
 }

@@ -3,14 +3,12 @@
 package pack_test
 
 import (
-	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gopherpack/gopherpack/internal/test/program"
 )
@@ -58,6 +56,8 @@ func TestFailures(t *testing.T) {
 			want: "there is a file that is not a socket"},
 		{name: "Unix socket in no directory", program: "http", args: []string{"-address=unix " + dir + "/none/x"},
 			want: "no such file or directory"},
+		{name: "handled in OnStart", program: "broken", args: []string{"-how=handled in OnStart"},
+			want: `OnStart: panic: pack: Handle("tcp", "localhost:0") comes too late: call it before Run`},
 		{name: "handled twice", program: "broken", args: []string{"-how=twice"},
 			want: "pack: tcp localhost:1 is handled twice"},
 
@@ -122,7 +122,7 @@ func TestFailures(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, tt.program, func(c *exec.Cmd) { c.Env = append(c.Env, tt.env...) }, tt.args...)
-			if status := p.Wait(20 * time.Second); status != 1 {
+			if status := p.Wait(inTime); status != 1 {
 				t.Errorf("exit status %d, want 1", status)
 			}
 			if !p.Said(tt.want) {
@@ -152,7 +152,7 @@ func TestNoPermission(t *testing.T) {
 		t.Skipf("ports from %s on are free for all", first)
 	}
 	p := start(t, "http", asNobody(t), "-address=tcp :80")
-	if status := p.Wait(10 * time.Second); status != 1 {
+	if status := p.Wait(inTime); status != 1 {
 		t.Errorf("exit status %d", status)
 	}
 	if !p.Said("pack: listen tcp :80: bind: permission denied (ports below") {
@@ -160,15 +160,25 @@ func TestNoPermission(t *testing.T) {
 	}
 }
 
-// asNobody runs a copy of the test binary as uid 65534, which cannot reach go test's own.
-func asNobody(t *testing.T) func(*exec.Cmd) {
+// dirForAll returns a new directory that others may enter, as they may not enter that of t.TempDir.
+func dirForAll(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pack")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := errors.Join(os.Chmod(dir, 0o755), program.CopySelf(dir+"/program")); err != nil {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// asNobody runs a copy of the test binary as uid 65534, which cannot reach go test's own.
+func asNobody(t *testing.T) func(*exec.Cmd) {
+	t.Helper()
+	dir := dirForAll(t)
+	if err := program.CopySelf(dir + "/program"); err != nil {
 		t.Fatal(err)
 	}
 	return func(c *exec.Cmd) {

@@ -110,7 +110,7 @@ func TestFaultsAtStart(t *testing.T) {
 				p.Stop()
 				return
 			}
-			if status := p.Wait(20 * time.Second); status != 1 {
+			if status := p.Wait(inTime); status != 1 {
 				t.Errorf("exit status %d", status)
 			}
 			p.WaitSilent()
@@ -137,19 +137,23 @@ func TestFaultsLater(t *testing.T) {
 			}
 			syscall.Kill(before[0], syscall.SIGKILL)
 			p.Logged(1, "worker failed")
+			// Without these two nobody can cover for the worker.
+			limit, covered := 10*time.Second, name != "sendmsg" && name != "recvmsg"
+			if !covered {
+				limit = 2 * time.Second
+			}
 			served := atomic.Int64{}
 			var clients sync.WaitGroup
 			for range 20 {
 				clients.Go(func() {
-					if answersWithin(p.Address(), 2*time.Second) {
+					if answersWithin(p.Address(), limit) {
 						served.Add(1)
 					}
 				})
 			}
 			clients.Wait()
 			t.Logf("%d of 20 requests answered", served.Load())
-			// Without these two nobody can cover for the worker.
-			if served.Load() < 20 && name != "sendmsg" && name != "recvmsg" {
+			if served.Load() < 20 && covered {
 				t.Errorf("%d of 20 requests were answered", served.Load())
 			}
 			told := func() bool {
@@ -159,9 +163,11 @@ func TestFaultsLater(t *testing.T) {
 						return r.Msg() == "worker ready" || strings.Contains(fmt.Sprint(r["error"], r["reason"]), of)
 					})
 			}
-			p.Until("the log to tell of "+call.errno.Error(), 20*time.Second, told)
+			p.Until("the log to tell of "+call.errno.Error(), inTime, told)
 			p.Signal(syscall.SIGTERM)
-			p.Wait(20 * time.Second)
+			if status := p.Wait(inTime); status != 0 {
+				t.Errorf("exit status %d, %v", status, p.Err())
+			}
 		})
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -51,13 +50,8 @@ func asHostile(t *testing.T) func(*exec.Cmd) {
 
 func startHostile(t *testing.T, as func(*exec.Cmd), network ...string) *attacked {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "hostile") // that others may reach
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	err = errors.Join(os.Chmod(dir, 0o755), os.Mkdir(dir+"/secret", 0o700), os.Mkdir(dir+"/open", 0o700),
-		os.Chmod(dir+"/open", 0o777))
+	dir := dirForAll(t)
+	err := errors.Join(os.Mkdir(dir+"/secret", 0o700), os.Mkdir(dir+"/open", 0o700), os.Chmod(dir+"/open", 0o777))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +70,7 @@ func startHostile(t *testing.T, as func(*exec.Cmd), network ...string) *attacked
 		a.address = a.Address()
 	}
 	a.siblings = a.inLoop()
-	a.before, a.cpu = a.Upkeep(), cpuOf(a.PID())
+	a.before, a.cpu = a.Upkeep(), program.CPUTime(a.PID())
 	return a
 }
 
@@ -140,14 +134,11 @@ func (a *attacked) killsOne() {
 	a.Until("a worker to be killed", program.Patience, func() bool { return a.breaches() > 0 })
 }
 
-// recovers waits until the pack is whole again, and looks whether the attack has cost anybody anything.
+// recovers waits until the pack is whole again.
 func (a *attacked) recovers() {
 	a.t.Helper()
 	a.HasWorkers(3)
-	a.Until("all workers to answer", program.Patience, func() bool {
-		pids, _ := answers(a.t, loadOn(a.network, a.address, 8, 10).Run(a.t.Context()))
-		return len(pids) == 3
-	})
+	a.answer(3, loadOn(a.network, a.address, 8, 10))
 }
 
 // nothingOpened fails the test if the master listens where a worker has asked it to.
@@ -175,7 +166,7 @@ func (a *attacked) stops() {
 	if !a.Await(hostileShutdown+5*time.Second, few) {
 		a.t.Errorf("before %+v, after %+v", a.before, a.Upkeep())
 	}
-	after, cpu := a.Upkeep(), cpuOf(a.PID())-a.cpu
+	after, cpu := a.Upkeep(), program.CPUTime(a.PID())-a.cpu
 	a.t.Logf("before %+v, after %+v, the master has used %v", a.before, after, cpu)
 	if after.Threads > a.before.Threads+16 || after.Anonymous > a.before.Anonymous+64<<10 || cpu > 5*time.Second {
 		a.t.Error("this is too much")
@@ -222,33 +213,6 @@ func (a *attacked) inLoop() func() error {
 		}
 		return err
 	}
-}
-
-// ask sends a request on a connection that is kept.
-func ask(c net.Conn, r *bufio.Reader) (body string, err error) {
-	c.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		return "", err
-	}
-	resp, err := http.ReadResponse(r, nil)
-	if err != nil {
-		return "", err
-	}
-	text, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
-	return string(text), err
-}
-
-// cpuOf returns how much of a CPU a process has used.
-func cpuOf(pid int) time.Duration {
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	var user, system int
-	if f := strings.Fields(rest); len(f) > 12 {
-		fmt.Sscan(f[11], &user)
-		fmt.Sscan(f[12], &system)
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
 // breaches returns how many workers were killed for what they said.

@@ -53,7 +53,9 @@ func hostileProgram() error {
 			http.NotFound(w, r)
 			return
 		}
+		w.Header().Set("Content-Length", "5")
 		io.WriteString(w, "begun")
+		http.NewResponseController(w).Flush() // who asks has an answer before this worker is killed
 		go attack(r.URL.Query().Get("by"), *orders)
 	})
 	return serve(c, *address, &http.Server{Handler: mux})

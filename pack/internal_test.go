@@ -87,7 +87,9 @@ func FuzzIdentity(f *testing.F) {
 func FuzzEnvironment(f *testing.F) {
 	f.Add("4", "0-3", "core", "1")
 	f.Fuzz(func(t *testing.T, workers, cpus, placement, inline string) {
-		for name, value := range map[string]string{envWorkers: workers, envCPUs: cpus, envPlacement: placement, envInline: inline} {
+		for name, value := range map[string]string{
+			envWorkers: workers, envCPUs: cpus, envPlacement: placement, envInline: inline,
+		} {
 			if strings.ContainsRune(value, 0) {
 				return
 			}

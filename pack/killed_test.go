@@ -9,11 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/test/acceptlog"
 )
 
 // TestMasterKilled wants workers to finish what they have and to end when the master is killed.
@@ -25,7 +26,7 @@ func TestMasterKilled(t *testing.T) {
 	u := apply(t, slow)
 	u.until(&u.sent, 20)
 	p.Signal(syscall.SIGKILL)
-	p.Wait(5 * time.Second)
+	p.Wait(inTime)
 	if r := u.finish(); r.Requests != 20 {
 		t.Errorf("%v; want the workers to answer", r)
 	}
@@ -40,17 +41,17 @@ func TestMasterKilledBesideStopped(t *testing.T) {
 	p.Addresses()
 	freeze(t, p.Workers()[0])
 	p.Signal(syscall.SIGKILL)
-	p.Wait(5 * time.Second)
+	p.Wait(inTime)
 	p.NoneLeft()
 }
 
 // TestMasterKilledBesideHung kills the master, and the workers' own hooks do not let them end.
 func TestMasterKilledBesideHung(t *testing.T) {
 	t.Parallel()
-	p := start(t, "hooks", nil, "-workers=2", "-pause=1h", "-shutdown=1s")
+	p := start(t, "hooks", nil, "-workers=2", "-hold=/", "-shutdown=1s")
 	p.Addresses()
 	p.Signal(syscall.SIGKILL)
-	p.Wait(5 * time.Second)
+	p.Wait(inTime)
 	p.NoneLeft()
 	p.WaitSilent()
 	if n := p.Count("the master is gone, and this worker has not ended in time: exiting"); n != 2 {
@@ -110,29 +111,27 @@ func TestKilledWorkerUnderLoad(t *testing.T) {
 	u := apply(t, load(p, 16, 0))
 	u.until(&u.answered, 100)
 	const kills = 8
-	dead := map[string]bool{}
+	dead := map[int]bool{}
 	for i := range kills {
 		pids := p.Workers()
 		pid := pids[i%len(pids)]
-		dead[strconv.Itoa(pid)] = true
+		dead[pid] = true
 		syscall.Kill(pid, syscall.SIGKILL)
 		p.Logged(i+1, "worker ready")
 	}
 	r := u.finish()
 	p.Stop()
-	by := acceptedBy(t, accepts)
+	log, err := acceptlog.Read(accepts)
+	if err != nil {
+		t.Fatal(err)
+	}
 	unlogged := 0
 	for _, f := range r.Samples {
-		var who []accepted
-		for _, a := range by[f.Local] {
-			if !a.when.Before(f.Sent) && !a.when.After(f.Ended) { // a port may be used again
-				who = append(who, a)
-			}
-		}
+		who := log.By(f)
 		switch {
 		case len(who) == 0:
 			unlogged++ // killed between accept and the log: at most one a kill, since one accepts at a time
-		case !slices.ContainsFunc(who, func(a accepted) bool { return dead[a.pid] }):
+		case !slices.ContainsFunc(who, func(pid int) bool { return dead[pid] }):
 			t.Errorf("%s: %v, sent at %v, but it was accepted by %v, which lived", f.Kind, f.Err, f.Sent, who)
 		}
 	}
@@ -142,41 +141,16 @@ func TestKilledWorkerUnderLoad(t *testing.T) {
 	t.Logf("%v; %d of the failures not logged as accepted", r, unlogged)
 }
 
-// accepted is a worker that accepted a connection, and when.
-type accepted struct {
-	pid  string
-	when time.Time
-}
-
-// acceptedBy reads which workers accepted connections from each client address.
-func acceptedBy(t *testing.T, name string) map[string][]accepted {
-	t.Helper()
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	by := map[string][]accepted{}
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		nanoseconds, err := strconv.ParseInt(f[2], 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		by[f[1]] = append(by[f[1]], accepted{f[0], time.Unix(0, nanoseconds)})
-	}
-	return by
-}
-
 // TestManyCrashes has workers end faster than they can start, and wants the pack to stay calm.
 func TestManyCrashes(t *testing.T) {
 	t.Parallel()
-	p := start(t, "broken", nil, "-workers=2", "-how=panic in worker 1")
+	p := start(t, "broken", nil, "-workers=2", "-how=exit in worker 1")
 	p.Logged(4, "worker failed") // the others in about 250 ms, 500 ms
 	if n := p.Count("pack is up"); n != 0 {
 		t.Error("it says it is up")
 	}
 	p.Signal(syscall.SIGTERM)
-	if status := p.Wait(10 * time.Second); status != 0 {
+	if status := p.Wait(inTime); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }

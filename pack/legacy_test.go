@@ -50,7 +50,7 @@ func TestTriedOutByOlderMaster(t *testing.T) {
 			if want := `{"error":"` + cannotTakeOver + `"}` + "\n"; err != nil || string(answer) != want {
 				t.Errorf("it answers %q, %v; want %q", answer, err, want)
 			}
-			if status := p.Wait(20 * time.Second); status != 0 || len(p.Lines(0)) > 0 {
+			if status := p.Wait(inTime); status != 0 || len(p.Lines(0)) > 0 {
 				t.Errorf("exit status %d, log %q", status, p.Text())
 			}
 		})
@@ -62,10 +62,9 @@ func TestTriedOutByOlderMaster(t *testing.T) {
 func TestBecomesSuccessorOfOlderMaster(t *testing.T) {
 	t.Parallel()
 	p := start(t, "hooks", func(c *exec.Cmd) {
-		const become = `GOPHERPACK_SUCCESSION="version=1 pid=$$ fd=7 previous=8" exec "$0" "$@"`
-		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", become}, c.Args...)
+		inShell(c, `export GOPHERPACK_SUCCESSION="version=1 pid=$$ fd=7 previous=8"`)
 	}, "-workers=1")
-	if status := p.Wait(20 * time.Second); status != 1 || !p.Said("pack: "+cannotTakeOver) || len(p.Records()) > 0 {
+	if status := p.Wait(inTime); status != 1 || !p.Said("pack: "+cannotTakeOver) || len(p.Records()) > 0 {
 		t.Errorf("exit status %d, log %q", status, p.Text())
 	}
 }

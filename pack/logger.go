@@ -25,7 +25,7 @@ type StdLogger interface {
 // message, and the attributes as key=value. Records below INFO are left out.
 func FromStdLogger(l StdLogger) *slog.Logger {
 	var text bytes.Buffer
-	return slog.New(&stdHandler{out: l, text: &text, lock: new(sync.Mutex), Handler: slog.NewTextHandler(&text, &slog.HandlerOptions{
+	attributes := slog.NewTextHandler(&text, &slog.HandlerOptions{
 		// The logger has a time of its own, and the words in front need no keys.
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 			if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
@@ -33,7 +33,8 @@ func FromStdLogger(l StdLogger) *slog.Logger {
 			}
 			return a
 		},
-	})})
+	})
+	return slog.New(&stdHandler{out: l, text: &text, lock: new(sync.Mutex), Handler: attributes})
 }
 
 // stdHandler lets a TextHandler write the attributes and puts the message before them.

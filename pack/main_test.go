@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/gopherpack/gopherpack/internal/test"
 	"github.com/gopherpack/gopherpack/internal/test/leaktest"
@@ -15,6 +16,10 @@ import (
 
 // asProgram makes the test binary one of the programs in programs_test.go; its value is the name.
 const asProgram = "PACK_TEST_PROGRAM"
+
+// inTime is how long something may take that ends at once, on a machine that is busy with other tests. It is less than
+// the default of ShutdownTimeout, when all ends.
+const inTime = 20 * time.Second
 
 func TestMain(m *testing.M) {
 	if name, ok := os.LookupEnv(asProgram); ok {

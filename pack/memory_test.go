@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -50,23 +51,15 @@ func TestMemoryIsDivided(t *testing.T) {
 
 // memoryGroup makes a control group with a limit of memory, in which nobody is yet. It returns "" if that cannot be.
 func memoryGroup(t *testing.T, limit int) string {
+	t.Helper()
 	for top, file := range map[string]string{
 		"/sys/fs/cgroup":        "memory.max",
 		"/sys/fs/cgroup/memory": "memory.limit_in_bytes",
 	} {
 		group := filepath.Join(top, fmt.Sprintf("pack-test-%d", os.Getpid()))
-		if os.Mkdir(group, 0o755) != nil {
-			continue
-		}
-		t.Cleanup(func() { os.Remove(group) })
-		f, err := os.OpenFile(filepath.Join(group, file), os.O_WRONLY, 0)
-		if err != nil {
-			continue // it is no hierarchy, or memory is not limited in it
-		}
-		_, err = fmt.Fprint(f, limit)
-		if f.Close(); err == nil {
+		if makeGroup(t, group) == nil && setGroup(group, file, strconv.Itoa(limit)) == nil {
 			return group
-		}
+		} // else it is no hierarchy, or memory is not limited in it
 	}
 	return ""
 }

@@ -80,8 +80,7 @@ func New(c Config) *Pack { return &Pack{config: c} }
 // not [*net.TCPConn] but embed it.
 func (p *Pack) Handle(network, address string, s Server) {
 	if p.sealed.Load() {
-		panic(fmt.Sprintf("pack: Handle(%q, %q) after the worker's start; call it before Run or in OnWorkerStart",
-			network, address))
+		panic(fmt.Sprintf("pack: Handle(%q, %q) comes too late: call it before Run or in OnWorkerStart", network, address))
 	}
 	e := wire.Endpoint{Network: network, Address: address}
 	for _, h := range p.handles {

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -20,6 +19,8 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/acceptlog"
 	"github.com/gopherpack/gopherpack/pack"
 )
 
@@ -77,22 +78,6 @@ func serve(c *pack.Config, address string, s pack.Server) error {
 	return p.Run(context.Background())
 }
 
-// acceptLog writes a line, at once, for each connection that a worker accepted, to the file -accepts.
-func acceptLog(name string) func(net.Conn, http.ConnState) {
-	if name == "" {
-		return nil
-	}
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		panic(err)
-	}
-	return func(c net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			fmt.Fprintf(f, "%d %s %d\n", os.Getpid(), c.RemoteAddr(), time.Now().UnixNano())
-		}
-	}
-}
-
 func httpProgram() error {
 	c, address := configFlags()
 	accepts := flag.String("accepts", "", "")
@@ -104,8 +89,11 @@ func httpProgram() error {
 		return nil
 	}
 	srv := &http.Server{Handler: handler()}
-	if !pack.IsMaster() {
-		srv.ConnState = acceptLog(*accepts)
+	if *accepts != "" && !pack.IsMaster() {
+		var err error
+		if srv.ConnState, err = acceptlog.Writer(*accepts); err != nil {
+			return err
+		}
 	}
 	return serve(c, *address, srv)
 }
@@ -116,7 +104,11 @@ func httpsProgram() error {
 	flag.Parse()
 	config := &tls.Config{}
 	if !*none {
-		config.Certificates = []tls.Certificate{testCertificate()}
+		certificate, err := test.NewCertificate()
+		if err != nil {
+			return err
+		}
+		config.Certificates = []tls.Certificate{certificate}
 	}
 	return serve(c, *address, &http.Server{Handler: handler(), TLSConfig: config})
 }
@@ -127,7 +119,11 @@ func tcpProgram() error {
 	flag.Parse()
 	var config *tls.Config
 	if *secure {
-		config = &tls.Config{Certificates: []tls.Certificate{testCertificate()}}
+		certificate, err := test.NewCertificate()
+		if err != nil {
+			return err
+		}
+		config = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	}
 	return serve(c, *address, pack.TCP(config, func(ctx context.Context, conn net.Conn) {
 		defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
@@ -183,7 +179,7 @@ func lazyProgram() error {
 func hooksProgram() error {
 	c, address := configFlags()
 	fail := flag.String("fail", "", "")
-	pause := flag.Duration("pause", 0, "")
+	hold := flag.String("hold", "", "") // a file: OnShutdown does not return as long as it is there
 	flag.Parse()
 	hook := func(name string) func(context.Context) error {
 		return func(context.Context) error {
@@ -199,7 +195,10 @@ func hooksProgram() error {
 	c.OnWorkerStart = hook("OnWorkerStart")
 	c.OnShutdown = func(ctx context.Context) {
 		hook("OnShutdown")(ctx)
-		time.Sleep(*pause)
+		for held := *hold != ""; held; time.Sleep(10 * time.Millisecond) {
+			_, err := os.Stat(*hold)
+			held = err == nil
+		}
 	}
 	return serve(c, *address, &http.Server{Handler: handler()})
 }
@@ -228,7 +227,7 @@ func brokenProgram() error {
 			panic("cannot open the database")
 		case "exit":
 			os.Exit(0)
-		case "panic in worker 1":
+		case "exit in worker 1":
 			if id == 1 {
 				os.Exit(4)
 			}
@@ -247,6 +246,14 @@ func brokenProgram() error {
 		return serve(c, *address, tornServer(id == 0))
 	case "never accepts":
 		return serve(c, *address, pack.Func(func(net.Listener) error { select {} }, nil))
+	case "handled in OnStart":
+		var p *pack.Pack
+		c.OnStart = func(context.Context) error {
+			p.Handle("tcp", "localhost:0", &http.Server{Handler: handler()})
+			return nil
+		}
+		p = pack.New(*c)
+		return p.Run(context.Background())
 	case "twice":
 		p := pack.New(*c)
 		p.Handle("tcp", "localhost:1", &http.Server{})

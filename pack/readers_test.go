@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +48,7 @@ func TestReaderOfLogEnds(t *testing.T) {
 		cmd.Stdout, cmd.Stderr = w, w
 	}, "-workers=2", "-address=tcp 127.0.0.1:0")
 	w.Close()
+	r.SetReadDeadline(time.Now().Add(program.Patience))
 	var address string
 	for lines := bufio.NewScanner(r); address == "" && lines.Scan(); {
 		if found := regexp.MustCompile(`"pack is up".*\["tcp (\S+)"\]`).FindStringSubmatch(lines.Text()); found != nil {
@@ -69,9 +69,7 @@ func TestReaderOfLogEnds(t *testing.T) {
 	before = p.Replaced(before, 2)
 	p.Signal(syscall.SIGTTIN)
 	before = p.Replaced(before, 3)
-	if result := u.finish(); result.Failed() != 0 {
-		t.Errorf("%v", result)
-	}
+	loseNothing(t, u)
 	for _, pid := range before {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
@@ -85,7 +83,7 @@ func TestReaderOfLogStallsOverUpgrade(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", nil, "-workers=2")
 	p.Addresses()
-	read := stallLog(p)
+	read := p.Flood(syscall.SIGUSR1, 500)
 	defer read()
 	before := p.Workers()
 	p.Signal(syscall.SIGUSR2)
@@ -103,19 +101,9 @@ func TestReaderOfLogStallsAndMasterIsKilled(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", nil, "-workers=2")
 	p.Addresses()
-	read := stallLog(p)
+	read := p.Flood(syscall.SIGUSR1, 500)
 	defer read()
 	p.Signal(syscall.SIGKILL)
-	p.Wait(5 * time.Second)
+	p.Wait(inTime)
 	p.Until("the workers to end", program.Patience, func() bool { return len(p.Processes()) == 0 })
-}
-
-// stallLog has the log not be read, and much be written to it, until the function that it returns is called.
-func stallLog(p *running) (read func()) {
-	read = sync.OnceFunc(p.Stall())
-	for range 500 {
-		p.Signal(syscall.SIGUSR1)
-		time.Sleep(time.Millisecond) // or several are one
-	}
-	return read
 }

@@ -5,7 +5,6 @@ package pack_test
 import (
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestRecycle has workers come to each limit under load: they must be replaced, one at a time, and no request be lost.
@@ -21,20 +20,13 @@ func TestRecycle(t *testing.T) {
 			p := start(t, "http", nil, "-workers="+test.workers, test.limit, hangTimeout, "-generations=20")
 			p.Addresses()
 			first := p.Workers()
-			kept := load(p, 8, 0)
-			kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
-			connecting, keeping := apply(t, load(p, 8, 0)), apply(t, kept)
+			keeping, connecting := applyBoth(t, p, 8)
 			for i := range 4 {
 				if r := p.Logged(i+1, "replacing worker"); !strings.HasPrefix(r["reason"].(string), test.reason) {
 					t.Error(r)
 				}
 			}
-			if r := connecting.finish(); r.Failed() != 0 {
-				t.Error(r)
-			}
-			if r := keeping.finish(); r.Failed() != 0 || r.Conns != 8 {
-				t.Errorf("%v; want 8 connections", r)
-			}
+			loseNothing(t, keeping, connecting)
 			if now := p.Workers(); len(first) == len(now) && first[0] == now[0] {
 				t.Errorf("workers %v are still there", now)
 			}

@@ -50,9 +50,7 @@ func TestReloadRollsBack(t *testing.T) {
 			}
 			p.Signal(syscall.SIGHUP)
 			p.Logged(1, "reloaded")
-			if r := u.finish(); r.Failed() != 0 {
-				t.Errorf("%v", r)
-			}
+			loseNothing(t, u)
 			p.Logged(1, "generation has drained")
 			if n := len(p.Workers()); n != 2 {
 				t.Errorf("%d workers", n)
@@ -78,7 +76,7 @@ func TestStopDuringReload(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	p.Signal(syscall.SIGTERM)
-	if status := p.Wait(10 * time.Second); status != 0 { // ShutdownTimeout is 30 s
+	if status := p.Wait(inTime); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }

@@ -4,7 +4,6 @@ package pack_test
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 	"github.com/gopherpack/gopherpack/internal/test"
-	"github.com/gopherpack/gopherpack/internal/test/program"
 )
 
 // TestRollingLosesNothing reloads and upgrades worker by worker, once or twice: there may never be more than one worker
@@ -80,43 +78,15 @@ func TestRollingGoesBack(t *testing.T) {
 			p, path := startVersion(t, func(cmd *exec.Cmd) {
 				cmd.Env = append(cmd.Env, tt.env)
 			}, "-workers=3", "-rolling", "-minready=1s")
-			kept := load(p, 4, 0)
-			kept.KeepAlive, kept.Pause = true, 10*time.Millisecond
-			loads := []*underLoad{apply(t, kept)}
-			if tt.how != "crashes after ready" { // it takes along what it has accepted
-				loads = append(loads, apply(t, load(p, 2, 0)))
-			}
-			for _, u := range loads {
-				u.until(&u.answered, 20)
-			}
 			most := p.MostWorkers()
-			deploy(t, path, "2", tt.how)
-			p.Signal(syscall.SIGUSR2)
-			failed := p.Logged(1, upgradeFailed...)
-			if !strings.Contains(fmt.Sprint(failed["error"]), tt.error) {
-				t.Errorf("%v; want an error about %q", failed, tt.error)
-			}
-			if n := p.Count("worker replaced"); n < 2*tt.replaced {
-				t.Errorf("%d workers were replaced, there and back; want %d at least", n, 2*tt.replaced)
-			}
-			p.HasWorkers(3)
-			p.answersVersion("1")
-			if n := most(); n > 4 || n < 4 && tt.replaced > 0 { // one that panics at once may not be seen
-				t.Errorf("there were %d workers at once; want 4", n)
-			}
-			deploy(t, path, "3")
-			p.Signal(syscall.SIGUSR2)
-			p.Logged(1, "upgraded")
-			p.HasWorkers(3)
-			p.answersVersion("3")
-			for i, u := range loads {
-				r := u.finish()
-				if r.Failed() != 0 || i == 0 && r.Conns != kept.Clients {
-					t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
+			p.goesBack(t, path, tt.how, tt.error, 3, func() {
+				if n := p.Count("worker replaced"); n < 2*tt.replaced {
+					t.Errorf("%d workers were replaced, there and back; want %d at least", n, 2*tt.replaced)
 				}
-			}
-			p.IsParent()
-			p.Stop()
+				if n := most(); n > 4 || n < 4 && tt.replaced > 0 { // one that panics at once may not be seen
+					t.Errorf("there were %d workers at once; want 4", n)
+				}
+			})
 		})
 	}
 }
@@ -155,15 +125,7 @@ func TestStopDuringRolling(t *testing.T) {
 			u.until(&u.answered, 10)
 			p.Signal(syscall.SIGUSR2)
 			p.Logged(tt.n, tt.msg)
-			p.Signal(syscall.SIGTERM)
-			if status := p.Wait(program.Patience); status != 0 {
-				t.Errorf("exit status %d", status)
-			}
-			p.WaitSilent()
-			const late = "connect: connection refused"
-			if r := u.finish(); r.Failed() != r.Failures[late] && os.Geteuid() == 0 {
-				t.Errorf("%v; want no failure but %q", r, late)
-			}
+			p.stopsAmidUpgrade(u)
 		})
 	}
 }

@@ -113,6 +113,7 @@ func (p *Pack) runMaster(ctx context.Context, estate *upgrade.Estate, err error)
 		return err
 	}
 	m := master.New(p.masterConfig(pl, files))
+	p.sealed.Store(true) // what is handled from here on, as in OnStart, nobody would serve
 	p.master.Store(m)
 	defer p.master.Store(nil)
 	return m.Run(ctx, estate, err)

@@ -3,13 +3,13 @@
 package pack_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 )
 
 // TestStarved has the control group of a worker allow it a thousandth of a CPU, in one piece each second: for most of
@@ -38,39 +38,31 @@ func throttle(t *testing.T, pid int) (free func()) {
 	if os.Geteuid() != 0 {
 		t.Skip("a control group needs root")
 	}
-	const name = "gopherpack-test"
-	var err error
-	put := func(dir, file, text string) {
-		if werr := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err == nil {
-			err = werr
-		}
-	}
+	var errs []error
+	set := func(group, file, text string) { errs = append(errs, setGroup(group, file, text)) }
 	root := "/sys/fs/cgroup/cpu" // of version 1
 	second := false
-	if _, serr := os.Stat(root); serr != nil {
+	if _, err := os.Stat(root); err != nil {
 		root, second = "/sys/fs/cgroup", true
-		put(root, "cgroup.subtree_control", "+cpu")
+		set(root, "cgroup.subtree_control", "+cpu")
 	}
-	group := filepath.Join(root, name+strconv.Itoa(pid))
-	if merr := os.Mkdir(group, 0o755); err == nil {
-		err = merr
-	}
+	group := filepath.Join(root, "gopherpack-test"+strconv.Itoa(pid))
+	errs = append(errs, makeGroup(t, group))
 	if second {
-		put(group, "cpu.max", "1000 1000000")
+		set(group, "cpu.max", "1000 1000000")
 	} else {
-		put(group, "cpu.cfs_period_us", "1000000")
-		put(group, "cpu.cfs_quota_us", "1000")
+		set(group, "cpu.cfs_period_us", "1000000")
+		set(group, "cpu.cfs_quota_us", "1000")
 	}
-	put(group, "cgroup.procs", strconv.Itoa(pid))
+	set(group, "cgroup.procs", strconv.Itoa(pid))
+	if err := errors.Join(errs...); err != nil {
+		t.Skipf("control groups do not limit processor time here: %v", err)
+	}
 	free = sync.OnceFunc(func() {
-		put(root, "cgroup.procs", strconv.Itoa(pid))
-		for deadline := time.Now().Add(5 * time.Second); os.Remove(group) != nil && time.Now().Before(deadline); {
-			time.Sleep(10 * time.Millisecond)
+		if err := setGroup(root, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+			t.Error(err)
 		}
 	})
 	t.Cleanup(free)
-	if err != nil {
-		t.Skipf("control groups do not limit processor time here: %v", err)
-	}
 	return free
 }

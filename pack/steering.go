@@ -27,11 +27,11 @@ type Steering interface {
 	// file that the caller closes, or nil.
 	Export(name string) (*os.File, error)
 
-	// Join finds a slot on the board for a worker process to report in, and Leave gives it back.
+	// Join finds a slot of the scoreboard for a worker process to report in, and Leave gives it back.
 	Join() (slot int, err error)
 	Leave(slot int)
 
-	// Board returns what worker processes report on. The caller closes it.
+	// Board returns the scoreboard, which worker processes map to report in. The caller closes it.
 	Board() (*os.File, error)
 
 	// Up says that a worker accepts connections, and in which slot it reports; Drain that it only finishes what it has,
@@ -40,7 +40,8 @@ type Steering interface {
 	Drain(worker int) error
 	Down(worker int) error
 
-	// Watch has f called when a worker is found to hang, and when it goes on. It is called before Start.
+	// Watch has f called when a worker is found to hang, and when it goes on, unless Up, Drain or Down was called for it
+	// meanwhile, after which it is judged anew. It is called before Start.
 	Watch(f func(worker int, hung bool))
 
 	// Close ends the steering of this process.

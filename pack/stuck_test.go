@@ -110,23 +110,13 @@ func TestEverythingIsStuck(t *testing.T) {
 				p := start(t, "stuck", func(c *exec.Cmd) { c.Stderr = fullPipe(t) }, "-workers=3",
 					"-address=unix "+path, "-block=OnReopen, "+steering, "-shutdown="+shutdown.String(),
 					hangTimeout, "-hang=1")
-				p.Until("three workers that serve", program.Patience, func() bool {
-					if len(p.Workers()) < 3 {
-						return false
-					}
-					c, err := net.Dial("unix", path)
-					if err == nil {
-						c.Close()
-					}
-					return err == nil
-				})
-				time.Sleep(200 * time.Millisecond) // for the last of them to be ready
+				p.answer(3, loadOn("unix", path, 8, 10))
 				p.Signal(syscall.SIGUSR1)
 				freeze(t, p.pidOf(0))
 				for range 3 {
 					victim := p.pidOf(1)
 					syscall.Kill(victim, syscall.SIGKILL)
-					p.Until("a worker in the place of the one that has crashed", 5*time.Second, func() bool {
+					p.Until("a worker in the place of the one that has crashed", inTime, func() bool {
 						all := p.Workers()
 						return len(all) == 3 && !slices.Contains(all, victim)
 					})
@@ -189,7 +179,7 @@ func TestStopWhileResolving(t *testing.T) {
 	p.Logged(1, "the resolver is asked")
 	begun := time.Now()
 	p.Signal(syscall.SIGTERM)
-	p.Wait(5 * time.Second)
+	p.Wait(inTime)
 	p.Logged(1, "stopping")
 	t.Logf("it stopped in %v, with %v", time.Since(begun), p.Err())
 }
@@ -226,7 +216,7 @@ func TestStopDuringOnStart(t *testing.T) {
 		t.Error("it ended without waiting for OnStart")
 	}
 	p.Signal(syscall.SIGTERM)
-	if status := p.Wait(5 * time.Second); status != 1 {
+	if status := p.Wait(inTime); status != 1 {
 		t.Errorf("exit status %d", status)
 	}
 }

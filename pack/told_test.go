@@ -3,16 +3,16 @@
 package pack_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/acceptlog"
 )
 
 // TestEverybodyIsToldToStop sends TERM to all processes of a pack, as systemd does by default, under new connections. A
@@ -46,7 +46,7 @@ func TestEverybodyIsToldToStop(t *testing.T) {
 					u := apply(t, load(p, 16, 0))
 					u.until(&u.answered, 200)
 					stop(p)
-					if status := p.Wait(20 * time.Second); status != 0 {
+					if status := p.Wait(inTime); status != 0 {
 						t.Errorf("exit status %d", status)
 					}
 					r := u.finish()
@@ -92,7 +92,7 @@ func TestOneWorkerIsToldToStop(t *testing.T) {
 			if failed := p.Count("worker failed"); failed > 0 {
 				t.Errorf("%d workers failed", failed)
 			}
-			t.Logf("%v, the slowest in %v", r, r.Latest)
+			t.Logf("%v, the slowest in %v", r, r.Longest)
 			p.Stop()
 		})
 	}
@@ -110,16 +110,9 @@ func users(t *testing.T) map[string]func(*exec.Cmd) {
 // startWithLog starts a pack that logs what its workers accept.
 func startWithLog(t *testing.T, change func(*exec.Cmd), args ...string) (p *running, accepts string) {
 	t.Helper()
-	accepts = t.TempDir() + "/accepts"
-	if err := os.WriteFile(accepts, nil, 0o600); err != nil {
+	accepts = dirForAll(t) + "/accepts"
+	if err := errors.Join(os.WriteFile(accepts, nil, 0o600), os.Chmod(accepts, 0o666)); err != nil {
 		t.Fatal(err)
-	}
-	if os.Geteuid() == 0 {
-		for dir := accepts; strings.Count(dir, "/") > 1; dir = dir[:strings.LastIndex(dir, "/")] {
-			if err := os.Chmod(dir, 0o777); err != nil { // for whoever runs it
-				t.Fatal(err)
-			}
-		}
 	}
 	p = start(t, "http", change, append(args, "-accepts="+accepts)...)
 	p.Addresses()
@@ -136,10 +129,12 @@ func tell(pids ...int) {
 // lostAccepted returns the failures of connections that a worker had accepted.
 func lostAccepted(t *testing.T, r *strictclient.Result, accepts string) (lost []strictclient.Failure) {
 	t.Helper()
-	by := acceptedBy(t, accepts)
+	log, err := acceptlog.Read(accepts)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, f := range r.Samples {
-		meanwhile := func(a accepted) bool { return !a.when.Before(f.Sent) && !a.when.After(f.Ended) }
-		if slices.ContainsFunc(by[f.Local], meanwhile) {
+		if len(log.By(f)) > 0 {
 			lost = append(lost, f)
 		}
 	}

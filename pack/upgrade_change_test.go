@@ -30,9 +30,7 @@ func TestWorkersChangeWithUpgrade(t *testing.T) {
 
 func workersChangeWithUpgrade(t *testing.T, rolling string) {
 	p, path := startVersion(t, nil, "-workers=4", rolling)
-	kept := load(p, 8, 0)
-	kept.KeepAlive, kept.Pause = true, 5*time.Millisecond
-	keeping, connecting := apply(t, kept), apply(t, load(p, 8, 0))
+	keeping, connecting := applyBoth(t, p, 8)
 	version := ""
 	for i, n := range append(test.Some(2, []int{2, 5, 1, 3, 3, 1}), 4) {
 		version = strconv.Itoa(i + 2)
@@ -52,12 +50,7 @@ func workersChangeWithUpgrade(t *testing.T, rolling string) {
 	p.HasWorkers(4)
 	p.hasSockets(4)
 	p.answersVersion(version)
-	for _, u := range []*underLoad{keeping, connecting} {
-		r := u.finish()
-		if t.Log(r); failedScaling(r) != 0 || u == keeping && r.Conns != kept.Clients {
-			t.Errorf("%v, %v", r, r.Samples[:min(3, len(r.Samples))])
-		}
-	}
+	loseLittle(t, keeping, connecting)
 	p.Stop()
 }
 
@@ -146,15 +139,8 @@ func endpointsChangeWithUpgrade(t *testing.T, times int, rolling string) {
 		for c, err := net.Dial("tcp", extra); err == nil; c, err = net.Dial("tcp", extra) {
 			c.Close()
 		}
-		const late = "connect: connection refused"
-		for _, u := range []*underLoad{u, keeping} {
-			if r := u.finish(); r.Failed() != r.Failures[late] {
-				t.Errorf("%v; want no failure but %q", r, late)
-			}
-		}
+		comeTooLate(t, u, keeping)
 	}
-	if r := main.finish(); r.Failed() != 0 {
-		t.Errorf("%v", r)
-	}
+	loseNothing(t, main)
 	p.Stop()
 }

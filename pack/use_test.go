@@ -44,14 +44,21 @@ func TestHooks(t *testing.T) {
 // TestServesDuringOnShutdown has OnShutdown take its time, as one does that waits for a load balancer to notice.
 func TestServesDuringOnShutdown(t *testing.T) {
 	t.Parallel()
-	p := start(t, "hooks", nil, "-workers=2", "-pause=3s")
+	hold := t.TempDir() + "/hold"
+	if err := os.WriteFile(hold, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "hooks", nil, "-workers=2", "-hold="+hold)
 	l := load(p, 4, 20)
 	p.Signal(syscall.SIGTERM)
 	p.Logged(2, "hook OnShutdown")
 	if r := l.Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
-	if status := p.Wait(10 * time.Second); status != 0 {
+	if err := os.Remove(hold); err != nil {
+		t.Fatal(err)
+	}
+	if status := p.Wait(inTime); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }
@@ -192,17 +199,13 @@ func TestLazyServers(t *testing.T) {
 // TestInline runs the pack as one process, by the environment and by the field.
 func TestInline(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{nil, {"-inline"}} {
-		p := start(t, "lazy", func(c *exec.Cmd) {
-			if args == nil {
-				c.Env = append(c.Env, "GOPHERPACK_INLINE=1")
-			}
-		}, args...)
-		if args != nil { // IsMaster cannot know of the field
-			p.Cmd.Process.Kill()
-			p.Wait(5 * time.Second)
-			p = start(t, "http", nil, args...)
-		}
+	for _, start := range []func() *running{
+		func() *running {
+			return start(t, "lazy", func(c *exec.Cmd) { c.Env = append(c.Env, "GOPHERPACK_INLINE=1") })
+		},
+		func() *running { return start(t, "http", nil, "-inline") }, // of the field, IsMaster cannot know
+	} {
+		p := start()
 		network, address := p.Listening("pack serves in line, in one process")
 		slow := loadOn(network, address, 5, 1)
 		slow.Path = "/slow"
@@ -212,9 +215,7 @@ func TestInline(t *testing.T) {
 			t.Errorf("it has %d workers", n)
 		}
 		p.Stop()
-		if r := u.finish(); r.Failed() != 0 {
-			t.Errorf("%v", r)
-		}
+		loseNothing(t, u)
 	}
 }
 
@@ -226,12 +227,15 @@ func TestRunHere(t *testing.T) {
 	p.Handle("unix", path, &http.Server{Handler: handler()})
 	result := make(chan error, 1)
 	go func() { result <- p.Run(ctx) }()
-	for range 1000 {
-		if c, err := net.Dial("unix", path); err == nil {
+	for deadline := time.Now().Add(inTime); ; time.Sleep(5 * time.Millisecond) {
+		c, err := net.Dial("unix", path)
+		if err == nil {
 			c.Close()
 			break
 		}
-		time.Sleep(5 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
 	}
 	if r := loadOn("unix", path, 2, 5).Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("%v", r)
@@ -268,13 +272,14 @@ func TestStrayIdentity(t *testing.T) {
 
 func TestMaskOfOneCPUAndMoreWorkers(t *testing.T) {
 	t.Parallel()
-	allowed(t, 1)
 	first, _ := allowed(t, 1).First()
 	p := start(t, "http", nil, "-workers=3", fmt.Sprintf("-cpus=%s", affinity.Of(first)))
-	if n := len(p.Workers()); p.Address() != "" && len(p.Workers()) != 3 {
-		t.Errorf("%d workers", n)
+	p.Addresses()
+	workers := p.Workers()
+	if len(workers) != 3 {
+		t.Errorf("workers %v", workers)
 	}
-	for _, pid := range p.Workers() {
+	for _, pid := range workers {
 		if got := masks(t, pid); len(got) != 1 || !got[fmt.Sprint(first)] {
 			t.Errorf("masks %v", got)
 		}

@@ -75,17 +75,15 @@ func ownVersion() (version, how string) {
 // versionedProgram serves its version, and does what its executable says.
 func versionedProgram() error {
 	c, address := configFlags()
-	accepts := flag.String("accepts", "", "")
 	successor, state := flag.String("successor", "", ""), flag.String("state", "", "")
 	flag.Parse()
 	version, how := ownVersion()
-	asked, succeeding, working := upgrade.Asked() != nil, upgrade.Inherited() != nil, !pack.IsMaster()
+	asked, takesOver, working := upgrade.Asked() != nil, upgrade.Inherited() != nil, !pack.IsMaster()
 	is := func(what string) bool { return strings.Contains(how, what) }
 	srv := &http.Server{Handler: handler()}
 	http.HandleFunc("/version", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, version) })
 	http.Handle("/", srv.Handler)
 	srv.Handler = http.DefaultServeMux
-	srv.ConnState = acceptLog(*accepts)
 	switch {
 	case is("asks"), is("passes on"):
 		return passOn(*successor, *state, is("asks"))
@@ -105,7 +103,7 @@ func versionedProgram() error {
 		if id, _ := pack.WorkerID(); id == 1 {
 			os.Exit(6)
 		}
-	case is("hangs in workers") && working, is("sleeps in workers") && working:
+	case is("sleeps in workers") && working:
 		time.Sleep(time.Hour)
 	case is("crashes after ready") && working:
 		c.OnWorkerStart = func(context.Context) error {
@@ -114,9 +112,9 @@ func versionedProgram() error {
 			}
 			return nil
 		}
-	case is("bad successor") && succeeding:
+	case is("bad successor") && takesOver:
 		c.OnStart = func(context.Context) error { return errors.New("cannot start the scheduler") }
-	case is("wrong when it succeeds") && succeeding:
+	case is("wrong when it takes over") && takesOver:
 		c.Workers = -1
 	}
 	if _, n, ok := strings.Cut(how, "workers="); ok {
@@ -161,18 +159,24 @@ func passOn(successor, text string, ask bool) error {
 	return err
 }
 
-// startVersion deploys version 1 and starts it.
+// startVersion deploys version 1 of versionedProgram and starts it.
 func startVersion(t *testing.T, change func(*exec.Cmd), args ...string) (p *running, path string) {
+	t.Helper()
+	return startDeployed(t, "versioned", change, append([]string{"-workers=2", "-ready=20s"}, args...)...)
+}
+
+// startDeployed deploys version 1 of a program and starts it.
+func startDeployed(t *testing.T, name string, change func(*exec.Cmd), args ...string) (p *running, path string) {
 	t.Helper()
 	path = t.TempDir() + "/server"
 	deploy(t, path, "1")
-	p = start(t, "versioned", func(cmd *exec.Cmd) {
+	p = start(t, name, func(cmd *exec.Cmd) {
 		cmd.Path, cmd.Args[0] = path, path
 		if change != nil {
 			change(cmd)
 		}
-	}, append([]string{"-workers=2", "-ready=20s", "-generations=20"}, args...)...)
-	p.Address()
+	}, append(args, "-generations=20")...)
+	p.Addresses()
 	return p, path
 }
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,7 +63,9 @@ func TestReloadIsAskedForDuringReload(t *testing.T) {
 	write("two")
 	p.Signal(syscall.SIGHUP)
 	p.Logged(1, "reloading")
-	time.Sleep(600 * time.Millisecond) // they have read it, and prove themselves
+	p.Until("a new worker that has read it", inTime, func() bool {
+		return load(p, 4, 5).Run(t.Context()).Bodies["two"] > 0
+	})
 	write("three")
 	p.Signal(syscall.SIGHUP)
 	p.Signal(syscall.SIGHUP)
@@ -80,14 +81,11 @@ func TestReloadIsAskedForDuringReload(t *testing.T) {
 // then workers of both that crash are replaced.
 func TestOnStartPanicsAfterUpgrade(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	path, config := dir+"/server", dir+"/config"
+	config := t.TempDir() + "/config"
 	if err := os.WriteFile(config, []byte("version"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	deploy(t, path, "1")
-	p := start(t, "configured", func(c *exec.Cmd) { c.Path, c.Args[0] = path, path },
-		"-workers=2", "-config="+config, "-generations=20")
+	p, path := startDeployed(t, "configured", nil, "-workers=2", "-config="+config)
 	u := apply(t, load(p, 4, 0))
 	deploy(t, path, "2", "panics")
 	p.Signal(syscall.SIGUSR2)

@@ -88,7 +88,8 @@ func (c *comparison) run(sizes string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%-4s %-6s %-10s %-22s %10s %19s %7s %9s %9s %9s\n", "CPUs", "path", "connection", "server", "requests/s", "(least to most)", "CPU, us", "of CPUs", "p50, us", "p99, us")
+	fmt.Printf("%-4s %-6s %-10s %-22s %10s %19s %7s %9s %9s %9s\n",
+		"CPUs", "path", "connection", "server", "requests/s", "(least to most)", "CPU, us", "of CPUs", "p50, us", "p99, us")
 	for _, n := range numbers {
 		theirs := cpus[len(cpus)-most:]
 		if c.shared {
@@ -133,11 +134,12 @@ func (c *comparison) compare(server, clients []int, path string, keepAlive bool)
 			continue
 		}
 		rate := of(all, func(o outcome) float64 { return o.rate })
-		fmt.Printf("%-4d %-6s %-10s %-22s %10.0f %9.0f %9.0f %7.1f %8.0f%% %9.0f %9.0f\n", len(server), path, connection, name,
-			median(rate), slices.Min(rate), slices.Max(rate),
+		fmt.Printf("%-4d %-6s %-10s %-22s %10.0f %9.0f %9.0f %7.1f %8.0f%% %9.0f %9.0f\n",
+			len(server), path, connection, name, median(rate), slices.Min(rate), slices.Max(rate),
 			median(of(all, func(o outcome) float64 { return o.cost })),
 			100*median(of(all, func(o outcome) float64 { return o.busy }))/float64(len(server)),
-			median(of(all, func(o outcome) float64 { return o.p50 })), median(of(all, func(o outcome) float64 { return o.p99 })))
+			median(of(all, func(o outcome) float64 { return o.p50 })),
+			median(of(all, func(o outcome) float64 { return o.p99 })))
 	}
 	return nil
 }

@@ -62,7 +62,8 @@ type item struct {
 var document = func() []byte {
 	var items []item
 	for i := range 20 {
-		items = append(items, item{ID: i, Name: "something for sale", Count: i, Price: 1.5, Tags: map[string]string{"color": "green", "size": "small"}})
+		tags := map[string]string{"color": "green", "size": "small"}
+		items = append(items, item{ID: i, Name: "something for sale", Count: i, Price: 1.5, Tags: tags})
 	}
 	text, err := json.Marshal(items)
 	if err != nil {

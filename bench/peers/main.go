@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -47,7 +48,8 @@ func main() {
 		}
 		return
 	}
-	fmt.Printf("requests lost in %d changes, and connections opened, by %d clients that retry nothing\n\n", *changes, *clients)
+	fmt.Printf("requests lost in %d changes, and connections opened, by %d clients that retry nothing\n\n",
+		*changes, *clients)
 	fmt.Printf("%-46s", "")
 	for _, l := range loads {
 		fmt.Printf(" %26s", l.name)
@@ -56,7 +58,11 @@ func main() {
 	for _, c := range contenders {
 		fmt.Printf("%-46s", c.name)
 		for _, l := range loads {
-			fmt.Printf(" %26s", c.measure(*address, l.Load, *clients, *changes))
+			result, err := c.measure(*address, l.Load, *clients, *changes)
+			if err != nil {
+				log.Fatalf("\n%s: %v", c.name, err)
+			}
+			fmt.Printf(" %26s", result)
 		}
 		fmt.Println()
 	}
@@ -86,37 +92,37 @@ var contenders = []contender{
 	{"nginx, reload (HUP)", startNginx, signaling(syscall.SIGHUP)},
 }
 
-// measure returns what a load loses in a number of changes.
-func (c contender) measure(address string, l strictclient.Load, clients, changes int) string {
+// measure returns what a load loses in a number of changes. In the end the server has ended.
+func (c contender) measure(address string, l strictclient.Load, clients, changes int) (result string, err error) {
 	dir, err := os.MkdirTemp("", "peers")
 	if err != nil {
-		log.Fatal(err)
+		return "", err
 	}
 	defer os.RemoveAll(dir)
 	running, err := c.start(address, dir)
 	if err != nil {
-		return "not there"
+		return "not there", nil
 	}
-	defer func() { end(running, address) }()
+	defer func() { err = errors.Join(err, end(running, address)) }()
 	if err := await(address); err != nil {
-		log.Fatalf("%s: %v", c.name, err)
+		return "", err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	l.Network, l.Address, l.Clients = "tcp", address, clients
 	l.Timeout = 10 * time.Second
-	result := make(chan *strictclient.Result, 1)
-	go func() { result <- l.Run(ctx) }()
+	results := make(chan *strictclient.Result, 1)
+	go func() { results <- l.Run(ctx) }()
 	for range changes {
 		time.Sleep(300 * time.Millisecond)
 		if running, err = c.change(running, address, dir); err != nil {
-			log.Fatalf("%s: %v", c.name, err)
+			return "", err
 		}
 		time.Sleep(1500 * time.Millisecond)
 	}
 	cancel()
-	r := <-result
-	return fmt.Sprintf("%d of %d, %d conns", r.Failed(), r.Requests+r.Failed(), r.Conns)
+	r := <-results
+	return fmt.Sprintf("%d of %d, %d conns", r.Failed(), r.Requests+r.Failed(), r.Conns), nil
 }
 
 // await waits until something answers.
@@ -133,7 +139,8 @@ func await(address string) error {
 }
 
 // end ends a server and waits until nobody listens any more.
-func end(running *exec.Cmd, address string) {
+func end(running *exec.Cmd, address string) error {
+	defer os.Remove(pidFile(running.Process.Pid))
 	syscall.Kill(-running.Process.Pid, syscall.SIGTERM)
 	gone := make(chan struct{})
 	go func() { running.Wait(); close(gone) }()
@@ -146,12 +153,12 @@ func end(running *exec.Cmd, address string) {
 	for range 500 {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
-			return
+			return nil
 		}
 		c.Close()
 		time.Sleep(10 * time.Millisecond)
 	}
-	log.Fatalf("somebody still listens on %s", address)
+	return fmt.Errorf("somebody still listens on %s", address)
 }
 
 // started starts a command in a process group of its own.
@@ -251,7 +258,6 @@ func serveNetHTTP(address string) error {
 	select {
 	case <-u.Done():
 	case <-ctx.Done():
-		os.Remove(pidFile(group))
 	}
 	return srv.Shutdown(context.Background())
 }

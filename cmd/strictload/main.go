@@ -38,11 +38,15 @@ func main() {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	l.Body = strings.Repeat("x", *body)
-	if err := target(&l, flag.Arg(0), *socket, *insecure); err != nil {
+	err := target(&l, flag.Arg(0), *socket, *insecure)
+	if *body < 0 {
+		err = fmt.Errorf("a body of %d bytes: want 0 or more", *body)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "strictload:", err)
 		os.Exit(2)
 	}
+	l.Body = strings.Repeat("x", *body)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *duration)
@@ -82,7 +86,8 @@ func target(l *strictclient.Load, text, socket string, insecure bool) error {
 
 func report(r *strictclient.Result, took time.Duration) {
 	fmt.Printf("%d requests answered in %v (%.0f/s), on %d connections, the longest took %v\n",
-		r.Requests, took.Round(time.Millisecond), float64(r.Requests)/took.Seconds(), r.Conns, r.Latest.Round(time.Microsecond))
+		r.Requests, took.Round(time.Millisecond), float64(r.Requests)/took.Seconds(), r.Conns,
+		r.Longest.Round(time.Microsecond))
 	fmt.Printf("%d failed\n", r.Failed())
 	for _, kind := range slices.Sorted(maps.Keys(r.Failures)) {
 		fmt.Printf("%8d  %s\n", r.Failures[kind], kind)

@@ -2,12 +2,16 @@ package main
 
 import (
 	"flag"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
 func TestMain(m *testing.M) {
@@ -17,38 +21,42 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	leaktest.Main(m)
 }
 
 func TestStrictload(t *testing.T) {
-	failing := false
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if failing {
+		if r.URL.Path == "/fails" {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
-	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
-	defer plain.Close()
-	defer secure.Close()
-	gone := httptest.NewServer(handler)
+	plain, secure, gone := httptest.NewServer(handler), httptest.NewTLSServer(handler), httptest.NewServer(handler)
+	t.Cleanup(plain.Close)
+	t.Cleanup(secure.Close)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
 	gone.Close()
 	for _, tt := range []struct {
 		args, want string
 		status     int
 	}{
-		{"-duration 100ms -clients 2 " + plain.URL, "\n0 failed\n", 0},
-		{"-duration 100ms -clients 2 -keepalive -body 10 " + plain.URL + "/path", "on 2 connections", 0},
-		{"-duration 100ms -clients 1 -insecure " + secure.URL, "\n0 failed\n", 0},
-		{"-duration 10ms -clients 1 " + secure.URL, "failed to verify certificate", 1},
-		{"-duration 10ms -clients 1 " + gone.URL, "connection refused", 1},
+		{"-duration 1s -clients 2 -pause 1ms " + plain.URL, "\n0 failed\n", 0},
+		{"-duration 1s -clients 2 -pause 1ms -keepalive -body 10 " + plain.URL + "/path", "on 2 connections", 0},
+		{"-duration 1s -clients 1 -pause 1ms -insecure " + secure.URL, "\n0 failed\n", 0},
+		{"-duration 1s -clients 1 -pause 10ms " + secure.URL, "failed to verify certificate", 1},
+		{"-duration 1s -clients 1 -pause 10ms " + gone.URL, "connection refused", 1},
+		{"-duration 1s -clients 1 -pause 10ms " + plain.URL + "/fails", "new connection, status: status 503", 1},
 		{"localhost:80", "want one URL", 2},
 		{"-clients 0 " + plain.URL, "there must be at least one", 2},
+		{"-body -1 " + plain.URL, "-1 bytes", 2},
 	} {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "STRICTLOAD_TEST="+tt.args, "GORACE=atexit_sleep_ms=0")
-		out, _ := cmd.CombinedOutput()
-		if status := cmd.ProcessState.ExitCode(); status != tt.status || !strings.Contains(string(out), tt.want) {
-			t.Errorf("strictload %s: exit status %d, %q; want %d and %q", tt.args, status, out, tt.status, tt.want)
-		}
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), "STRICTLOAD_TEST="+tt.args, "GORACE=atexit_sleep_ms=0")
+			out, _ := cmd.CombinedOutput()
+			if status := cmd.ProcessState.ExitCode(); status != tt.status || !strings.Contains(string(out), tt.want) {
+				t.Errorf("strictload %s: exit status %d, %q; want %d and %q", tt.args, status, out, tt.status, tt.want)
+			}
+		})
 	}
 }

@@ -42,7 +42,7 @@ type Result struct {
 	Failures map[string]int // by kind
 	Samples  []Failure      // the first thousand of each kind
 	Bodies   map[string]int // how often each answer was given
-	Latest   time.Duration  // the longest request that was answered
+	Longest  time.Duration  // how long a request took at most that was answered
 }
 
 // Failure is one request that was not answered.
@@ -118,7 +118,7 @@ func (r *Result) add(body string, f *Failure, took time.Duration) {
 	}
 	r.Requests++
 	r.Bodies[body]++
-	r.Latest = max(r.Latest, took)
+	r.Longest = max(r.Longest, took)
 }
 
 // client is one client.
@@ -204,7 +204,7 @@ func (c *client) dial(deadline time.Time) (net.Conn, error) {
 // kindOf names an error without the addresses that make each one different.
 func kindOf(err error) string {
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded): // the latter by Dial
 		return "timeout"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return "closed without an answer"

@@ -69,7 +69,8 @@ func TestEveryFailureCounts(t *testing.T) {
 			c.Close()
 		}
 	}()
-	r := strictclient.Load{Network: "tcp", Address: l.Addr().String(), Clients: 1, PerClient: 6, KeepAlive: true}.Run(t.Context())
+	load := strictclient.Load{Network: "tcp", Address: l.Addr().String(), Clients: 1, PerClient: 6, KeepAlive: true}
+	r := load.Run(t.Context())
 	if r.Requests != 1 || r.Failed() != 5 || len(r.Samples) != 5 {
 		t.Errorf("%v; want one answer and five failures", r)
 	}
@@ -79,6 +80,23 @@ func TestEveryFailureCounts(t *testing.T) {
 	} {
 		if r.Failures[kind] != 1 {
 			t.Errorf("%v; want one %q", r.Failures, kind)
+		}
+	}
+}
+
+// TestTimeout has a server that accepts nothing, and a deadline that is over at once: either is the same failure.
+func TestTimeout(t *testing.T) {
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for timeout, kind := range map[time.Duration]string{
+		100 * time.Millisecond: "new connection, response: timeout", time.Nanosecond: "connect: timeout",
+	} {
+		load := strictclient.Load{Network: "tcp", Address: l.Addr().String(), Clients: 1, PerClient: 1, Timeout: timeout}
+		if r := load.Run(t.Context()); r.Failures[kind] != 1 {
+			t.Errorf("after %v: %v; want %q", timeout, r, kind)
 		}
 	}
 }

@@ -34,6 +34,8 @@ func Parallel(n string) {
 	told := false
 	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "test.parallel" })
 	if !told {
-		flag.Set("test.parallel", n)
+		if err := flag.Set("test.parallel", n); err != nil {
+			panic(err)
+		}
 	}
 }

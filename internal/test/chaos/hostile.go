@@ -81,9 +81,8 @@ func repeat(n int, what []byte) (all []byte) {
 	return all
 }
 
-// attack has this worker be hostile, a little later: whoever asked for it gets an answer.
+// attack has this worker be hostile.
 func attack(name string) {
-	time.Sleep(20 * time.Millisecond)
 	fd, err := controlSocket()
 	if err == nil {
 		err = write(fd, name)
@@ -95,11 +94,11 @@ func attack(name string) {
 
 // write writes what belongs to an attack, until nobody reads it any more.
 func write(fd int, name string) error {
-	make, ok := attacks[name]
+	prepare, ok := attacks[name]
 	if !ok {
 		return errors.New("there is none")
 	}
-	what, fds := make()
+	what, fds := prepare()
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)

@@ -95,16 +95,6 @@ func stopCover(s *subject, random *rand.Rand) (int, error) {
 	return 2, nil
 }
 
-// fillLog has the log not be read, and much be written to it, until the function that it returns is called.
-func (s *subject) fillLog(signals int) (read func()) {
-	read = s.Stall()
-	for range signals {
-		s.signal(syscall.SIGUSR1)
-		time.Sleep(2 * time.Millisecond) // or several are one
-	}
-	return read
-}
-
 // stallLog stops reading the log while a worker is killed, or crashes, and the pack is reloaded or upgraded. What waits
 // arrives later, or the log says that lines were lost.
 func stallLog(s *subject, random *rand.Rand) (int, error) {
@@ -112,7 +102,7 @@ func stallLog(s *subject, random *rand.Rand) (int, error) {
 	change := []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2}[random.IntN(2)]
 	signals := 50 + random.IntN(500) // to fill the pipe, and then what waits
 	err := func() error {
-		defer s.fillLog(signals)()
+		defer s.Flood(syscall.SIGUSR1, signals)()
 		pid, err := s.some(random)
 		if err != nil {
 			return err

@@ -62,7 +62,7 @@ func killMaster(s *subject, random *rand.Rand) (int, error) {
 	old, workers := s.Program, s.workers
 	stalled := random.IntN(3) == 0
 	if stalled {
-		defer s.fillLog(500)()
+		defer s.Flood(syscall.SIGUSR1, 500)()
 	}
 	s.down = true
 	begun := time.Now()

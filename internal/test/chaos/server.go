@@ -4,16 +4,16 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/gopherpack/gopherpack/ebpf/steer"
+	"github.com/gopherpack/gopherpack/internal/test/acceptlog"
 	"github.com/gopherpack/gopherpack/internal/test/hangtest"
 	"github.com/gopherpack/gopherpack/pack"
 )
@@ -51,7 +51,7 @@ func serve() error {
 	if os.Getenv(serverEnv) == "steer" {
 		c.Steering = steer.New()
 	}
-	accepts, err := os.OpenFile(os.Getenv(acceptsEnv), os.O_APPEND|os.O_WRONLY, 0)
+	accepted, err := acceptlog.Writer(os.Getenv(acceptsEnv))
 	if err != nil {
 		return err
 	}
@@ -62,18 +62,14 @@ func serve() error {
 	mux.HandleFunc("/leak", func(http.ResponseWriter, *http.Request) { leak(8 << 20) })
 	mux.HandleFunc("/descriptors", func(http.ResponseWriter, *http.Request) { exhaust() })
 	mux.HandleFunc("/hostile", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, os.Getpid())
+		pid := strconv.Itoa(os.Getpid())
+		w.Header().Set("Content-Length", strconv.Itoa(len(pid)))
+		io.WriteString(w, pid)
+		http.NewResponseController(w).Flush() // who asks has an answer before this worker is killed
 		go attack(r.FormValue("what"))
 	})
 	p := pack.New(c)
-	p.Handle("tcp", os.Getenv(addressEnv), &http.Server{
-		Handler: mux,
-		ConnState: func(c net.Conn, state http.ConnState) {
-			if state == http.StateNew {
-				fmt.Fprintf(accepts, "%d %s %d\n", os.Getpid(), c.RemoteAddr(), time.Now().UnixNano())
-			}
-		},
-	})
+	p.Handle("tcp", os.Getenv(addressEnv), &http.Server{Handler: mux, ConnState: accepted})
 	return p.Run(context.Background())
 }
 
@@ -121,26 +117,4 @@ func newAccepts() (string, error) {
 		return "", err
 	}
 	return f.Name(), f.Close()
-}
-
-// acceptance is a connection that a worker has accepted.
-type acceptance struct {
-	pid    int
-	client string
-	when   time.Time
-}
-
-// readAccepts reads what workers have written there.
-func readAccepts(r io.Reader) (all []acceptance, err error) {
-	for {
-		var a acceptance
-		var nanoseconds int64
-		if _, err := fmt.Fscan(r, &a.pid, &a.client, &nanoseconds); errors.Is(err, io.EOF) {
-			return all, nil
-		} else if err != nil {
-			return nil, err
-		}
-		a.when = time.Unix(0, nanoseconds)
-		all = append(all, a)
-	}
 }

@@ -179,7 +179,7 @@ func (s *subject) check() error {
 		return errors.New("the master has ended")
 	}
 	var now resources
-	// For each worker there are a lifeline, a pidfd or two, and a socket. After the first upgrade there are some more,
+	// For each worker there are a control socket, a pidfd or two, and a socket. After the first upgrade there are some more,
 	// as of the steering that was inherited, and no more after the next. For memory the collector may take a while.
 	ok := s.Await(10*time.Second, func() bool {
 		now = s.uses()
@@ -206,6 +206,5 @@ func (s *subject) some(random *rand.Rand) (int, error) {
 	if len(all) == 0 {
 		return 0, errors.New("there is no worker")
 	}
-	slices.Sort(all)
 	return all[random.IntN(len(all))], nil
 }

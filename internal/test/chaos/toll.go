@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test/acceptlog"
 )
 
 // toll is what became of requests.
@@ -51,18 +52,9 @@ const unseen = 4
 
 // blame finds out whose fault it was that requests were lost.
 func (s *subject) blame(results ...*strictclient.Result) (t toll, err error) {
-	f, err := os.Open(s.accepts)
+	accepted, err := acceptlog.Read(s.accepts)
 	if err != nil {
 		return t, err
-	}
-	defer f.Close()
-	all, err := readAccepts(f)
-	if err != nil {
-		return t, err
-	}
-	by := map[string][]acceptance{}
-	for _, a := range all {
-		by[a.client] = append(by[a.client], a)
 	}
 	left := unaccounted{
 		// Root keeps new connections out before it closes a socket for good (README, Limits).
@@ -78,7 +70,7 @@ func (s *subject) blame(results ...*strictclient.Result) (t toll, err error) {
 		known := map[string]int{}
 		for _, f := range r.Samples {
 			known[f.Kind]++
-			if err := s.blameOne(&t, &left, f, by[f.Local]); err != nil && len(errs) < 5 {
+			if err := s.blameOne(&t, &left, f, accepted.By(f)); err != nil && len(errs) < 5 {
 				errs = append(errs, err)
 			}
 		}
@@ -97,13 +89,8 @@ type unaccounted struct {
 	closing      bool
 }
 
-func (s *subject) blameOne(t *toll, left *unaccounted, f strictclient.Failure, by []acceptance) error {
-	var who []int
-	for _, a := range by {
-		if !a.when.Before(f.Opened) && !a.when.After(f.Ended) { // a port may be used again
-			who = append(who, a.pid)
-		}
-	}
+// blameOne finds out why a request was lost on a connection that these workers had accepted, usually one or none.
+func (s *subject) blameOne(t *toll, left *unaccounted, f strictclient.Failure, who []int) error {
 	for _, pid := range who {
 		if s.dead[pid] {
 			t.killed++

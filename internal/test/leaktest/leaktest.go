@@ -1,4 +1,4 @@
-// Package leaktest fails a test binary that leaves descriptors, child processes or goroutines behind.
+// Package leaktest fails a test binary that leaves descriptors or child processes behind.
 package leaktest
 
 import (
@@ -32,7 +32,7 @@ func Run(m *testing.M) int {
 // a description of what remains.
 func settle(before map[string]string) string {
 	var left string
-	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		runtime.GC() // closes what has a finalizer; an unreferenced os.File is not this check's concern
 		if left = remains(before); left == "" {
 			return ""

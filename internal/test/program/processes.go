@@ -66,15 +66,14 @@ func (p *Program) Complete(n int) bool {
 
 // Parent returns the PID of a process' parent, 0 if it has ended.
 func Parent(pid int) int {
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])); len(fields) > 1 {
+	if fields := stat(pid); len(fields) > 1 {
 		parent, _ := strconv.Atoi(fields[1])
 		return parent
 	}
 	return 0
 }
 
-// MostWorkers counts the master's living workers, and rehearsals, again and again; the function that it returns tells
+// MostWorkers counts the master's living workers, and preflights, again and again; the function that it returns tells
 // how many there were at most. Go's package os has a child of another kind for a moment, to see what the kernel can do.
 func (p *Program) MostWorkers() (most func() int) {
 	ended, done := atomic.Bool{}, make(chan int)
@@ -85,7 +84,7 @@ func (p *Program) MostWorkers() (most func() int) {
 			for pid := range children(p.PID()) {
 				env, _ := os.ReadFile("/proc/" + pid + "/environ") // of a zombie it is empty
 				if bytes.Contains(env, []byte("GOPHERPACK_IDENTITY=")) ||
-					bytes.Contains(env, []byte("GOPHERPACK_REHEARSAL=")) {
+					bytes.Contains(env, []byte("GOPHERPACK_PREFLIGHT=")) {
 					alive++
 				}
 			}
@@ -128,6 +127,24 @@ func (p *Program) Upkeep() (u Upkeep) {
 	u.Descriptors, u.Threads, u.Children = len(fds), len(threads), len(children(p.PID()))
 	u.Resident, u.Anonymous = Status(p.PID(), "VmRSS"), Status(p.PID(), "RssAnon")
 	return u
+}
+
+// CPUTime returns how much of a CPU a process has used; 0 if it has been waited for. The clock ticks 100 times a second.
+func CPUTime(pid int) time.Duration {
+	var ticks time.Duration
+	if f := stat(pid); len(f) > 12 {
+		for _, field := range f[11:13] { // in user mode, and in the kernel
+			n, _ := strconv.Atoi(field)
+			ticks += time.Duration(n)
+		}
+	}
+	return ticks * 10 * time.Millisecond
+}
+
+// stat returns what stands behind the name in /proc/PID/stat; see proc_pid_stat(5).
+func stat(pid int) []string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 }
 
 // Status returns a number of /proc/PID/status.

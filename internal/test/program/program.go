@@ -150,6 +150,17 @@ func (p *Program) Stall() (end func()) {
 	return p.reading.Unlock
 }
 
+// Flood has the log not be read until the function that it returns is called, and sends the first process a signal,
+// because of which it writes to the log, so many times.
+func (p *Program) Flood(s os.Signal, times int) (end func()) {
+	end = sync.OnceFunc(p.Stall())
+	for range times {
+		p.Cmd.Process.Signal(s)
+		time.Sleep(2 * time.Millisecond) // or several are one
+	}
+	return end
+}
+
 // Lines returns the log from its line n on. It is not to be changed.
 func (p *Program) Lines(n int) []Line {
 	p.mu.Lock()

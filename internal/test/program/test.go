@@ -160,7 +160,7 @@ func (p *Test) Stop() {
 // NoneLeft fails the test if a process of the program is there a little later, and ends it.
 func (p *Test) NoneLeft() {
 	p.t.Helper()
-	const soon = 3 * time.Second
+	const soon = 10 * time.Second
 	begun := time.Now()
 	p.Await(soon, p.Silent) // which costs less than to look at every process
 	if p.Await(soon-time.Since(begun), func() bool { return len(p.Processes()) == 0 }) {

@@ -85,6 +85,9 @@ func (c *core) message(e message) {
 	case wire.Beat:
 		if c.monitor.Beat(w.Ref, *m.Vitals) {
 			c.logWorker(slog.LevelInfo, w, "worker goes on")
+			if w.generation == c.current {
+				delete(c.stuck, w.ID) // told of it meanwhile, the steering has forgotten what it had found, and judges anew
+			}
 			c.changed()
 		}
 	case wire.Failed:
