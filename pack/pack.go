@@ -70,9 +70,7 @@ func New(c Config) *Pack { return &Pack{config: c} }
 // same for all workers. Nobody else may be listening on it: a second instance of the program is refused. A Unix socket
 // whose process is gone is replaced; it is removed when the pack stops. Its file is made as UnixMode and UnixOwner say.
 //
-// With TLS, all workers make and read session tickets with the same keys, which the master makes and changes. A
-// configuration that has WrapSession or UnwrapSession, or wants no tickets, is left alone; one with keys of its
-// own, shared among several machines say, sets these two to its EncryptTicket and DecryptTicket.
+// With TLS, a session that began in one worker is resumed by any, for this address only. See [ShareTickets].
 //
 // An [*http.Server] serves TLS if its TLSConfig is set, which must have a certificate, and HTTP/2 with it. It
 // is drained without losing a request, not by its own Shutdown alone. Run sets its TLSConfig, Handler, ConnState
