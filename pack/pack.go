@@ -72,8 +72,8 @@ func New(c Config) *Pack { return &Pack{config: c} }
 //
 // With TLS, a session that began in one worker is resumed by any, for this address only. See [ShareTickets].
 //
-// An [*http.Server] serves TLS if its TLSConfig is set, which must have a certificate, and HTTP/2 with it. It
-// is drained without losing a request, not by its own Shutdown alone. Run sets its TLSConfig, Handler, ConnState
+// An [*http.Server] serves TLS if its TLSConfig is set, which must have a certificate, and HTTP/2 with it. So does a type
+// that embeds one, and has no Serve, Shutdown or Close of its own. It is drained without losing a request, not by its own Shutdown alone. Run sets its TLSConfig, Handler, ConnState
 // and ConnContext to ones that call those that were set; without TLS, the connections that these hooks see are
 // not [*net.TCPConn] but embed it.
 func (p *Pack) Handle(network, address string, s Server) {
@@ -88,7 +88,11 @@ func (p *Pack) Handle(network, address string, s Server) {
 		}
 	}
 	h := handle{endpoint: e}
-	if srv, ok := s.(*http.Server); ok && srv != nil {
+	srv, ok := s.(*http.Server)
+	if e := drain.Embedded(s); e.Serves && e.Stops {
+		srv = e.Server
+	}
+	if srv != nil {
 		h.server = p.httpServer(srv)
 	} else if s != nil && !ok {
 		h.server = drain.Foreign(s)

@@ -24,8 +24,8 @@ import (
 func init() { programs["services"] = servicesProgram }
 
 // servicesProgram serves a few services that demand a client's certificate, on Unix sockets in the directory -in: "any"
-// takes each, "pinned" the one whose hash is in the file "pin", and so does "chosen", by GetConfigForClient; "func" does
-// its TLS itself.
+// takes each, "pinned" the one whose hash is in the file "pin", and so do "chosen", by GetConfigForClient, and
+// "embedded", of a framework; "func" does its TLS itself.
 func servicesProgram() error {
 	c, _ := configFlags()
 	dir := flag.String("in", "", "")
@@ -49,9 +49,16 @@ func servicesProgram() error {
 	add("any", base)
 	add("pinned", pinned)
 	add("chosen", &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return pinned, nil }})
+	p.Handle("unix", *dir+"/embedded", &framework{"of others", &http.Server{Handler: handler(), TLSConfig: pinned}})
 	other := &http.Server{Handler: handler(), TLSConfig: pack.ShareTickets("func", base)}
 	p.Handle("unix", *dir+"/func", pack.Func(func(l net.Listener) error { return other.ServeTLS(l, "", "") }, other.Shutdown))
 	return p.Run(context.Background())
+}
+
+// framework is a server of a framework.
+type framework struct {
+	name string
+	*http.Server
 }
 
 // TestTicketsOfServices has a client come back to each service, at any worker and over a reload, and bring the ticket of
@@ -98,7 +105,7 @@ func TestTicketsOfServices(t *testing.T) {
 			}
 		}
 		clients := map[string]*tls.Config{}
-		for _, name := range []string{"any", "pinned", "chosen", "func"} {
+		for _, name := range []string{"any", "pinned", "chosen", "embedded", "func"} {
 			c := client(wanted)
 			clients[name] = c
 			if resumed, err := visit(name, c); resumed || err != nil {
@@ -111,7 +118,7 @@ func TestTicketsOfServices(t *testing.T) {
 			t.Error(err)
 		}
 		comesBack("any", stranger, 5)
-		for _, name := range []string{"pinned", "chosen"} {
+		for _, name := range []string{"pinned", "chosen", "embedded"} {
 			if resumed, err := visit(name, stranger); err == nil {
 				t.Errorf("%s: a ticket of another service opens it: resumed %v", name, resumed)
 			}
@@ -124,7 +131,7 @@ func TestTicketsOfServices(t *testing.T) {
 		p.Logged(n+1, "generation has drained")
 		comesBack("any", clients["any"], 10)
 		comesBack("func", clients["func"], 10)
-		for _, name := range []string{"pinned", "chosen"} {
+		for _, name := range []string{"pinned", "chosen", "embedded"} {
 			if resumed, err := visit(name, clients[name]); err == nil {
 				t.Errorf("%s: a ticket opens it that the certificate does not any more: resumed %v", name, resumed)
 			}
