@@ -24,7 +24,7 @@
 // state of the pack to the log.
 //
 // TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
-// latest after ShutdownTimeout. A second signal ends it at once. Each worker is in a process group of its own,
+// latest after ShutdownTimeout. A second signal ends it at once, but for the same one again within a second. Each worker is in a process group of its own,
 // so Ctrl-C reaches the master alone.
 //
 // Linux has all of it. On macOS and FreeBSD the workers share one listening socket and are not pinned, and there
