@@ -24,7 +24,7 @@
 // state of the pack to the log.
 //
 // TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
-// latest after ShutdownTimeout. A second signal ends it at once. Each worker is in a process group of its own,
+// latest after ShutdownTimeout. A second signal ends it at once, but for the same one again within a second. Each worker is in a process group of its own,
 // so Ctrl-C reaches the master alone.
 //
 // Linux has all of it. On macOS and FreeBSD the workers share one listening socket and are not pinned, and there
@@ -70,12 +70,10 @@ func New(c Config) *Pack { return &Pack{config: c} }
 // same for all workers. Nobody else may be listening on it: a second instance of the program is refused. A Unix socket
 // whose process is gone is replaced; it is removed when the pack stops. Its file is made as UnixMode and UnixOwner say.
 //
-// With TLS, all workers make and read session tickets with the same keys, which the master makes and changes. A
-// configuration that has WrapSession or UnwrapSession, or wants no tickets, is left alone; one with keys of its
-// own, shared among several machines say, sets these two to its EncryptTicket and DecryptTicket.
+// With TLS, a session that began in one worker is resumed by any, for this address only. See [ShareTickets].
 //
-// An [*http.Server] serves TLS if its TLSConfig is set, which must have a certificate, and HTTP/2 with it. It
-// is drained without losing a request, not by its own Shutdown alone. Run sets its TLSConfig, Handler, ConnState
+// An [*http.Server] serves TLS if its TLSConfig is set, which must have a certificate, and HTTP/2 with it. So does a type
+// that embeds one, and has no Serve, Shutdown or Close of its own. It is drained without losing a request, not by its own Shutdown alone. Run sets its TLSConfig, Handler, ConnState
 // and ConnContext to ones that call those that were set; without TLS, the connections that these hooks see are
 // not [*net.TCPConn] but embed it.
 func (p *Pack) Handle(network, address string, s Server) {
@@ -89,7 +87,11 @@ func (p *Pack) Handle(network, address string, s Server) {
 		}
 	}
 	h := handle{endpoint: e}
-	if srv, ok := s.(*http.Server); ok && srv != nil {
+	srv, ok := s.(*http.Server)
+	if e := drain.Embedded(s); e.Serves && e.Stops {
+		srv = e.Server
+	}
+	if srv != nil {
 		h.server = p.httpServer(srv)
 	} else if s != nil && !ok {
 		h.server = drain.Foreign(s)

@@ -206,7 +206,7 @@ func (p *Pack) workerConfig() worker.Config {
 	return worker.Config{
 		ID: process.id, Log: c.Logger.With("worker", process.id),
 		ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
-		HangTimeout: c.HangTimeout, Files: c.Files, Probe: c.Probe, OnStart: c.OnWorkerStart, Handles: p.seal,
+		HangTimeout: c.HangTimeout, Files: c.Files, Tickets: tickets, Probe: c.Probe, OnStart: c.OnWorkerStart, Handles: p.seal,
 		OnShutdown: c.OnShutdown, OnReopen: c.OnReopen, StopSignals: stopSignals, OtherSignals: otherSignals(),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/pack/internal/worker"
 )
 
 // Server is what a worker serves with. An [*http.Server] is one as it is, and is treated specially; see
@@ -98,6 +99,30 @@ func (s funcServer) Close() error { return nil } // the end of the worker cuts
 func TCP(tlsConfig *tls.Config, handler func(context.Context, net.Conn)) Server {
 	return drain.NewTCP(tlsConfig, handler)
 }
+
+// ShareTickets returns a copy of a server's TLS configuration whose session tickets are made and read with keys that all
+// workers of the pack share, and that the master makes and changes daily: a client that comes back resumes its session
+// at any worker, also after a reload or an upgrade. With keys of each process's own, it does at one in N.
+//
+// [Pack.Handle] does so for an [*http.Server] and for [TCP]. It is for TLS that others do, with [GRPC] or [Func]:
+//
+//	grpc.NewServer(grpc.Creds(credentials.NewTLS(pack.ShareTickets("api", config))))
+//
+// A client with a ticket is not asked for its certificate again, so a ticket opens only the service that it is of: that
+// of the same name, or with Handle of the same address, which demands the same of clients. To others it is none, and
+// their handshake is a full one. What VerifyPeerCertificate says is asked again when a session is resumed, and ends the
+// connection if it is an error: after a reload it may accept other certificates. (That a certificate is of one of
+// ClientCAs, and what VerifyConnection says, package crypto/tls looks at each time.)
+//
+// Configurations that GetConfigForClient returns are treated likewise. One with SessionTicketsDisabled, WrapSession or
+// UnwrapSession is left alone; one with keys of its own, shared among several machines say, sets these two to its
+// EncryptTicket and DecryptTicket. The configuration must not be changed afterwards.
+func ShareTickets(service string, c *tls.Config) *tls.Config {
+	return tickets.Share("service "+service, c)
+}
+
+// tickets are those of this process.
+var tickets = worker.NewTickets()
 
 // Draining returns a channel that is closed when the worker that serves a request begins to drain: in a reload, an
 // upgrade or a stop. It is for handlers that go on for long, of event streams and hijacked connections such as

@@ -71,6 +71,26 @@ func TestHangingHandlerIsCut(t *testing.T) {
 	}
 }
 
+// TestSameSignalTwice sends the signal to stop twice, as timeout(1) does, and an entry script whose process group is
+// told, too: that is one wish, and nothing is cut.
+func TestSameSignalTwice(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil, "-shutdown=20s")
+	l := load(p, 4, 1)
+	l.Path = "/slow"
+	u := apply(t, l)
+	u.until(&u.sent, 4)
+	p.Signal(syscall.SIGTERM)
+	p.Logged(1, "stopping")
+	p.Signal(syscall.SIGTERM)
+	if status := p.Wait(20 * time.Second); status != 0 || p.Count("second signal, killing the workers") > 0 {
+		t.Errorf("exit status %d", status)
+	}
+	if r := u.finish(); r.Failed() > 0 {
+		t.Errorf("%v", r)
+	}
+}
+
 func TestSecondSignalKills(t *testing.T) {
 	t.Parallel()
 	p := start(t, "http", nil, "-shutdown=1h")

@@ -1,10 +1,13 @@
 // Package sigctl turns signals into actions: a [Context] that the first signal ends, and a [Mux] that runs
 // named actions, one at a time and in an order of precedence.
 //
-// Both keep the rule that operators rely on: the first signal asks, the second one does not ask.
+// Both keep the rule that operators rely on: the first signal asks, the second one does not ask. The same signal again
+// within a second is no second one: whoever stops a program often signals its process group, too, as timeout(1) does,
+// or a shell script that passes TERM on.
 //
 // Until a signal is registered it does what it does by default: HUP, INT and TERM end the process. Register
-// early in main.
+// early in main. INT and QUIT that were ignored when the program began, as a shell without job control has it for what
+// runs in the background, stay ignored. HUP does not, which nohup(1) ignores, since it is also a command.
 package sigctl
 
 import (
@@ -14,7 +17,12 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
+	"time"
 )
+
+// sameWish is for how long a signal is the same wish as the one before.
+const sameWish = time.Second
 
 // Error is the cause of a context that a signal ended; see [context.Cause].
 type Error struct {
@@ -25,32 +33,94 @@ func (e *Error) Error() string { return "signal: " + e.Signal.String() }
 
 // Context returns a copy of parent that ends when one of the signals arrives; its cause is then an [*Error].
 // From that moment the signals have their default effect again, so that a second one ends the process at once
-// (unless some other part of the program has registered for it too). The stop function releases the signals
-// and ends the context; call it when the work is done.
+// (unless some other part of the program has registered for it too); that one itself has a second later. The stop
+// function releases the signals and ends the context; call it when the work is done. It panics if there are no signals,
+// or some that cannot be caught.
 //
 // It differs from [signal.NotifyContext], which keeps swallowing signals until its stop function is called.
 func Context(parent context.Context, signals ...os.Signal) (ctx context.Context, stop context.CancelFunc) {
 	if len(signals) == 0 {
 		panic("sigctl: Context without signals")
 	}
+	if err := catchable(signals); err != nil {
+		panic("sigctl: Context: " + err.Error())
+	}
 	ctx, cancel := context.WithCancelCause(parent)
-	arrived := make(chan os.Signal, 1)
-	signal.Notify(arrived, signals...)
-	released := make(chan struct{})
+	arrived := listen(signals)
+	released, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(released)
-		defer signal.Stop(arrived)
 		select {
-		case s := <-arrived:
-			signal.Stop(arrived) // before anybody sees the context end
-			cancel(&Error{s})
+		case s := <-arrived.signals:
+			same := make(chan os.Signal, 1)
+			signal.Notify(same, s)
+			defer signal.Stop(same)
+			late := arrived.stop()
+			cancel(&Error{s}) // nobody sees the context end before
+			for _, other := range late {
+				if other != s {
+					raise(other) // which has its default effect now
+				}
+			}
+			timer := time.NewTimer(sameWish)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+			case <-ended:
+			}
 		case <-ctx.Done():
+			arrived.stop()
 		}
 	}()
+	var once sync.Once
 	return ctx, func() {
+		once.Do(func() { close(ended) })
 		cancel(context.Canceled)
 		<-released
 	}
+}
+
+// listener receives signals: each at least once, however many come, since each has a place of its own.
+type listener struct {
+	signals chan os.Signal
+	places  []chan os.Signal
+	done    sync.WaitGroup
+}
+
+// listen begins to receive signals, which do not have their default effect from here on. Those that stay ignored it
+// leaves alone.
+func listen(signals []os.Signal) *listener {
+	l := &listener{signals: make(chan os.Signal)}
+	for _, s := range signals {
+		if staysIgnored(s) {
+			continue
+		}
+		place := make(chan os.Signal, 1)
+		signal.Notify(place, s)
+		l.places = append(l.places, place)
+		l.done.Go(func() {
+			for s := range place {
+				l.signals <- s
+			}
+		})
+	}
+	return l
+}
+
+// stop gives signals the effect that they have by default, and returns those that had arrived before.
+func (l *listener) stop() (late []os.Signal) {
+	for _, place := range l.places {
+		signal.Stop(place) // which delivers what was received before
+		close(place)
+	}
+	go func() {
+		l.done.Wait()
+		close(l.signals)
+	}()
+	for s := range l.signals {
+		late = append(late, s)
+	}
+	return late
 }
 
 // Action is what some signals ask for.
@@ -64,8 +134,8 @@ type Action struct {
 	Do func(ctx context.Context, s os.Signal)
 
 	// Again, if set, makes Do run once only: each further signal of the action, also while Do runs, calls
-	// Again instead. Use it for the second signal that forces what the first one asked for. It is called
-	// from Run's goroutine and must not block.
+	// Again instead, but for the same signal again within a second. Use it for the second signal that forces what the
+	// first one asked for. It is called from Run's goroutine and must not block.
 	Again func()
 }
 
@@ -76,37 +146,33 @@ type Mux struct {
 	// context, those after it.
 	Actions []Action
 
-	arrived chan os.Signal // set by Register
+	arrived *listener // set by Register
 	pending []os.Signal
 }
 
 // Register registers the signals of all actions, for Run, which otherwise does so itself: from when it returns they do
-// not have their default effect any more. A wrong Mux, such as two actions for one signal, is an error.
+// not have their default effect any more, and none is lost until Run. A wrong Mux, such as two actions for one signal,
+// or one for KILL, which cannot be caught, is an error.
 func (m *Mux) Register() error {
-	arrived := make(chan os.Signal, 64)
-	if err := m.register(arrived); err != nil {
-		return err
+	signals, err := m.check()
+	if err == nil {
+		m.arrived = listen(signals)
 	}
-	m.arrived = arrived
-	return nil
+	return err
 }
 
 // Run registers the signals of all actions, unless Register has, then runs the actions until ctx ends and the Do that
 // is running, if any, has returned. It then returns ctx's cause, or at once an error of Register. It is called once.
+// A Do ends it by ending ctx.
 func (m *Mux) Run(ctx context.Context) error {
 	if m.arrived == nil {
 		if err := m.Register(); err != nil {
 			return err
 		}
 	}
-	arrived := m.arrived
-	waiting, err := m.loop(ctx, arrived)
-	signal.Stop(arrived) // which delivers what was received before
-	close(arrived)
+	waiting, err := m.loop(ctx, m.arrived.signals)
 	m.pending = slices.DeleteFunc(waiting, func(s os.Signal) bool { return s == nil })
-	for s := range arrived {
-		m.pending = append(m.pending, s)
-	}
+	m.pending = append(m.pending, m.arrived.stop()...)
 	return err
 }
 
@@ -114,24 +180,26 @@ func (m *Mux) Run(ctx context.Context) error {
 // those that asked for the first action first. From then on signals have their default effect again.
 func (m *Mux) Pending() []os.Signal { return m.pending }
 
-func (m *Mux) register(arrived chan<- os.Signal) error {
-	var all []os.Signal
+// check returns the signals of all actions, or what is wrong with these.
+func (m *Mux) check() (all []os.Signal, err error) {
 	for _, a := range m.Actions {
 		if len(a.Signals) == 0 || a.Do == nil {
-			return fmt.Errorf("sigctl: action %q has no signals or no Do", a.Name)
+			return nil, fmt.Errorf("sigctl: action %q has no signals or no Do", a.Name)
+		}
+		if err := catchable(a.Signals); err != nil {
+			return nil, fmt.Errorf("sigctl: action %q: %w", a.Name, err)
 		}
 		for _, s := range a.Signals {
 			if slices.Contains(all, s) {
-				return fmt.Errorf("sigctl: action %q: signal %q has an action already", a.Name, s)
+				return nil, fmt.Errorf("sigctl: action %q: signal %q has an action already", a.Name, s)
 			}
 			all = append(all, s)
 		}
 	}
 	if len(all) == 0 {
-		return errors.New("sigctl: no actions")
+		return nil, errors.New("sigctl: no actions")
 	}
-	signal.Notify(arrived, all...)
-	return nil
+	return all, nil
 }
 
 // loop is the goroutine that owns all state. It returns what waits in the end, and ctx's cause.
@@ -139,6 +207,7 @@ func (m *Mux) loop(ctx context.Context, arrived <-chan os.Signal) (waiting []os.
 	const none = -1
 	var (
 		begun   = make([]bool, len(m.Actions)) // Do has been started
+		counted = map[os.Signal]time.Time{}    // when a signal asked last, or asked again
 		running = none
 		cancel  = func() {} // ends the context of the running Do
 		done    = make(chan struct{}, 1)
@@ -166,7 +235,13 @@ func (m *Mux) loop(ctx context.Context, arrived <-chan os.Signal) (waiting []os.
 			running = none
 		case s := <-arrived:
 			i := slices.IndexFunc(m.Actions, func(a Action) bool { return slices.Contains(a.Signals, s) })
-			if again := m.Actions[i].Again; again != nil && (begun[i] || waiting[i] != nil) {
+			last, ok := counted[s]
+			again := m.Actions[i].Again
+			if again != nil && ok && time.Since(last) < sameWish {
+				break
+			}
+			counted[s] = time.Now()
+			if again != nil && (begun[i] || waiting[i] != nil) {
 				again()
 			} else if waiting[i] == nil {
 				waiting[i] = s

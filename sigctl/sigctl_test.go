@@ -5,6 +5,7 @@ package sigctl
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,12 +20,12 @@ import (
 	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
-// asHelper makes the test binary a program that waits for a signal by Context and then ignores everything.
+// asHelper makes the test binary a program that waits for a signal by Context and then does nothing any more.
 const asHelper = "SIGCTL_TEST_HELPER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asHelper) != "" {
-		ctx, stop := Context(context.Background(), syscall.SIGTERM)
+		ctx, stop := Context(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		os.Stdout.WriteString("ready\n")
 		<-ctx.Done()
@@ -34,10 +35,54 @@ func TestMain(m *testing.M) {
 	leaktest.Main(m)
 }
 
-func raise(t *testing.T, s syscall.Signal) {
+// helper is such a program.
+type helper struct {
+	*exec.Cmd
+	t   *testing.T
+	out io.Reader
+}
+
+// startHelper starts one, which is the last argument of a command, if there is one.
+func startHelper(t *testing.T, by ...string) *helper {
 	t.Helper()
-	if err := syscall.Kill(os.Getpid(), s); err != nil {
+	command := append(by, os.Args[0])
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), asHelper+"=1", "GORACE=atexit_sleep_ms=0")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
 		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	h := &helper{cmd, t, out}
+	h.says("ready")
+	return h
+}
+
+func (h *helper) says(want string) {
+	h.t.Helper()
+	buf := make([]byte, 100)
+	n, err := h.out.Read(buf)
+	if err != nil || string(buf[:n]) != want+"\n" {
+		h.t.Fatalf("helper said %q, %v; want %q", buf[:n], err, want)
+	}
+}
+
+func (h *helper) signal(s os.Signal) {
+	h.t.Helper()
+	if err := h.Process.Signal(s); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// diesBy waits for its end.
+func (h *helper) diesBy(want syscall.Signal) {
+	h.t.Helper()
+	err := h.Wait()
+	if status, ok := h.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != want {
+		h.t.Errorf("helper ended with %v, want death by %v", err, want)
 	}
 }
 
@@ -47,7 +92,7 @@ func TestContext(t *testing.T) {
 	if ctx.Err() != nil {
 		t.Fatal(ctx.Err())
 	}
-	raise(t, syscall.SIGUSR2)
+	raise(syscall.SIGUSR2)
 	<-ctx.Done()
 	var sig *Error
 	if !errors.As(context.Cause(ctx), &sig) || sig.Signal != syscall.SIGUSR2 {
@@ -73,29 +118,86 @@ func TestContextStopAndParent(t *testing.T) {
 	}
 }
 
+// TestSecondSignalKills has a second signal end a program: another one at once, the same one not before a second.
 func TestSecondSignalKills(t *testing.T) {
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), asHelper+"=1", "GORACE=atexit_sleep_ms=0")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
+	for _, tt := range []struct {
+		name     string
+		second   syscall.Signal
+		after    time.Duration
+		survives bool
+	}{
+		{"another", syscall.SIGINT, 0, false},
+		{"the same, later", syscall.SIGTERM, sameWish + 200*time.Millisecond, false},
+		{"the same at once", syscall.SIGTERM, 0, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := startHelper(t)
+			h.signal(syscall.SIGTERM)
+			h.says("signal: terminated")
+			time.Sleep(tt.after)
+			h.signal(tt.second)
+			if tt.survives {
+				time.Sleep(100 * time.Millisecond) // in which it must not end
+				h.signal(syscall.SIGINT)
+				h.diesBy(syscall.SIGINT)
+			} else {
+				h.diesBy(tt.second)
+			}
+		})
+	}
+}
+
+// TestSecondSignalInTheSameMoment has two signals before the program can act on one.
+func TestSecondSignalInTheSameMoment(t *testing.T) {
+	for range 20 {
+		h := startHelper(t)
+		h.signal(syscall.SIGSTOP)
+		h.signal(syscall.SIGTERM)
+		h.signal(syscall.SIGINT)
+		h.signal(syscall.SIGCONT)
+		h.Wait()
+		if s := h.ProcessState.Sys().(syscall.WaitStatus).Signal(); s != syscall.SIGTERM && s != syscall.SIGINT {
+			t.Fatalf("ended by %v", s)
+		}
+	}
+}
+
+// TestStaysIgnored starts a program as a shell without job control does it in the background.
+func TestStaysIgnored(t *testing.T) {
+	h := startHelper(t, "sh", "-c", "trap '' INT QUIT && exec \"$0\"")
+	h.signal(syscall.SIGINT)
+	time.Sleep(100 * time.Millisecond) // in which nothing must come of it
+	h.signal(syscall.SIGTERM)
+	h.says("signal: terminated")
+}
+
+// TestManySignals loses none between Register and Run, however many of another come.
+func TestManySignals(t *testing.T) {
+	got := make(chan os.Signal, 10)
+	do := func(_ context.Context, s os.Signal) { got <- s }
+	m := Mux{Actions: []Action{
+		{Name: "reload", Signals: []os.Signal{syscall.SIGHUP}, Do: do},
+		{Name: "stop", Signals: []os.Signal{syscall.SIGUSR1}, Do: do},
+	}}
+	if err := m.Register(); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	for range 200 {
+		raise(syscall.SIGHUP)
 	}
-	for _, want := range []string{"ready\n", "signal: terminated\n"} {
-		buf := make([]byte, 100)
-		n, err := out.Read(buf)
-		if err != nil || string(buf[:n]) != want {
-			t.Fatalf("helper said %q, %v; want %q", buf[:n], err, want)
-		}
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
+	raise(syscall.SIGUSR1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- m.Run(ctx) }()
+	for s := range got {
+		if s == syscall.SIGUSR1 {
+			break
 		}
 	}
-	err = cmd.Wait()
-	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
-		t.Errorf("helper ended with %v, want death by SIGTERM", err)
+	cancel()
+	if err := <-done; err != context.Canceled {
+		t.Error(err)
 	}
 }
 
@@ -107,20 +209,16 @@ func TestMuxRealSignals(t *testing.T) {
 		{Name: "one", Signals: []os.Signal{syscall.SIGUSR1}, Do: func(context.Context, os.Signal) { got <- "one" }},
 		{Name: "two", Signals: []os.Signal{syscall.SIGUSR2, syscall.SIGWINCH}, Do: func(context.Context, os.Signal) { got <- "two" }},
 	}}
-	registered := make(chan os.Signal, 64)
-	if err := m.register(registered); err != nil {
+	if err := m.Register(); err != nil {
 		t.Fatal(err)
 	}
 	result := make(chan error)
-	go func() {
-		_, err := m.loop(ctx, registered)
-		result <- err
-	}()
+	go func() { result <- m.Run(ctx) }()
 	for _, tt := range []struct {
 		s    syscall.Signal
 		want string
 	}{{syscall.SIGUSR1, "one"}, {syscall.SIGUSR2, "two"}, {syscall.SIGWINCH, "two"}, {syscall.SIGUSR1, "one"}} {
-		raise(t, tt.s)
+		raise(tt.s)
 		if name := <-got; name != tt.want {
 			t.Errorf("%v ran %s", tt.s, name)
 		}
@@ -227,9 +325,18 @@ func TestMuxAgain(t *testing.T) {
 		if did != 1 || again != 0 {
 			t.Errorf("after the first signal: Do %d, Again %d", did, again)
 		}
-		send(syscall.SIGINT, syscall.SIGTERM)
+		send(syscall.SIGTERM)
+		if did != 1 || again != 0 {
+			t.Errorf("after the same at once: Do %d, Again %d", did, again)
+		}
+		send(syscall.SIGINT, syscall.SIGTERM, syscall.SIGINT)
+		if did != 1 || again != 1 {
+			t.Errorf("after another, twice at once: Do %d, Again %d", did, again)
+		}
+		time.Sleep(sameWish)
+		send(syscall.SIGTERM, syscall.SIGTERM)
 		if did != 1 || again != 2 {
-			t.Errorf("after two more: Do %d, Again %d", did, again)
+			t.Errorf("after the first again: Do %d, Again %d", did, again)
 		}
 	})
 }
@@ -247,6 +354,8 @@ func TestMuxErrors(t *testing.T) {
 			{Name: "a", Signals: []os.Signal{syscall.SIGHUP}, Do: do},
 			{Name: "b", Signals: []os.Signal{syscall.SIGHUP}, Do: do},
 		}}, `action "b": signal "hangup" has an action already`},
+		{Mux{Actions: []Action{{Name: "a", Signals: []os.Signal{syscall.SIGHUP, syscall.SIGKILL}, Do: do}}},
+			`action "a": signal "killed" cannot be caught`},
 	} {
 		if err := tt.m.Run(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v; want an error about %q", err, tt.want)
@@ -268,7 +377,7 @@ func TestMuxPending(t *testing.T) {
 	signal.Notify(probe, syscall.SIGUSR2) // whatever is first, the mux registers or the signal comes, nobody dies
 	defer signal.Stop(probe)
 	for running := false; !running; {
-		raise(t, syscall.SIGUSR2)
+		raise(syscall.SIGUSR2)
 		<-probe
 		select {
 		case <-begun:
@@ -280,7 +389,7 @@ func TestMuxPending(t *testing.T) {
 	signal.Notify(other, syscall.SIGUSR1)
 	defer signal.Stop(other)
 	cancel()
-	raise(t, syscall.SIGUSR1)
+	raise(syscall.SIGUSR1)
 	<-other
 	close(end)
 	if err := <-done; err != context.Canceled {

@@ -77,7 +77,7 @@ func Begun(ctx context.Context) <-chan struct{} {
 	return begun
 }
 
-// Serve serves, over TLS if the server has a TLSConfig. It can be called with several listeners.
+// Serve serves, over TLS if the server has a TLSConfig of its user. It can be called with several listeners.
 func (h *HTTP) Serve(l net.Listener) error {
 	if _, ok := l.(movableListener); !ok { // which counts by itself
 		l = tracking{l, &h.open}
@@ -104,7 +104,7 @@ func (h *HTTP) CanMove() bool {
 
 // hook adds to the server's hooks.
 func (h *HTTP) hook() {
-	h.secure = h.TLSConfig != nil
+	h.secure = wantsTLS(h.TLSConfig)
 	next := h.Handler
 	if next == nil {
 		next = http.DefaultServeMux

@@ -6,8 +6,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"reflect"
+	"slices"
 	"time"
 )
 
@@ -69,9 +72,16 @@ type foreign struct {
 	delay time.Duration // before its Shutdown
 }
 
-func (f *foreign) Serve(l net.Listener) error { return f.serverOfOthers.Serve(counted(l, &f.conns)) }
-func (f *foreign) Prepare(w Worker)           { f.conns.load = w.Load }
-func (f *foreign) Open() int                  { return f.conns.open() }
+func (f *foreign) Prepare(w Worker) { f.conns.load = w.Load }
+func (f *foreign) Open() int        { return f.conns.open() }
+
+func (f *foreign) Serve(l net.Listener) error {
+	if e := Embedded(f.serverOfOthers); e.Server != nil && e.Serves && wantsTLS(e.TLSConfig) {
+		return fmt.Errorf("the Serve of %T is that of the http.Server in it, which serves no TLS although there is a TLSConfig: "+
+			"pass that http.Server itself, or by pack.Func a function that serves TLS", f.serverOfOthers)
+	}
+	return f.serverOfOthers.Serve(counted(l, &f.conns))
+}
 
 // BeginDrain leaves connections alone for the delay: nobody knows which of them are idle, and Shutdown may close those.
 // A server that tells its clients to go elsewhere, as gRPC does, needs none.
@@ -96,6 +106,28 @@ func (f *foreign) Shutdown(ctx context.Context) error {
 		return err
 	}
 	return f.conns.wait(ctx)
+}
+
+// wantsTLS reports whether a server with such a configuration is to serve TLS. Package http2's ConfigureServer leaves
+// one, for HTTP/2 without TLS, too, that nobody else has filled in.
+func wantsTLS(c *tls.Config) bool {
+	if c == nil {
+		return false
+	}
+	if !slices.Contains(c.NextProtos, "h2") {
+		return true
+	}
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		switch f := v.Type().Field(i); f.Name {
+		case "NextProtos", "CipherSuites", "PreferServerCipherSuites":
+		default:
+			if f.IsExported() && !v.Field(i).IsZero() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // checkCertificate finds the most common mistake before a client does.

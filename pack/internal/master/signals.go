@@ -27,8 +27,8 @@ func (h *signalHand) again(m *Master) {
 	}
 }
 
-// begin begins to handle signals. A third one to stop has the effect that it has by default, whatever has become of the
-// pack.
+// begin begins to handle signals. A third one to stop, or any a second after the second one, has the effect that it has
+// by default, whatever has become of the pack.
 func (h *signalHand) begin(m *Master) {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel, h.done, h.handles = cancel, make(chan struct{}), true
@@ -39,7 +39,7 @@ func (h *signalHand) begin(m *Master) {
 		Do:      func(_ context.Context, s os.Signal) { m.askToStop(&sigctl.Error{Signal: s}) },
 		Again: func() {
 			m.post(force{})
-			cancel()
+			time.AfterFunc(time.Second, cancel) // until then it may be the same wish
 		},
 	}}
 	add := func(name string, signals []os.Signal, e event) {

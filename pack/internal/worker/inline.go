@@ -21,6 +21,9 @@ func RunInline(ctx context.Context, c Config, listen func(context.Context, wire.
 	}
 	_, release := catch(c.OtherSignals)
 	defer release()
+	if c.Tickets == nil {
+		c.Tickets = NewTickets()
+	}
 	s := &service{Config: &c, log: c.Log, listen: listen}
 	err = s.start(ctx)
 	if err == nil && ctx.Err() == nil {

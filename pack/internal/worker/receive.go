@@ -69,7 +69,7 @@ func (w *worker) handle(serving context.Context, r *wire.Received) {
 	}
 	switch r.Type {
 	case wire.Tickets:
-		w.service.tickets.set(r.Keys)
+		w.Tickets.set(r.Keys)
 	case wire.Socket, wire.Refused:
 		w.answered(r)
 	case wire.Drain:

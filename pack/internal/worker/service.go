@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,7 +22,6 @@ type service struct {
 	listen   func(context.Context, wire.Endpoint) (net.Listener, error) // opens, or asks for, a socket
 	handover func(wire.Endpoint, syscall.Conn) error                    // hands an idle connection over; may be nil
 
-	tickets  ticketKeeper
 	reporter reporter
 	bound    sync.Map // of an *atomic.Bool for each endpoint: set when nobody else will serve its connections
 	serving  sync.WaitGroup
@@ -50,7 +50,8 @@ func (s *service) start(ctx context.Context) error {
 		if h.Server == nil {
 			return fmt.Errorf("the server for %s is nil", h.Endpoint)
 		}
-		h.Server.Prepare(drain.Worker{Log: s.log, Load: &s.reporter, Tickets: s.tickets.share})
+		share := func(c *tls.Config) *tls.Config { return s.Tickets.Share("address "+h.Endpoint.Name(), c) }
+		h.Server.Prepare(drain.Worker{Log: s.log, Load: &s.reporter, Tickets: share})
 	}
 	for _, h := range handles {
 		socket, err := s.listen(ctx, h.Endpoint)

@@ -35,6 +35,7 @@ type Config struct {
 	DrainDelay      func(takenOver bool) time.Duration // how long idle connections are left alone in a drain
 	HangTimeout     time.Duration                      // a beat comes ten times in it, and once a second at least
 	Files           uint64                             // as of RaiseFiles
+	Tickets         *Tickets                           // for TLS sessions; nil for new ones
 
 	Probe      func(context.Context) error // called again and again while the worker serves; its error is reported
 	OnStart    func(context.Context) error // called first; its context ends when the worker drains
@@ -137,6 +138,9 @@ func Run(ctx context.Context, c Config, control *net.UnixConn) error {
 func newWorker(c *Config, conn *net.UnixConn) *worker {
 	if c.exit == nil {
 		c.exit = os.Exit
+	}
+	if c.Tickets == nil {
+		c.Tickets = NewTickets()
 	}
 	lines := logqueue.New(c.Log)
 	log := lines.Logger()
