@@ -24,8 +24,8 @@
 // state of the pack to the log.
 //
 // TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
-// latest after ShutdownTimeout. A second signal ends it at once, but for the same one again within a second. Each worker is in a process group of its own,
-// so Ctrl-C reaches the master alone.
+// latest after ShutdownTimeout. A second signal ends it at once, but for the same one again within a second. Each
+// worker is in a process group of its own, so Ctrl-C reaches the master alone.
 //
 // Linux has all of it. On macOS and FreeBSD the workers share one listening socket and are not pinned, and there
 // are no upgrades. On Windows, and where the environment has GOPHERPACK_INLINE=1, the pack is one process that
@@ -72,10 +72,10 @@ func New(c Config) *Pack { return &Pack{config: c} }
 //
 // With TLS, a session that began in one worker is resumed by any, for this address only. See [ShareTickets].
 //
-// An [*http.Server] serves TLS if its TLSConfig is set, which must have a certificate, and HTTP/2 with it. So does a type
-// that embeds one, and has no Serve, Shutdown or Close of its own. It is drained without losing a request, not by its own Shutdown alone. Run sets its TLSConfig, Handler, ConnState
-// and ConnContext to ones that call those that were set; without TLS, the connections that these hooks see are
-// not [*net.TCPConn] but embed it.
+// An [*http.Server], or a type that embeds one and has no Serve, Shutdown or Close of its own, serves TLS if its
+// TLSConfig is set, which must have a certificate, and HTTP/2 with it. It is drained without losing a request, not by
+// its own Shutdown alone. Run sets its TLSConfig, Handler, ConnState and ConnContext to ones that call those that were
+// set; without TLS, the connections that these hooks see are not [*net.TCPConn] but embed it.
 func (p *Pack) Handle(network, address string, s Server) {
 	if p.sealed.Load() {
 		panic(fmt.Sprintf("pack: Handle(%q, %q) comes too late: call it before Run or in OnWorkerStart", network, address))

@@ -92,7 +92,7 @@ func TestGenerationsAreBounded(t *testing.T) {
 	p.Logged(1, "too many generations, killing the oldest") // a request may be accepted by the next generation only
 	p.Signal(syscall.SIGTERM)
 	p.Logged(1, "stopping")
-	p.Signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGINT)
 	p.Wait(inTime)
 	for _, u := range hanging {
 		u.finish()

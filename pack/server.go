@@ -100,9 +100,9 @@ func TCP(tlsConfig *tls.Config, handler func(context.Context, net.Conn)) Server 
 	return drain.NewTCP(tlsConfig, handler)
 }
 
-// ShareTickets returns a copy of a server's TLS configuration whose session tickets are made and read with keys that all
-// workers of the pack share, and that the master makes and changes daily: a client that comes back resumes its session
-// at any worker, also after a reload or an upgrade. With keys of each process's own, it does at one in N.
+// ShareTickets returns a copy of a server's TLS configuration whose session tickets are made and read with keys that
+// all workers of the pack share, and that the master makes and changes daily: a client that comes back resumes its
+// session at any worker, also after a reload or an upgrade. With keys of each process's own, it does at one in N.
 //
 // [Pack.Handle] does so for an [*http.Server] and for [TCP]. It is for TLS that others do, with [GRPC] or [Func]:
 //

@@ -100,7 +100,7 @@ func TestSecondSignalKills(t *testing.T) {
 	u.until(&u.sent, 1)
 	p.Signal(syscall.SIGTERM)
 	p.Logged(1, "stopping")
-	p.Signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGINT)
 	if status := p.Wait(inTime); status != 1 {
 		t.Errorf("exit status %d, want 1", status)
 	}

@@ -102,7 +102,7 @@ func TestEverythingIsStuck(t *testing.T) {
 	t.Parallel()
 	for _, steering := range []string{"steering", "failing"} {
 		for _, times := range []int{1, 2} {
-			name := steering + ", " + []string{"", "one TERM", "two"}[times]
+			name := steering + ", " + []string{"", "one signal", "two"}[times]
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				path := t.TempDir() + "/socket"
@@ -127,8 +127,8 @@ func TestEverythingIsStuck(t *testing.T) {
 					t.Errorf("%v", r)
 				}
 				begun, limit := time.Now(), shutdown+10*time.Second
-				for range times {
-					p.Signal(syscall.SIGTERM)
+				for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}[:times] {
+					p.Signal(s)
 					time.Sleep(100 * time.Millisecond)
 				}
 				if times == 2 {
@@ -215,7 +215,7 @@ func TestStopDuringOnStart(t *testing.T) {
 	if p.Await(300*time.Millisecond, p.Ended) {
 		t.Error("it ended without waiting for OnStart")
 	}
-	p.Signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGINT)
 	if status := p.Wait(inTime); status != 1 {
 		t.Errorf("exit status %d", status)
 	}

@@ -31,7 +31,11 @@ func servicesProgram() error {
 	dir := flag.String("in", "", "")
 	flag.Parse()
 	p := pack.New(*c)
-	base := &tls.Config{Certificates: []tls.Certificate{testCertificate()}, ClientAuth: tls.RequireAnyClientCert}
+	certificate, err := test.NewCertificate()
+	if err != nil {
+		return err
+	}
+	base := &tls.Config{Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAnyClientCert}
 	pinned := base.Clone()
 	pin, err := os.ReadFile(*dir + "/pin")
 	if err != nil {
@@ -51,7 +55,8 @@ func servicesProgram() error {
 	add("chosen", &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return pinned, nil }})
 	p.Handle("unix", *dir+"/embedded", &framework{"of others", &http.Server{Handler: handler(), TLSConfig: pinned}})
 	other := &http.Server{Handler: handler(), TLSConfig: pack.ShareTickets("func", base)}
-	p.Handle("unix", *dir+"/func", pack.Func(func(l net.Listener) error { return other.ServeTLS(l, "", "") }, other.Shutdown))
+	serveTLS := func(l net.Listener) error { return other.ServeTLS(l, "", "") }
+	p.Handle("unix", *dir+"/func", pack.Func(serveTLS, other.Shutdown))
 	return p.Run(context.Background())
 }
 

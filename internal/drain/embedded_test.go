@@ -72,6 +72,7 @@ func TestEmbedded(t *testing.T) {
 // TestWantsTLS tells a configuration for TLS from what ConfigureServer of package http2 leaves.
 func TestWantsTLS(t *testing.T) {
 	made := new(http.Server)
+	//lint:ignore SA1019 users have it
 	if err := http2.ConfigureServer(made, nil); err != nil {
 		t.Fatal(err)
 	}

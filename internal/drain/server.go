@@ -77,8 +77,8 @@ func (f *foreign) Open() int        { return f.conns.open() }
 
 func (f *foreign) Serve(l net.Listener) error {
 	if e := Embedded(f.serverOfOthers); e.Server != nil && e.Serves && wantsTLS(e.TLSConfig) {
-		return fmt.Errorf("the Serve of %T is that of the http.Server in it, which serves no TLS although there is a TLSConfig: "+
-			"pass that http.Server itself, or by pack.Func a function that serves TLS", f.serverOfOthers)
+		return fmt.Errorf("the Serve of %T is that of the http.Server in it, which serves no TLS although there is a "+
+			"TLSConfig: pass that http.Server itself, or by pack.Func a function that serves TLS", f.serverOfOthers)
 	}
 	return f.serverOfOthers.Serve(counted(l, &f.conns))
 }

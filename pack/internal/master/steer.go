@@ -48,7 +48,7 @@ func (c *core) onSteering(e event) {
 		w := c.workers[e.ref]
 		if w == nil || c.steering != steeringOn || w.slot != slotPending {
 			if e.slot >= 0 {
-				c.emit(leaveSteering{e.ref, e.slot})
+				c.emit(leaveSteering(e))
 			}
 			return
 		}
