@@ -6,8 +6,7 @@
 // or a shell script that passes TERM on.
 //
 // Until a signal is registered it does what it does by default: HUP, INT and TERM end the process. Register
-// early in main. INT and QUIT that were ignored when the program began, as a shell without job control has it for what
-// runs in the background, stay ignored. HUP does not, which nohup(1) ignores, since it is also a command.
+// early in main.
 package sigctl
 
 import (
@@ -37,6 +36,9 @@ func (e *Error) Error() string { return "signal: " + e.Signal.String() }
 // function releases the signals and ends the context; call it when the work is done. It panics if there are no signals,
 // or some that cannot be caught.
 //
+// HUP that was ignored when the program began stays so, as nohup(1) wants it. A Mux, for which HUP may be a command to
+// reload, takes it.
+//
 // It differs from [signal.NotifyContext], which keeps swallowing signals until its stop function is called.
 func Context(parent context.Context, signals ...os.Signal) (ctx context.Context, stop context.CancelFunc) {
 	if len(signals) == 0 {
@@ -46,7 +48,7 @@ func Context(parent context.Context, signals ...os.Signal) (ctx context.Context,
 		panic("sigctl: Context: " + err.Error())
 	}
 	ctx, cancel := context.WithCancelCause(parent)
-	arrived := listen(signals)
+	arrived := listen(slices.DeleteFunc(slices.Clone(signals), staysIgnored))
 	released, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(released)
@@ -87,14 +89,10 @@ type listener struct {
 	done    sync.WaitGroup
 }
 
-// listen begins to receive signals, which do not have their default effect from here on. Those that stay ignored it
-// leaves alone.
+// listen begins to receive signals, which do not have their default effect from here on.
 func listen(signals []os.Signal) *listener {
 	l := &listener{signals: make(chan os.Signal)}
 	for _, s := range signals {
-		if staysIgnored(s) {
-			continue
-		}
 		place := make(chan os.Signal, 1)
 		signal.Notify(place, s)
 		l.places = append(l.places, place)

@@ -21,7 +21,7 @@ func catchable(signals []os.Signal) error {
 
 // staysIgnored reports whether a signal was ignored when the program began, and is to stay so.
 func staysIgnored(s os.Signal) bool {
-	return (s == syscall.SIGINT || s == syscall.SIGQUIT) && signal.Ignored(s)
+	return s == syscall.SIGHUP && signal.Ignored(s)
 }
 
 // raise sends this process a signal.
