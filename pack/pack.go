@@ -23,6 +23,9 @@
 // TTIN and TTOU have one worker more, or one fewer. USR1 has log files opened anew (Config.OnReopen), and writes the
 // state of the pack to the log.
 //
+// Where the terminal is closed in which a pack was started, HUP stops it, unless it was ignored then, as by nohup. In the
+// background of a terminal TTIN and TTOU are the terminal's own, and are ignored.
+//
 // TERM, INT and QUIT stop the pack gracefully: workers stop accepting, finish what is there, and end, at the
 // latest after ShutdownTimeout. A second signal ends it at once, but for the same one again within a second. Each
 // worker is in a process group of its own, so Ctrl-C reaches the master alone.

@@ -134,10 +134,11 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 		Command: command,
 		Start:   startWorker,
 
-		PreflightEnv: []string{legacyPreflight()},
+		HangUpIgnored: hangUpIgnored,
+		PreflightEnv:  []string{legacyPreflight()},
 		Signals: master.Signals{
 			Stop: stopSignals, Reload: reloadSignals, Upgrade: upgradeSignals, More: moreSignals, Fewer: fewerSignals,
-			Reopen: reopenSignals, Stacks: stackSignals,
+			Reopen: reopenSignals, Stacks: stackSignals, Continue: continueSignals,
 		},
 	}
 	m.Memory, _ = plan.MemoryLimit()

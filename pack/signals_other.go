@@ -9,7 +9,10 @@ var (
 	reloadSignals, upgradeSignals []os.Signal
 	moreSignals, fewerSignals     []os.Signal
 	stackSignals, reopenSignals   []os.Signal
+	continueSignals               []os.Signal
 )
+
+const hangUpIgnored = false
 
 func otherSignals() []os.Signal { return nil }
 

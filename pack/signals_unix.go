@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/gopherpack/gopherpack/pack/internal/terminal"
 	"github.com/gopherpack/gopherpack/upgrade"
 )
 
@@ -33,10 +34,25 @@ var upgradeSignals = []os.Signal{syscall.SIGUSR2}
 // anybody but the runtime, and the second is for a process that is stopped.
 var stackSignals = []os.Signal{syscall.SIGABRT, syscall.SIGCONT}
 
+// continueSignals come to a program that was stopped, as by Ctrl-Z, when it goes on.
+var continueSignals = []os.Signal{syscall.SIGCONT}
+
 // otherSignals are meant for the master, and must not end a worker that gets them, too (pkill -HUP).
 func otherSignals() []os.Signal {
-	return slices.Concat(reloadSignals, upgradeSignals, moreSignals, fewerSignals, reopenSignals)
+	signals := slices.Concat(reloadSignals, upgradeSignals, reopenSignals)
+	if !jobControl {
+		signals = slices.Concat(signals, moreSignals, fewerSignals)
+	}
+	return signals
 }
+
+// hangUpIgnored says that HUP was ignored when this program began, as by nohup(1).
+var hangUpIgnored = signal.Ignored(syscall.SIGHUP)
+
+// jobControl says that this is a worker with a controlling terminal. To that, a worker is a background process, which
+// is stopped if it reads, and if it writes with "stty tostop"; where the signals for that are caught, it tries again
+// and again. Ignored, it reads nothing and writes as ever, and so do the programs that it starts.
+var jobControl = process.kind == isWorker && terminal.Controls()
 
 // outliveReaders has writes to stdout and stderr fail when what reads them, such as a pipe to a logger, is gone, until
 // stop is called. By default that ends a Go program, with SIGPIPE, and a service must not end because its logger has.
@@ -44,6 +60,12 @@ func outliveReaders() (stop func()) {
 	ignored := make(chan os.Signal, 1)
 	signal.Notify(ignored, syscall.SIGPIPE)
 	return func() { signal.Stop(ignored) }
+}
+
+func init() {
+	if jobControl {
+		signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
+	}
 }
 
 // What a worker, or the next version of the master, writes before Run must not end it, either.

@@ -36,6 +36,7 @@ type State struct {
 	Tickets     [][]byte        `json:"tickets"`
 	TicketsAge  time.Duration   `json:"ticketsAge"`          // of the newest
 	LostLines   int             `json:"lostLines,omitempty"` // of the log, which nobody has read
+	NoHUP       bool            `json:"noHUP,omitempty"`     // the pack was started with HUP ignored
 }
 
 // Address is what an endpoint is listening on, for the log.

@@ -137,6 +137,7 @@ func (m *Master) become(e execute) error {
 	own, s.Sockets = files[exported:], states
 	m.log.Flush()
 	s.LostLines = m.log.Left()
+	s.NoHUP = m.signals.nohup.Load()
 	text, err := s.Encode()
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
+	"github.com/gopherpack/gopherpack/pack/internal/terminal"
 	"github.com/gopherpack/gopherpack/procgroup"
 	"github.com/gopherpack/gopherpack/upgrade"
 )
@@ -67,6 +68,8 @@ const threads = 16
 // wrong is what is wrong with the pack already: it keeps it from starting, and a predecessor goes on.
 func (m *Master) Run(ctx context.Context, estate *upgrade.Estate, wrong error) error {
 	spareThreads(threads)
+	m.signals.terminal = terminal.Controls()
+	m.signals.nohup.Store(estate == nil && m.HangUpIgnored)
 	m.signals.begin(m)
 	defer m.signals.end()
 	defer m.log.Flush()
@@ -261,6 +264,7 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 	}
 	m.path = s.Image
 	m.log.Lose(s.LostLines)
+	m.signals.nohup.Store(s.NoHUP)
 	inherited, err := m.sockets.Import(s.Sockets, estate.Files)
 	if err != nil {
 		return nil, err

@@ -96,6 +96,8 @@ type Config struct {
 	Start func(w WorkerSpec, cmd *exec.Cmd) error
 
 	Signals Signals
+	// HangUpIgnored is set if the signal HUP was ignored when this program began.
+	HangUpIgnored bool
 
 	PreflightEnv []string // for the program that is tried out, beside what package upgrade tells it
 }
@@ -111,5 +113,6 @@ type WorkerSpec struct {
 // Signals are what signals ask for.
 type Signals struct {
 	Stop, Reload, Upgrade, More, Fewer, Reopen []os.Signal
+	Continue                                   []os.Signal // this program was stopped, and goes on
 	Stacks                                     []os.Signal // have a worker write its stacks and end
 }

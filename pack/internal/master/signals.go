@@ -2,11 +2,16 @@ package master
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"os"
+	"os/signal"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/pack/internal/terminal"
 	"github.com/gopherpack/gopherpack/sigctl"
 	"github.com/gopherpack/gopherpack/upgrade"
 )
@@ -18,7 +23,14 @@ type signalHand struct {
 	done   chan struct{}
 
 	handles bool // signals are handled
+
+	terminal bool        // there was one when this program began
+	nohup    atomic.Bool // HUP was ignored when the pack was started: the end of the terminal is nothing to it
+	hungUp   time.Time   // when that was noticed
+	left     bool        // the signals for more and fewer workers, to the terminal
 }
+
+var errHungUp = errors.New("the terminal was closed")
 
 // again begins to handle signals if that was ended.
 func (h *signalHand) again(m *Master) {
@@ -42,24 +54,56 @@ func (h *signalHand) begin(m *Master) {
 			time.AfterFunc(time.Second, cancel) // until then it may be the same wish
 		},
 	}}
-	add := func(name string, signals []os.Signal, e event) {
+	add := func(name string, signals []os.Signal, do func()) {
 		if len(signals) > 0 {
-			do := func(context.Context, os.Signal) { m.post(e) }
-			actions = append(actions, sigctl.Action{Name: name, Signals: signals, Do: do})
+			ask := func(context.Context, os.Signal) { do() }
+			actions = append(actions, sigctl.Action{Name: name, Signals: signals, Do: ask})
 		}
 	}
-	add("upgrade", s.Upgrade, upgradeTo{})
-	add("reload", s.Reload, reload{})
-	add("reopen", s.Reopen, reopen{})
-	add("more", s.More, scale{by: +1})
-	add("fewer", s.Fewer, scale{by: -1})
+	add("upgrade", s.Upgrade, func() { m.post(upgradeTo{}) })
+	add("reload", s.Reload, func() { h.hup(m) })
+	add("reopen", s.Reopen, func() { m.post(reopen{}) })
+	add("more", s.More, func() { m.post(scale{by: +1}) })
+	add("fewer", s.Fewer, func() { m.post(scale{by: -1}) })
+	add("continue", s.Continue, func() { h.leaveToTerminal(m) }) // bg, in a shell
 	h.mux = &sigctl.Mux{Actions: actions}
 	h.mux.Register() // from here on no signal has its default effect
+	h.left = false
+	h.leaveToTerminal(m)
 	mux, done := h.mux, h.done
 	go func() {
 		defer close(done)
 		mux.Run(ctx)
 	}()
+}
+
+// hup has the pack reloaded, unless the signal says that the terminal is gone in which it was started. That the kernel
+// and the shell may both say.
+func (h *signalHand) hup(m *Master) {
+	if h.terminal && !terminal.Controls() {
+		h.terminal, h.hungUp = false, time.Now()
+	}
+	switch {
+	case h.hungUp.IsZero() || time.Since(h.hungUp) > time.Second:
+		m.post(reload{})
+	case !h.nohup.Load():
+		m.askToStop(errHungUp)
+	}
+}
+
+// leaveToTerminal has the signals for more and fewer workers ignored if this process is in the background of a
+// terminal, which sends them to who reads from it or writes to it (tostop): caught, they would come as fast as that is
+// tried again, and a child that is just being started would be stopped for good.
+func (h *signalHand) leaveToTerminal(m *Master) {
+	signals := slices.Concat(m.Signals.More, m.Signals.Fewer)
+	if len(signals) == 0 || h.left || !terminal.InBackground() {
+		return
+	}
+	h.left = true
+	signal.Ignore(signals...)
+	m.log.put(logLine{slog.LevelInfo, "in the background of a terminal", []any{
+		"signals", "TTIN and TTOU are the terminal's own, and ignored; setsid starts a program without one",
+	}})
 }
 
 // end gives signals the effect that they have by default.
