@@ -27,6 +27,7 @@ const (
 //
 // Some fields can be overridden by the environment of the master, for operators: GOPHERPACK_WORKERS,
 // GOPHERPACK_CPUS ("0-3,8"), GOPHERPACK_PLACEMENT ("cpu", "core", "cache", "node") and GOPHERPACK_INLINE ("1").
+// One that is empty counts as not set.
 type Config struct {
 	// Workers is the number of workers. Default, 0: as many as the machine has shares of the size of
 	// Placement among the CPUs that may be used, and not more than the processor quota of the control

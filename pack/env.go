@@ -14,21 +14,21 @@ const (
 	envInline    = "GOPHERPACK_INLINE"
 )
 
-// overrideByEnv sets the fields whose variables are set.
+// overrideByEnv sets the fields whose variables are set. One that is empty, as compose files have it, is not.
 func (c *Config) overrideByEnv() error {
-	if text, ok := os.LookupEnv(envWorkers); ok {
+	if text := os.Getenv(envWorkers); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
 			return envError(envWorkers, text, "a number of workers, at least 1")
 		}
 		c.Workers = n
 	}
-	if text, ok := os.LookupEnv(envCPUs); ok {
+	if text := os.Getenv(envCPUs); text != "" {
 		if err := c.CPUs.UnmarshalText([]byte(text)); err != nil || c.CPUs.Len() == 0 {
 			return envError(envCPUs, text, "a list of CPUs, such as 0-3,8")
 		}
 	}
-	if text, ok := os.LookupEnv(envPlacement); ok {
+	if text := os.Getenv(envPlacement); text != "" {
 		if err := c.Placement.UnmarshalText([]byte(text)); err != nil {
 			return envError(envPlacement, text, "cpu, core, cache or node")
 		}
@@ -41,8 +41,8 @@ func (c *Config) overrideByEnv() error {
 
 // envBool returns the value of a variable that is true or false, by default false.
 func envBool(name string) (bool, error) {
-	text, ok := os.LookupEnv(name)
-	if !ok || text == "" {
+	text := os.Getenv(name)
+	if text == "" {
 		return false, nil
 	}
 	on, err := strconv.ParseBool(text)

@@ -84,8 +84,20 @@ func FuzzIdentity(f *testing.F) {
 	})
 }
 
+// TestEmptyEnvironment has variables that are empty, as compose files have it, and override nothing.
+func TestEmptyEnvironment(t *testing.T) {
+	for _, name := range []string{envWorkers, envCPUs, envPlacement, envInline} {
+		t.Setenv(name, "")
+	}
+	c := Config{Workers: 3, Placement: PerCore, CPUs: affinity.Of(0)}
+	if err := c.overrideByEnv(); err != nil || c.Workers != 3 || c.Placement != PerCore || c.CPUs != affinity.Of(0) {
+		t.Errorf("%v: %+v", err, c)
+	}
+}
+
 func FuzzEnvironment(f *testing.F) {
 	f.Add("4", "0-3", "core", "1")
+	f.Add("", "", "", "")
 	f.Fuzz(func(t *testing.T, workers, cpus, placement, inline string) {
 		for name, value := range map[string]string{
 			envWorkers: workers, envCPUs: cpus, envPlacement: placement, envInline: inline,
@@ -96,7 +108,8 @@ func FuzzEnvironment(f *testing.F) {
 			t.Setenv(name, value)
 		}
 		var c Config
-		if c.overrideByEnv() == nil && (c.Workers < 1 || c.CPUs.Len() == 0 || c.Placement > PerNode) {
+		if c.overrideByEnv() == nil &&
+			(c.Workers < 1 && workers != "" || c.CPUs.Len() == 0 && cpus != "" || c.Placement > PerNode) {
 			t.Errorf("%q %q %q give %+v", workers, cpus, placement, c)
 		}
 	})
