@@ -111,6 +111,25 @@ func Allowed(pid int) (Set, error) {
 	return s, nil
 }
 
+// Thread is one thread of a process, and where it runs.
+type Thread struct {
+	ID      int    // as gettid(2) returns it; that of the first is the PID
+	Name    string // as the program has named it, up to 15 bytes; else that of the executable
+	Mask    Set    // the CPUs that it may run on
+	LastCPU int    // the CPU that it runs on, or ran on last
+}
+
+// Threads returns the threads of the process pid in ascending order, with the masks that taskset -ap shows; 0 is the
+// calling process. Threads that end meanwhile are left out, and those that start may be. The process may be anybody's
+// that /proc shows (proc_pid_stat(5)).
+func Threads(pid int) ([]Thread, error) {
+	all, err := threads(pid)
+	if err != nil {
+		return nil, fmt.Errorf("affinity: threads of process %d: %w", pid, err)
+	}
+	return all, nil
+}
+
 // Process binds every thread of the process pid to set; 0 is the calling process. A thread that starts
 // meanwhile may be missed by one pass over /proc/PID/task, so Process repeats until a pass finds every thread
 // bound. Threads that end meanwhile do not matter. The process must be of the same user, or it takes CAP_SYS_NICE.
