@@ -46,7 +46,7 @@ func ReadTopology() (Topology, error) {
 	mask, _ := allowed(0) // where that is not to be known, /sys alone counts
 	t, err := readTopology(os.DirFS(sysfs), os.DirFS("/sys/devices"), mask)
 	if err != nil {
-		return loneCores(mask), fmt.Errorf("affinity: read topology: %w", err)
+		return loneCores(mask), fmt.Errorf("affinity: read topology of %s: %w", sysfs, err)
 	}
 	return t, nil
 }
@@ -240,7 +240,7 @@ func readCPUs(which string) (s Set, err error) {
 		s, err = readSet(os.DirFS(sysfs), "cpu/"+which)
 	}
 	if err != nil {
-		return Set{}, fmt.Errorf("affinity: read %s CPUs: %w", which, err)
+		return Set{}, fmt.Errorf("affinity: read %s CPUs of %s: %w", which, sysfs, err)
 	}
 	return s, nil
 }

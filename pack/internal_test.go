@@ -96,7 +96,7 @@ func FuzzEnvironment(f *testing.F) {
 			t.Setenv(name, value)
 		}
 		var c Config
-		if c.overrideByEnv() == nil && (c.Workers < 1 || c.CPUs.Len() == 0 || c.Placement > PerNode) {
+		if c.overrideByEnv() == nil && (c.Workers < 1 || c.CPUs.Len() == 0 || c.Placement > PerPackage) {
 			t.Errorf("%q %q %q give %+v", workers, cpus, placement, c)
 		}
 	})
