@@ -5,7 +5,10 @@
 // the thread that made it (sched_setaffinity(2)). A Go program moves between threads as the scheduler likes,
 // so calling sched_setaffinity in the midst of it pins the wrong thread. [Do] starts child processes that are
 // pinned from their first instruction, [Pin] binds one goroutine, and [Process] rebinds a process that already
-// runs, thread by thread.
+// runs, thread by thread. [Threads] shows where its threads may run, and where they did last.
+//
+// What a process may use is its mask, [Current] and [Allowed]. [ReadTopology] tells what these CPUs share, [Spread]
+// divides them among workers by that.
 //
 // A Go process that is started with a mask of one CPU has GOMAXPROCS 1 by itself: nothing else need be set.
 //

@@ -18,7 +18,8 @@ func TestUnsupported(t *testing.T) {
 	_, isolated := affinity.Isolated()
 	_, offline := affinity.Offline()
 	do := affinity.Do(affinity.Of(0), func() error { return nil })
-	for _, err := range []error{current, pin, topology, spread, threads, isolated, offline, do, affinity.Process(0, affinity.Of(0))} {
+	process := affinity.Process(0, affinity.Of(0))
+	for _, err := range []error{current, pin, topology, spread, threads, isolated, offline, do, process} {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%v; want errors.ErrUnsupported", err)
 		}

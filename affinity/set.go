@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// MaxCPUs is how many CPUs a [Set] can name: 0 to MaxCPUs-1. It is the most that Linux can be built for (NR_CPUS), eight
-// times the size of the C library's cpu_set_t, which is too small for sched_getaffinity(2) where the kernel counts with
-// more CPUs, be they there or not.
+// MaxCPUs is how many CPUs a [Set] can name: 0 to MaxCPUs-1. It is the most that Linux can be built for (NR_CPUS). The
+// C library's cpu_set_t has an eighth of that, too little for sched_getaffinity(2) where the kernel counts with more
+// CPUs, be they there or not.
 const MaxCPUs = 8192
 
 // Set is a set of CPUs, numbered as the kernel numbers them. The zero value is the empty set. Sets can be

@@ -34,11 +34,11 @@ type CPU struct {
 type Topology []CPU
 
 // ReadTopology reads the topology of this machine from /sys/devices/system. The CPUs that this process may use are in
-// it also where /sys does not know of them, since some containers have a /sys of their own (lxcfs), and others have none:
+// it also where /sys does not know of them, since some containers have a /sys of their own (lxcfs), and others none:
 // what is not told of a CPU counts as not shared.
 //
-// If /sys cannot be read, the error says why, and the topology has the CPUs that this process may use, each as a core of
-// its own. On an operating system other than Linux there is none, and the error matches [errors.ErrUnsupported].
+// If /sys cannot be read, the error says why, and the topology has the CPUs that this process may use, each as a core
+// of its own. On an operating system other than Linux there is none; the error matches [errors.ErrUnsupported].
 func ReadTopology() (Topology, error) {
 	if !haveSysfs {
 		return nil, fmt.Errorf("affinity: read topology: %w", errors.ErrUnsupported)

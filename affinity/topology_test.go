@@ -26,6 +26,12 @@ func machine(t *testing.T, name string) fstest.MapFS {
 	return fsys
 }
 
+// unnumbered is a CPU whose core and package have no numbers, as most of the captured machines' have none.
+func unnumbered(c affinity.CPU) affinity.CPU {
+	c.CoreID, c.PackageID = -1, -1
+	return c
+}
+
 func TestTopology(t *testing.T) {
 	tests := []struct {
 		machine string
@@ -34,19 +40,19 @@ func TestTopology(t *testing.T) {
 		probe   affinity.CPU
 	}{
 		{"xeon-2s16c32t", "0-31", [5]int{32, 16, 2, 2, 2},
-			affinity.CPU{ID: 9, Core: affinity.Of(9, 25), Package: set("8-15,24-31"), Cache: set("8-15,24-31"), Node: 1, CoreID: -1, PackageID: -1}},
+			unnumbered(affinity.CPU{ID: 9, Core: affinity.Of(9, 25), Package: set("8-15,24-31"), Cache: set("8-15,24-31"), Node: 1})},
 		{"kunpeng-2s128c", "0-127", [5]int{128, 128, 4, 4, 2},
-			affinity.CPU{ID: 40, Core: affinity.Of(40), Package: set("0-63"), Cache: set("32-63"), Node: 1, CoreID: -1, PackageID: -1}},
+			unnumbered(affinity.CPU{ID: 40, Core: affinity.Of(40), Package: set("0-63"), Cache: set("32-63"), Node: 1})},
 		{"opteron-4s64c", "0-63", [5]int{64, 32, 8, 8, 4},
-			affinity.CPU{ID: 63, Core: affinity.Of(62, 63), Package: set("48-63"), Cache: set("56-63"), Node: 7, CoreID: -1, PackageID: -1}},
+			unnumbered(affinity.CPU{ID: 63, Core: affinity.Of(62, 63), Package: set("48-63"), Cache: set("56-63"), Node: 7})},
 		{"alderlake-laptop", "0-15", [5]int{16, 12, 1, 1, 1},
-			affinity.CPU{ID: 9, Core: affinity.Of(9), Package: set("0-15"), Cache: set("0-15"), CoreID: -1, PackageID: -1, Kind: 1}},
+			unnumbered(affinity.CPU{ID: 9, Core: affinity.Of(9), Package: set("0-15"), Cache: set("0-15"), Kind: 1})},
 		{"epyc-nps4", "0-31", [5]int{32, 16, 8, 4, 1},
-			affinity.CPU{ID: 21, Core: affinity.Of(5, 21), Package: set("0-31"), Cache: set("4-5,20-21"), Node: 1, CoreID: -1, PackageID: -1}},
+			unnumbered(affinity.CPU{ID: 21, Core: affinity.Of(5, 21), Package: set("0-31"), Cache: set("4-5,20-21"), Node: 1})},
 		{"firecracker-guest", "0-1", [5]int{2, 2, 1, 1, 1},
 			affinity.CPU{ID: 1, Core: affinity.Of(1), Package: affinity.Of(0, 1), Cache: affinity.Of(0, 1), CoreID: 1}},
 		{"vm-no-topology", "0-3", [5]int{4, 4, 4, 1, 4},
-			affinity.CPU{ID: 2, Core: affinity.Of(2), Package: affinity.Of(2), Cache: affinity.Of(2), CoreID: -1, PackageID: -1}},
+			unnumbered(affinity.CPU{ID: 2, Core: affinity.Of(2), Package: affinity.Of(2), Cache: affinity.Of(2)})},
 	}
 	for _, tt := range tests {
 		t.Run(tt.machine, func(t *testing.T) {
@@ -204,7 +210,8 @@ func TestPolicyText(t *testing.T) {
 		}
 	}
 	var p affinity.Policy
-	if err := p.UnmarshalText([]byte("socket")); err == nil || !strings.Contains(err.Error(), "cpu, core, cache, node, package") {
+	const known = "cpu, core, cache, node, package"
+	if err := p.UnmarshalText([]byte("socket")); err == nil || !strings.Contains(err.Error(), known) {
 		t.Errorf("unknown policy: %v; want the known ones named", err)
 	}
 	if _, err := affinity.Policy(9).MarshalText(); err == nil {

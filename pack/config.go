@@ -27,7 +27,8 @@ const (
 // Config is what can be set about a pack. The zero value is a good default.
 //
 // Some fields can be overridden by the environment of the master, for operators: GOPHERPACK_WORKERS,
-// GOPHERPACK_CPUS ("0-3,8"), GOPHERPACK_PLACEMENT ("cpu", "core", "cache", "node", "package") and GOPHERPACK_INLINE ("1").
+// GOPHERPACK_CPUS ("0-3,8"), GOPHERPACK_PLACEMENT ("cpu", "core", "cache", "node", "package") and
+// GOPHERPACK_INLINE ("1").
 type Config struct {
 	// Workers is the number of workers. Default, 0: as many as the machine has shares of the size of
 	// Placement among the CPUs that may be used, and not more than the processor quota of the control

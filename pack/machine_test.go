@@ -183,7 +183,8 @@ func TestUnreadableSys(t *testing.T) {
 	p.Stop()
 
 	p = start(t, "http", change, "-placement=node")
-	if status := p.Wait(inTime); status != 1 || !p.Said(`pack: placement "node": which CPUs share what is not known here`) {
-		t.Errorf("a placement was named: exit status %d", status)
+	const want = `pack: placement "node": which CPUs share what is not known here`
+	if status := p.Wait(inTime); status != 1 || !p.Said(want) {
+		t.Errorf("a placement was named: exit status %d; want 1, and %q", status, want)
 	}
 }

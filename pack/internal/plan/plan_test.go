@@ -81,6 +81,7 @@ func TestUnknownMachine(t *testing.T) {
 	blind := func(m *Machine) { m.Allowed, m.NoPinning = affinity.Set{}, errors.New("sched_getaffinity: refused") }
 	dark := func(m *Machine) { m.NoTopology = errors.New("/sys: permission denied") }
 	timeless := func(m *Machine) { m.NoQuota = errors.New("cgroup: permission denied") }
+	one, perCore := affinity.Of(1), Request{Placement: affinity.PerCore}
 	tests := []struct {
 		name     string
 		request  Request
@@ -90,20 +91,22 @@ func TestUnknownMachine(t *testing.T) {
 		err      string // what the error says
 	}{
 		{name: "refused", change: refused, workers: 8, unpinned: "sched_setaffinity: refused"},
-		{name: "refused, two workers", request: Request{Workers: 2}, change: refused, workers: 2, unpinned: "refused"},
-		{name: "refused, CPUs", request: Request{CPUs: affinity.Of(1)}, change: refused, err: `CPUs "1": workers cannot be pinned`},
-		{name: "refused, placement", request: Request{Placement: affinity.PerCore}, change: refused, err: `placement "core": workers`},
+		{name: "refused, number", request: Request{Workers: 2}, change: refused, workers: 2, unpinned: "refused"},
+		{name: "refused, CPUs", request: Request{CPUs: one}, change: refused, err: `CPUs "1": workers cannot be pinned`},
+		{name: "refused, placement", request: perCore, change: refused, err: `placement "core": workers cannot be pinned`},
 		{name: "no mask", change: blind, workers: runtime.GOMAXPROCS(0), unpinned: "sched_getaffinity"},
-		{name: "no mask, two workers", request: Request{Workers: 2}, change: blind, workers: 2, unpinned: "sched_getaffinity"},
-		{name: "no mask, CPUs", request: Request{CPUs: affinity.Of(1)}, change: blind, err: `CPUs "1": workers cannot be pinned`},
+		{name: "no mask, number", request: Request{Workers: 2}, change: blind, workers: 2, unpinned: "sched_getaffinity"},
+		{name: "no mask, CPUs", request: Request{CPUs: one}, change: blind, err: `CPUs "1": workers cannot be pinned`},
+		{name: "no mask, placement", request: perCore, change: blind, err: `placement "core": workers cannot be pinned`},
 		{name: "no topology", change: dark, workers: 8, unpinned: "/sys: permission denied"},
-		{name: "no topology, two workers", request: Request{Workers: 2}, change: dark, workers: 2, unpinned: "/sys"},
+		{name: "no topology, number", request: Request{Workers: 2}, change: dark, workers: 2, unpinned: "/sys"},
 		{name: "no topology, CPUs", request: Request{CPUs: affinity.Of(1, 2)}, change: dark, workers: 2},
-		{name: "no topology, CPUs that may not be used", request: Request{CPUs: affinity.Of(9)}, change: dark, err: "may not use"},
-		{name: "no topology, placement", request: Request{Placement: affinity.PerPackage}, change: dark, err: `placement "package": which`},
+		{name: "no topology, others' CPUs", request: Request{CPUs: affinity.Of(9)}, change: dark, err: "may not use"},
+		{name: "no topology, placement", request: perCore, change: dark, err: `placement "core": which CPUs share what`},
 		{name: "no quota", change: timeless, workers: 8, unpinned: "cgroup"},
-		{name: "no quota, two workers", request: Request{Workers: 2}, change: timeless, workers: 2},
+		{name: "no quota, number", request: Request{Workers: 2}, change: timeless, workers: 2},
 		{name: "no quota, CPUs", request: Request{CPUs: affinity.Of(1, 2)}, change: timeless, workers: 2},
+		{name: "no quota, placement", request: perCore, change: timeless, workers: 4, unpinned: "cgroup"},
 	}
 	for _, tt := range tests {
 		m := uniform(4, 2)
