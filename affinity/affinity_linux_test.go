@@ -22,7 +22,14 @@ import (
 // of its standard input.
 const asThreads = "AFFINITY_TEST_THREADS"
 
+// asAllowed makes it a program that prints what Allowed(0) returns.
+const asAllowed = "AFFINITY_TEST_ALLOWED"
+
 func init() {
+	if os.Getenv(asAllowed) != "" {
+		fmt.Println(affinity.Allowed(0))
+		os.Exit(0)
+	}
 	if os.Getenv(asThreads) == "" {
 		return
 	}
@@ -302,6 +309,20 @@ func TestThreadsOfThisProcess(t *testing.T) {
 	}
 	if _, err := affinity.Threads(1 << 30); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a process that is not there: %v", err)
+	}
+}
+
+// TestAllowedWithoutProc runs a program where /proc is not mounted, as in some chroots.
+func TestAllowedWithoutProc(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("hiding /proc takes root")
+	}
+	cmd := exec.Command("sh", "-c", `mount --make-rprivate / && mount -t tmpfs none /proc && exec "$0"`, os.Args[0])
+	cmd.Env = append(os.Environ(), asAllowed+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	if want := fmt.Sprintln(current(t), error(nil)); err != nil || string(out) != want {
+		t.Errorf("%q, %v; want %q", out, err, want)
 	}
 }
 

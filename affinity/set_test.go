@@ -185,6 +185,10 @@ func TestSetAsFlagAndJSON(t *testing.T) {
 	if err != nil || string(text) != `{"cpus":"2-3"}` {
 		t.Errorf("JSON: %s, %v", text, err)
 	}
+	many, back := affinity.Of(0, 1100, affinity.MaxCPUs-1), affinity.Set{}
+	if text, err = json.Marshal(many); err != nil || json.Unmarshal(text, &back) != nil || back != many {
+		t.Errorf("JSON of %q: %s, %v, which reads back as %q", many, text, err, back)
+	}
 }
 
 func FuzzMask(f *testing.F) {

@@ -85,8 +85,12 @@ func TestPinningRefused(t *testing.T) {
 	cpus := allowed(t, 1)
 	p := start(t, "http", refused(unix.SYS_SCHED_SETAFFINITY))
 	p.servesUnpinned(cpus.Len(), "sched_setaffinity: operation not permitted")
-	p.Signal(syscall.SIGHUP)
-	p.Logged(1, "reloaded")
+	for signal, done := range map[syscall.Signal]string{syscall.SIGUSR2: "upgraded", syscall.SIGTTIN: "number of workers changed"} {
+		p.Signal(signal)
+		if line := p.Logged(1, done); !strings.Contains(fmt.Sprint(line["unpinned"]), "sched_setaffinity") {
+			t.Errorf("%v; want to be told that the workers are not pinned", line)
+		}
+	}
 	for _, pid := range p.Workers() {
 		if got := masks(t, pid); len(got) != 1 || !got[cpus.String()] {
 			t.Errorf("process %d has the masks %v, want %q", pid, got, cpus)

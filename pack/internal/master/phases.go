@@ -191,7 +191,7 @@ func (c *core) endChange() {
 	}
 	g, took := ch.next, c.now.Sub(ch.begun).Round(time.Millisecond)
 	args := []any{"generation", g.number, "workers", g.plan.Workers(), "took", took}
-	if why := g.plan.Unpinned; why != ch.old.plan.Unpinned && why != "" {
+	if why := g.plan.Unpinned; why != "" && ch.kind != reloading && ch.kind != renewing { // those keep the plan
 		args = append(args, "unpinned", why)
 	}
 	switch ch.kind {
