@@ -18,10 +18,9 @@ func get(tid int) (Set, error) {
 		return Set{}, os.NewSyscallError("sched_getaffinity", err)
 	}
 	var s Set
-	for cpu := range MaxCPUs {
-		if mask.IsSet(cpu) {
-			s.Add(cpu)
-		}
+	size := MaxCPUs / len(mask) // CPUs in one word of the kernel's
+	for i, word := range mask {
+		s.words[i*size/64] |= uint64(word) << (i * size % 64)
 	}
 	return s, nil
 }
