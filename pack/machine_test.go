@@ -20,7 +20,8 @@ import (
 )
 
 // refuseCalls has the test binary run itself again, under a filter that refuses the system calls with these numbers, as
-// the profiles of container runtimes and of systemd do.
+// the profiles of container runtimes and of systemd do. After a colon stands how much the second argument must be for
+// the call not to be refused.
 const refuseCalls = "PACK_TEST_REFUSE"
 
 func init() {
@@ -38,19 +39,37 @@ func init() {
 	os.Exit(1)
 }
 
-// refuse has system calls of this thread give EPERM.
+// refuse has system calls of this thread give EPERM, or EINVAL those whose second argument is too little.
 func refuse(calls []string) error {
-	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}} // seccomp_data.nr
+	const (
+		load      = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		ifEqual   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		ifAtLeast = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
+		end       = unix.BPF_RET | unix.BPF_K
+		number    = 0      // where seccomp_data has it
+		second    = 16 + 8 // the lower half, on a little-endian machine
+	)
+	var filter []unix.SockFilter
 	for _, c := range calls {
-		n, err := strconv.ParseUint(c, 10, 32)
-		if err != nil {
+		var call, least uint32
+		if n, err := fmt.Sscanf(c+":0", "%d:%d", &call, &least); n != 2 {
 			return err
 		}
+		if least == 0 {
+			filter = append(filter,
+				unix.SockFilter{Code: load, K: number},
+				unix.SockFilter{Code: ifEqual, K: call, Jf: 1},
+				unix.SockFilter{Code: end, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)})
+			continue
+		}
 		filter = append(filter,
-			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: uint32(n)},
-			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)})
+			unix.SockFilter{Code: load, K: number},
+			unix.SockFilter{Code: ifEqual, K: call, Jf: 3},
+			unix.SockFilter{Code: load, K: second},
+			unix.SockFilter{Code: ifAtLeast, K: least, Jt: 1},
+			unix.SockFilter{Code: end, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EINVAL)})
 	}
-	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	filter = append(filter, unix.SockFilter{Code: end, K: unix.SECCOMP_RET_ALLOW})
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
@@ -58,10 +77,12 @@ func refuse(calls []string) error {
 	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
 }
 
+var setMask, getMask = strconv.Itoa(unix.SYS_SCHED_SETAFFINITY), strconv.Itoa(unix.SYS_SCHED_GETAFFINITY)
+
 // refused has a program start with system calls refused.
-func refused(calls ...int) func(*exec.Cmd) {
+func refused(calls ...string) func(*exec.Cmd) {
 	return func(c *exec.Cmd) {
-		c.Env = append(c.Env, refuseCalls+"="+strings.Trim(fmt.Sprint(calls), "[]"))
+		c.Env = append(c.Env, refuseCalls+"="+strings.Join(calls, " "))
 	}
 }
 
@@ -83,7 +104,7 @@ func (p *running) servesUnpinned(workers int, why string) {
 func TestPinningRefused(t *testing.T) {
 	t.Parallel()
 	cpus := allowed(t, 1)
-	p := start(t, "http", refused(unix.SYS_SCHED_SETAFFINITY))
+	p := start(t, "http", refused(setMask))
 	p.servesUnpinned(cpus.Len(), "sched_setaffinity: operation not permitted")
 	for signal, done := range map[syscall.Signal]string{syscall.SIGUSR2: "upgraded", syscall.SIGTTIN: "number of workers changed"} {
 		p.Signal(signal)
@@ -102,8 +123,20 @@ func TestPinningRefused(t *testing.T) {
 // TestMaskRefused has a filter that does not even let a process see its mask.
 func TestMaskRefused(t *testing.T) {
 	t.Parallel()
-	p := start(t, "http", refused(unix.SYS_SCHED_SETAFFINITY, unix.SYS_SCHED_GETAFFINITY), "-workers=2")
+	p := start(t, "http", refused(setMask, getMask), "-workers=2")
 	p.servesUnpinned(2, "sched_getaffinity: operation not permitted")
+	p.Stop()
+}
+
+// TestManyPossibleCPUs has what a kernel does that counts with 1100 CPUs: masks that are shorter are not taken.
+func TestManyPossibleCPUs(t *testing.T) {
+	t.Parallel()
+	cpus := allowed(t, 1)
+	const size = 1100/64*8 + 8
+	p := start(t, "http", refused(getMask+":"+strconv.Itoa(size)))
+	if up := p.Logged(1, "pack is up"); up["cpus"] != cpus.String() {
+		t.Errorf("%v; want a worker on each of %q", up, cpus)
+	}
 	p.Stop()
 }
 
@@ -115,7 +148,7 @@ func TestPinningRefusedThatWasAsked(t *testing.T) {
 		"-cpus=" + strconv.Itoa(first): fmt.Sprintf(`pack: CPUs "%d": workers cannot be pinned here, so name none: `, first),
 		"-placement=core":              `pack: placement "core": workers cannot be pinned here, so name none: `,
 	} {
-		p := start(t, "http", refused(unix.SYS_SCHED_SETAFFINITY), arg)
+		p := start(t, "http", refused(setMask), arg)
 		if status := p.Wait(inTime); status != 1 || !p.Said(want) {
 			t.Errorf("%s: exit status %d; want 1, and %q", arg, status, want)
 		}
