@@ -5,7 +5,10 @@
 // the thread that made it (sched_setaffinity(2)). A Go program moves between threads as the scheduler likes,
 // so calling sched_setaffinity in the midst of it pins the wrong thread. [Do] starts child processes that are
 // pinned from their first instruction, [Pin] binds one goroutine, and [Process] rebinds a process that already
-// runs, thread by thread.
+// runs, thread by thread. [Threads] shows where its threads may run, and where they did last.
+//
+// What a process may use is its mask, [Current] and [Allowed]. [ReadTopology] tells what these CPUs share, [Spread]
+// divides them among workers by that.
 //
 // A Go process that is started with a mask of one CPU has GOMAXPROCS 1 by itself: nothing else need be set.
 //
@@ -109,6 +112,25 @@ func Allowed(pid int) (Set, error) {
 		return Set{}, fmt.Errorf("affinity: get masks of process %d: %w", pid, err)
 	}
 	return s, nil
+}
+
+// Thread is one thread of a process, and where it runs.
+type Thread struct {
+	ID      int    // as gettid(2) returns it; that of the first is the PID
+	Name    string // as the program has named it, up to 15 bytes; else that of the executable
+	Mask    Set    // the CPUs that it may run on
+	LastCPU int    // the CPU that it runs on, or ran on last
+}
+
+// Threads returns the threads of the process pid in ascending order, with the masks that taskset -ap shows; 0 is the
+// calling process. Threads that end meanwhile are left out, and those that start may be. The process may be anybody's
+// that /proc shows (proc_pid_stat(5)).
+func Threads(pid int) ([]Thread, error) {
+	all, err := threads(pid)
+	if err != nil {
+		return nil, fmt.Errorf("affinity: threads of process %d: %w", pid, err)
+	}
+	return all, nil
 }
 
 // Process binds every thread of the process pid to set; 0 is the calling process. A thread that starts

@@ -22,7 +22,14 @@ import (
 // of its standard input.
 const asThreads = "AFFINITY_TEST_THREADS"
 
+// asAllowed makes it a program that prints what Allowed(0) returns.
+const asAllowed = "AFFINITY_TEST_ALLOWED"
+
 func init() {
+	if os.Getenv(asAllowed) != "" {
+		fmt.Println(affinity.Allowed(0))
+		os.Exit(0)
+	}
 	if os.Getenv(asThreads) == "" {
 		return
 	}
@@ -231,7 +238,7 @@ func TestProcessGone(t *testing.T) {
 
 func TestSpreadHere(t *testing.T) {
 	allowed := current(t)
-	for p := affinity.PerCPU; p <= affinity.PerNode; p++ {
+	for p := affinity.PerCPU; p <= affinity.PerPackage; p++ {
 		sets, err := affinity.Spread(7, p)
 		if err != nil || len(sets) != 7 {
 			t.Fatalf("%s: %v, %v", p, sets, err)
@@ -262,5 +269,87 @@ func TestAllowed(t *testing.T) {
 	}
 	if _, err := affinity.Allowed(1 << 30); err == nil {
 		t.Error("a process that is not there has CPUs")
+	}
+}
+
+// TestThreads compares with what /proc says of a program with many threads.
+func TestThreads(t *testing.T) {
+	one, _ := current(t).First()
+	pid, _ := threads(t, func(cmd *exec.Cmd) error { return affinity.Do(affinity.Of(one), cmd.Start) })
+	all, err := affinity.Threads(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 20 || all[0].ID != pid {
+		t.Errorf("%d threads, the first of which is %d; want at least 20, and %d", len(all), all[0].ID, pid)
+	}
+	for i, th := range all {
+		if th.Mask != affinity.Of(one) || th.LastCPU != one || i > 0 && th.ID <= all[i-1].ID {
+			t.Errorf("thread %+v of %d; want it on CPU %d, and ascending order", th, pid, one)
+		}
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/comm", pid, th.ID))
+		if err == nil && strings.TrimSuffix(string(name), "\n") != th.Name {
+			t.Errorf("thread %d is %q, want %q", th.ID, th.Name, name)
+		}
+	}
+}
+
+func TestThreadsOfThisProcess(t *testing.T) {
+	undo, err := affinity.Pin(current(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	all, err := affinity.Threads(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(all, func(th affinity.Thread) bool { return th.ID == unix.Gettid() }) {
+		t.Errorf("%+v: this thread, %d, is not there", all, unix.Gettid())
+	}
+	if _, err := affinity.Threads(1 << 30); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a process that is not there: %v", err)
+	}
+}
+
+// TestAllowedWithoutProc runs a program where /proc is not mounted, as in some chroots.
+func TestAllowedWithoutProc(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("hiding /proc takes root")
+	}
+	cmd := exec.Command("sh", "-c", `mount --make-rprivate / && mount -t tmpfs none /proc && exec "$0"`, os.Args[0])
+	cmd.Env = append(os.Environ(), asAllowed+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	if want := fmt.Sprintln(current(t), error(nil)); err != nil || string(out) != want {
+		t.Errorf("%q, %v; want %q", out, err, want)
+	}
+}
+
+// TestSysAgrees compares with the kernel's own lists.
+func TestSysAgrees(t *testing.T) {
+	for name, read := range map[string]func() (affinity.Set, error){
+		"isolated": affinity.Isolated, "offline": affinity.Offline,
+	} {
+		text, err := os.ReadFile("/sys/devices/system/cpu/" + name)
+		if err != nil {
+			t.Skip(err)
+		}
+		if s, err := read(); err != nil || s.String() != strings.TrimSpace(string(text)) {
+			t.Errorf("%s: %q, %v; want %q", name, s, err, text)
+		}
+	}
+}
+
+// TestCPUsOutOfReach has a set whose CPUs are beyond what the C library's masks hold, and one that is there.
+func TestCPUsOutOfReach(t *testing.T) {
+	one, _ := current(t).First()
+	undo, err := affinity.Pin(affinity.Of(one, 1100, affinity.MaxCPUs-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	if got := current(t); got != affinity.Of(one) {
+		t.Errorf("bound to %q, want %d", got, one)
 	}
 }

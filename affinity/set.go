@@ -8,14 +8,17 @@ import (
 	"strings"
 )
 
-// MaxCPUs is how many CPUs a [Set] can name: 0 to MaxCPUs-1, the size of the C library's cpu_set_t.
-const MaxCPUs = 1024
+// MaxCPUs is how many CPUs a [Set] can name: 0 to MaxCPUs-1. It is the most that Linux can be built for (NR_CPUS). The
+// C library's cpu_set_t has an eighth of that, too little for sched_getaffinity(2) where the kernel counts with more
+// CPUs, be they there or not.
+const MaxCPUs = 8192
 
 // Set is a set of CPUs, numbered as the kernel numbers them. The zero value is the empty set. Sets can be
-// compared with == and used as map keys.
+// compared with == and used as map keys. A Set takes 1 KiB.
 //
 // The text form is the kernel's list format, such as "0-3,8": what /sys/devices/system/cpu/online, taskset -c
-// and cpuset.cpus use. A Set can be a flag by [flag.TextVar] and a field of a JSON or YAML document.
+// and cpuset.cpus use. A Set can be a flag by [flag.TextVar] and a field of a JSON or YAML document. For masks, such as
+// "10f", there are [ParseMask] and [Set.Mask].
 type Set struct {
 	words [MaxCPUs / 64]uint64
 }
@@ -50,6 +53,12 @@ func (s Set) Len() int {
 	}
 	return n
 }
+
+// IsEmpty reports whether there is no CPU in the set.
+func (s Set) IsEmpty() bool { return s == Set{} }
+
+// IsSubsetOf reports whether t has all CPUs of s.
+func (s Set) IsSubsetOf(t Set) bool { return s.Minus(t).IsEmpty() }
 
 // All yields the CPUs of the set in ascending order.
 func (s Set) All() iter.Seq[int] {

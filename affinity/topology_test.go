@@ -26,27 +26,33 @@ func machine(t *testing.T, name string) fstest.MapFS {
 	return fsys
 }
 
+// unnumbered is a CPU whose core and package have no numbers, as most of the captured machines' have none.
+func unnumbered(c affinity.CPU) affinity.CPU {
+	c.CoreID, c.PackageID = -1, -1
+	return c
+}
+
 func TestTopology(t *testing.T) {
 	tests := []struct {
 		machine string
 		cpus    string
-		shares  [4]int // how many shares each policy gives: CPUs, cores, caches, nodes
+		shares  [5]int // how many shares each policy gives: CPUs, cores, caches, nodes, packages
 		probe   affinity.CPU
 	}{
-		{"xeon-2s16c32t", "0-31", [4]int{32, 16, 2, 2},
-			affinity.CPU{ID: 9, Core: affinity.Of(9, 25), Package: set("8-15,24-31"), Cache: set("8-15,24-31"), Node: 1}},
-		{"kunpeng-2s128c", "0-127", [4]int{128, 128, 4, 4},
-			affinity.CPU{ID: 40, Core: affinity.Of(40), Package: set("0-63"), Cache: set("32-63"), Node: 1}},
-		{"opteron-4s64c", "0-63", [4]int{64, 32, 8, 8},
-			affinity.CPU{ID: 63, Core: affinity.Of(62, 63), Package: set("48-63"), Cache: set("56-63"), Node: 7}},
-		{"alderlake-laptop", "0-15", [4]int{16, 12, 1, 1},
-			affinity.CPU{ID: 9, Core: affinity.Of(9), Package: set("0-15"), Cache: set("0-15")}},
-		{"epyc-nps4", "0-31", [4]int{32, 16, 8, 4},
-			affinity.CPU{ID: 21, Core: affinity.Of(5, 21), Package: set("0-31"), Cache: set("4-5,20-21"), Node: 1}},
-		{"firecracker-guest", "0-1", [4]int{2, 2, 1, 1},
-			affinity.CPU{ID: 1, Core: affinity.Of(1), Package: affinity.Of(0, 1), Cache: affinity.Of(0, 1)}},
-		{"vm-no-topology", "0-3", [4]int{4, 4, 4, 1},
-			affinity.CPU{ID: 2, Core: affinity.Of(2), Package: affinity.Of(2), Cache: affinity.Of(2)}},
+		{"xeon-2s16c32t", "0-31", [5]int{32, 16, 2, 2, 2},
+			unnumbered(affinity.CPU{ID: 9, Core: affinity.Of(9, 25), Package: set("8-15,24-31"), Cache: set("8-15,24-31"), Node: 1})},
+		{"kunpeng-2s128c", "0-127", [5]int{128, 128, 4, 4, 2},
+			unnumbered(affinity.CPU{ID: 40, Core: affinity.Of(40), Package: set("0-63"), Cache: set("32-63"), Node: 1})},
+		{"opteron-4s64c", "0-63", [5]int{64, 32, 8, 8, 4},
+			unnumbered(affinity.CPU{ID: 63, Core: affinity.Of(62, 63), Package: set("48-63"), Cache: set("56-63"), Node: 7})},
+		{"alderlake-laptop", "0-15", [5]int{16, 12, 1, 1, 1},
+			unnumbered(affinity.CPU{ID: 9, Core: affinity.Of(9), Package: set("0-15"), Cache: set("0-15"), Kind: 1})},
+		{"epyc-nps4", "0-31", [5]int{32, 16, 8, 4, 1},
+			unnumbered(affinity.CPU{ID: 21, Core: affinity.Of(5, 21), Package: set("0-31"), Cache: set("4-5,20-21"), Node: 1})},
+		{"firecracker-guest", "0-1", [5]int{2, 2, 1, 1, 1},
+			affinity.CPU{ID: 1, Core: affinity.Of(1), Package: affinity.Of(0, 1), Cache: affinity.Of(0, 1), CoreID: 1}},
+		{"vm-no-topology", "0-3", [5]int{4, 4, 4, 1, 4},
+			unnumbered(affinity.CPU{ID: 2, Core: affinity.Of(2), Package: affinity.Of(2), Cache: affinity.Of(2)})},
 	}
 	for _, tt := range tests {
 		t.Run(tt.machine, func(t *testing.T) {
@@ -93,6 +99,7 @@ func TestSpread(t *testing.T) {
 		{"xeon-2s16c32t", "16,0,17", 0, affinity.PerCPU, "0 17 16"},
 		{"xeon-2s16c32t", "0-3,16", 0, affinity.PerCore, "0,16 1 2 3"},
 		{"xeon-2s16c32t", "6-9", 0, affinity.PerNode, "6-7 8-9"},
+		{"opteron-4s64c", "8-23", 0, affinity.PerPackage, "8-15 16-23"},
 		{"xeon-2s16c32t", "0-31", 3, affinity.PerCache, "0-7,16-23 8-15,24-31 0-7,16-23"},
 		{"alderlake-laptop", "0-15", 0, affinity.PerCPU, "0 2 4 6 8 9 10 11 12 13 14 15 1 3 5 7"},
 		{"alderlake-laptop", "0-15", 5, affinity.PerCore, "0-1 2-3 4-5 6-7 8"},
@@ -148,8 +155,54 @@ func TestTopologyErrors(t *testing.T) {
 	}
 }
 
+func TestKinds(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  string // the kinds of CPUs 0 to 3
+	}{
+		{"alike", nil, "0 0 0 0"},
+		{"capacities", map[string]string{
+			"cpu/cpu0/cpu_capacity": "250\n", "cpu/cpu1/cpu_capacity": "250\n",
+			"cpu/cpu2/cpu_capacity": "870\n", "cpu/cpu3/cpu_capacity": "1024\n",
+		}, "2 2 1 0"},
+		{"the same capacity", map[string]string{
+			"cpu/cpu0/cpu_capacity": "1024\n", "cpu/cpu1/cpu_capacity": "1024\n",
+			"cpu/cpu2/cpu_capacity": "1024\n", "cpu/cpu3/cpu_capacity": "1024\n",
+		}, "0 0 0 0"},
+		{"counters", map[string]string{"cpu_core/cpus": "0-1\n", "cpu_atom/cpus": "2-3\n"}, "0 0 1 1"},
+		{"counters of three kinds", map[string]string{
+			"cpu_core/cpus": "2", "cpu_atom/cpus": "0,1", "cpu_lowpower/cpus": "3",
+		}, "1 1 0 2"},
+		{"only efficiency cores", map[string]string{"cpu_atom/cpus": "0-3"}, "0 0 0 0"},
+		{"counters before capacities", map[string]string{
+			"cpu_core/cpus": "0-1\n", "cpu_atom/cpus": "2-3\n",
+			"cpu/cpu0/cpu_capacity": "1024\n", "cpu/cpu1/cpu_capacity": "1009\n",
+			"cpu/cpu2/cpu_capacity": "700\n", "cpu/cpu3/cpu_capacity": "700\n",
+		}, "0 0 1 1"},
+		{"garbage", map[string]string{"cpu_core/cpus": "x", "cpu/cpu0/cpu_capacity": "much"}, "0 0 0 0"},
+	} {
+		fsys := fstest.MapFS{"cpu/online": {Data: []byte("0-3\n")}}
+		for name, text := range tt.files {
+			fsys[name] = &fstest.MapFile{Data: []byte(text)}
+		}
+		topo, err := affinity.ReadTopologyFS(fsys)
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		var got []string
+		for _, c := range topo {
+			got = append(got, fmt.Sprint(c.Kind))
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: kinds %v, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestPolicyText(t *testing.T) {
-	for p := affinity.PerCPU; p <= affinity.PerNode; p++ {
+	for p := affinity.PerCPU; p <= affinity.PerPackage; p++ {
 		text, err := p.MarshalText()
 		var back affinity.Policy
 		if err != nil || back.UnmarshalText(text) != nil || back != p {
@@ -157,7 +210,8 @@ func TestPolicyText(t *testing.T) {
 		}
 	}
 	var p affinity.Policy
-	if err := p.UnmarshalText([]byte("socket")); err == nil || !strings.Contains(err.Error(), "cpu, core, cache, node") {
+	const known = "cpu, core, cache, node, package"
+	if err := p.UnmarshalText([]byte("socket")); err == nil || !strings.Contains(err.Error(), known) {
 		t.Errorf("unknown policy: %v; want the known ones named", err)
 	}
 	if _, err := affinity.Policy(9).MarshalText(); err == nil {
@@ -179,7 +233,7 @@ func FuzzTopology(f *testing.F) {
 		if err != nil || len(topo) == 0 {
 			return
 		}
-		for p := affinity.PerCPU; p <= affinity.PerNode; p++ {
+		for p := affinity.PerCPU; p <= affinity.PerPackage; p++ {
 			shares, err := topo.Spread(topo.CPUs(), 0, p)
 			var all affinity.Set
 			for _, s := range shares {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -165,7 +166,11 @@ func TestAffinity(t *testing.T) {
 	t.Parallel()
 	exe := build(t, "affinity")
 	out, err := exec.Command(exe).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "per node") {
+	if err != nil || !strings.Contains(string(out), "per package") {
+		t.Errorf("%s, %v", out, err)
+	}
+	out, err = exec.Command(exe, "-pid", fmt.Sprint(os.Getpid())).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), fmt.Sprint(os.Getpid())) {
 		t.Errorf("%s, %v", out, err)
 	}
 	out, err = exec.Command(exe, "-cpus=0", "grep", "Cpus_allowed_list", "/proc/self/status").CombinedOutput()

@@ -17,17 +17,18 @@ import (
 type Placement = affinity.Policy
 
 const (
-	PerCPU   = affinity.PerCPU   // one worker per CPU, pinned to it; each has GOMAXPROCS 1
-	PerCore  = affinity.PerCore  // one per physical core, on its hardware threads
-	PerCache = affinity.PerCache // one per last-level cache, on the CPUs that share it
-	PerNode  = affinity.PerNode  // one per NUMA node, on its CPUs
+	PerCPU     = affinity.PerCPU     // one worker per CPU, pinned to it; each has GOMAXPROCS 1
+	PerCore    = affinity.PerCore    // one per physical core, on its hardware threads
+	PerCache   = affinity.PerCache   // one per last-level cache, on the CPUs that share it
+	PerNode    = affinity.PerNode    // one per NUMA node, on its CPUs
+	PerPackage = affinity.PerPackage // one per package (socket), on its CPUs
 )
 
 // Config is what can be set about a pack. The zero value is a good default.
 //
 // Some fields can be overridden by the environment of the master, for operators: GOPHERPACK_WORKERS,
-// GOPHERPACK_CPUS ("0-3,8"), GOPHERPACK_PLACEMENT ("cpu", "core", "cache", "node") and GOPHERPACK_INLINE ("1").
-// One that is empty counts as not set.
+// GOPHERPACK_CPUS ("0-3,8"), GOPHERPACK_PLACEMENT ("cpu", "core", "cache", "node", "package") and
+// GOPHERPACK_INLINE ("1"). One that is empty counts as not set.
 type Config struct {
 	// Workers is the number of workers. Default, 0: as many as the machine has shares of the size of
 	// Placement among the CPUs that may be used, and not more than the processor quota of the control
@@ -38,10 +39,13 @@ type Config struct {
 	// cpuset. It is an error to name one that it may not use.
 	//
 	// If neither CPUs nor Workers is set and a processor quota allows less than these CPUs, workers are not
-	// pinned: a quota is about time, not place, and several containers would crowd the same first CPUs.
+	// pinned: a quota is about time, not place, and several containers would crowd the same first CPUs. Nor are they
+	// where the system does not let them be (sched_setaffinity(2) refused), or does not tell about its CPUs (/sys
+	// unreadable), unless CPUs are named: then the one is an error, and the other none. The log says why they are not.
 	CPUs affinity.Set
 
-	// Placement is the share of the machine that each worker gets. Default PerCPU.
+	// Placement is the share of the machine that each worker gets. Default PerCPU. Another is an error where workers
+	// cannot be pinned, or /sys cannot be read.
 	Placement Placement
 
 	// Logger is used by the master and the workers. Default slog.Default(). See [FromStdLogger] for others.
@@ -166,7 +170,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("the number of workers is negative: %d", c.Workers)
 	case c.Workers > plan.MaxWorkers:
 		return fmt.Errorf("%d workers: at most %d", c.Workers, plan.MaxWorkers)
-	case !slices.Contains([]Placement{PerCPU, PerCore, PerCache, PerNode}, c.Placement):
+	case !slices.Contains([]Placement{PerCPU, PerCore, PerCache, PerNode, PerPackage}, c.Placement):
 		return fmt.Errorf("no such placement: %d", int(c.Placement))
 	case c.HangTimeout < minHangTimeout:
 		return fmt.Errorf("HangTimeout is %v: at least %v", c.HangTimeout, minHangTimeout)

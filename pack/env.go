@@ -30,7 +30,7 @@ func (c *Config) overrideByEnv() error {
 	}
 	if text := os.Getenv(envPlacement); text != "" {
 		if err := c.Placement.UnmarshalText([]byte(text)); err != nil {
-			return envError(envPlacement, text, "cpu, core, cache or node")
+			return envError(envPlacement, text, "cpu, core, cache, node or package")
 		}
 	}
 	if _, err := envBool(envInline); err != nil {

@@ -95,7 +95,7 @@ func TestFailures(t *testing.T) {
 		{name: "environment: CPUs", program: "http", env: []string{"GOPHERPACK_CPUS=a-b"},
 			want: "want a list of CPUs, such as 0-3,8"},
 		{name: "environment: placement", program: "http", env: []string{"GOPHERPACK_PLACEMENT=moon"},
-			want: "want cpu, core, cache or node"},
+			want: "want cpu, core, cache, node or package"},
 		{name: "environment: inline", program: "http", env: []string{"GOPHERPACK_INLINE=perhaps"}, want: "want 0 or 1"},
 
 		{name: "worker panics", program: "broken", args: []string{"-how=panic"},

@@ -109,7 +109,7 @@ func FuzzEnvironment(f *testing.F) {
 		}
 		var c Config
 		if c.overrideByEnv() == nil &&
-			(c.Workers < 1 && workers != "" || c.CPUs.Len() == 0 && cpus != "" || c.Placement > PerNode) {
+			(c.Workers < 1 && workers != "" || c.CPUs.Len() == 0 && cpus != "" || c.Placement > PerPackage) {
 			t.Errorf("%q %q %q give %+v", workers, cpus, placement, c)
 		}
 	})

@@ -1,7 +1,9 @@
-// Command affinity shows the CPUs of this machine, and runs a command on some of them:
+// Command affinity shows the CPUs of this machine, runs a command on some of them, or shows where the threads of a
+// process may run, and where they did last:
 //
 //	affinity
 //	affinity -cpus 0-1 make -j2
+//	affinity -pid 4711
 package main
 
 import (
@@ -17,9 +19,16 @@ import (
 func main() {
 	var cpus affinity.Set
 	flag.TextVar(&cpus, "cpus", affinity.Set{}, "CPUs to run the command on, such as 0-3,8")
+	pid := flag.Int("pid", 0, "process whose threads to show")
 	flag.Parse()
 
-	if flag.NArg() == 0 {
+	switch {
+	case *pid != 0:
+		if err := showThreads(*pid); err != nil {
+			log.Fatal(err)
+		}
+		return
+	case flag.NArg() == 0:
 		if err := show(); err != nil {
 			log.Fatal(err)
 		}
@@ -44,18 +53,29 @@ func show() error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("online ", topology.CPUs())
-	fmt.Println("allowed", allowed)
-	for policy := affinity.PerCPU; policy <= affinity.PerNode; policy++ {
+	fmt.Println("online     ", topology.CPUs())
+	fmt.Println("allowed    ", allowed, "mask", allowed.Mask())
+	for policy := affinity.PerCPU; policy <= affinity.PerPackage; policy++ {
 		sets, err := affinity.Spread(0, policy)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("per %-5s", policy)
+		fmt.Printf("per %-7s", policy)
 		for _, s := range sets {
 			fmt.Print(" ", s)
 		}
 		fmt.Println()
+	}
+	return nil
+}
+
+func showThreads(pid int) error {
+	threads, err := affinity.Threads(pid)
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		fmt.Printf("%7d %-15s may run on %s, ran on %d\n", t.ID, t.Name, t.Mask, t.LastCPU)
 	}
 	return nil
 }

@@ -191,6 +191,9 @@ func (c *core) endChange() {
 	}
 	g, took := ch.next, c.now.Sub(ch.begun).Round(time.Millisecond)
 	args := []any{"generation", g.number, "workers", g.plan.Workers(), "took", took}
+	if why := g.plan.Unpinned; why != "" && ch.kind != reloading && ch.kind != renewing { // those keep the plan
+		args = append(args, "unpinned", why)
+	}
 	switch ch.kind {
 	case reloading, renewing:
 		c.log(slog.LevelInfo, "reloaded", args...)

@@ -64,44 +64,60 @@ type Request struct {
 	Placement affinity.Policy
 }
 
-// Machine is what a plan depends on.
+// Machine is what a plan depends on. What cannot be found out is no reason not to start: it has an error here.
 type Machine struct {
-	Allowed  affinity.Set // the CPUs that this process may use
-	Topology affinity.Topology
-	Quota    float64 // of processor time, in CPUs; 0 if there is none
-	MaxProcs int     // GOMAXPROCS in the environment; 0 if it is not set
+	Allowed  affinity.Set      // the CPUs that this process may use
+	Topology affinity.Topology // of those CPUs, at least
+	Quota    float64           // of processor time, in CPUs; 0 if there is none
+	MaxProcs int               // GOMAXPROCS in the environment; 0 if it is not set
+
+	NoPinning  error // why no process can be pinned; Allowed may be empty
+	NoTopology error // why Topology shares nothing
+	NoQuota    error // why Quota is not known
 }
 
-// ThisMachine reads what the plan depends on. Where the system cannot tell, err matches errors.ErrUnsupported.
-func ThisMachine() (Machine, error) {
-	var m Machine
-	var err error
+// ThisMachine reads what the plan depends on.
+func ThisMachine() (m Machine) {
 	if n, err := strconv.ParseInt(os.Getenv("GOMAXPROCS"), 10, 32); err == nil { // the runtime ignores others, too
 		m.MaxProcs = int(n)
 	}
-	if m.Allowed, err = affinity.Allowed(0); err != nil {
-		return m, err
+	if runtime.GOOS != "linux" {
+		m.NoPinning = errors.New(runtime.GOOS + " cannot pin processes")
+		return m
 	}
-	if m.Topology, err = affinity.ReadTopology(); err != nil {
-		return m, err
+	if m.Allowed, m.NoPinning = affinity.Allowed(0); m.NoPinning == nil {
+		m.NoPinning = tryPinning(m.Allowed)
 	}
-	quota, limited, err := cgroup.Quota()
-	if err != nil {
-		return m, err
-	}
-	if limited {
-		m.Quota = quota
-	}
-	return m, nil
+	m.Topology, m.NoTopology = affinity.ReadTopology()
+	m.Quota, _, m.NoQuota = cgroup.Quota()
+	return m
+}
+
+// tryPinning says why this process may not pin threads: a filter of system calls can forbid it. The thread that tries
+// ends, since the kernel gives no CPUs that are added later to one whose mask was ever set.
+func tryPinning(cpus affinity.Set) error {
+	tried := make(chan error)
+	go func() {
+		_, err := affinity.Pin(cpus) // and never undone
+		tried <- err
+	}()
+	return <-tried
 }
 
 // On decides how many workers there are on a machine and what each gets.
 func (r Request) On(m Machine) (Plan, error) {
-	cpus := m.Allowed
-	if r.CPUs.Len() > 0 {
-		if forbidden := r.CPUs.Minus(m.Allowed); forbidden.Len() > 0 {
-			return Plan{}, fmt.Errorf("CPUs %q: this process may not use %q, only %q", r.CPUs, forbidden, m.Allowed)
+	if err := r.impossible(m); err != nil {
+		return Plan{}, err
+	}
+	if m.Allowed.IsEmpty() {
+		n := r.Workers
+		if n == 0 {
+			n = runtime.GOMAXPROCS(0)
 		}
+		return Plan{Shares: make([]affinity.Set, n), Unpinned: r.unpinned(m, 0)}, nil
+	}
+	cpus := m.Allowed
+	if !r.CPUs.IsEmpty() {
 		cpus = r.CPUs
 	}
 	shares, err := m.Topology.Spread(cpus, 0, r.Placement)
@@ -109,14 +125,10 @@ func (r Request) On(m Machine) (Plan, error) {
 		return Plan{}, err
 	}
 	n := r.Workers
-	unpinned := ""
 	if n == 0 {
 		n = len(shares)
 		if m.Quota > 0 && m.Quota < float64(cpus.Len()) {
 			n = min(n, workersFor(m.Quota, cpus.Len(), len(shares)))
-			if r.CPUs.Len() == 0 {
-				unpinned = fmt.Sprintf("the processor quota is %.4g of %d CPUs", m.Quota, cpus.Len())
-			}
 		}
 		if m.MaxProcs > 0 {
 			n = min(n, workersFor(float64(m.MaxProcs), cpus.Len(), len(shares)))
@@ -125,7 +137,46 @@ func (r Request) On(m Machine) (Plan, error) {
 	if shares, err = m.Topology.Spread(cpus, n, r.Placement); err != nil {
 		return Plan{}, err
 	}
-	return Plan{Shares: shares, Unpinned: unpinned}, nil
+	return Plan{Shares: shares, Unpinned: r.unpinned(m, cpus.Len())}, nil
+}
+
+// impossible says why CPUs or a placement that were asked for cannot be had.
+func (r Request) impossible(m Machine) error {
+	placed := r.Placement != affinity.PerCPU
+	switch forbidden := r.CPUs.Minus(m.Allowed); {
+	case runtime.GOOS != "linux":
+		return nil // programs shall run where they are written, too
+	case m.NoPinning != nil && !r.CPUs.IsEmpty():
+		return fmt.Errorf("CPUs %q: workers cannot be pinned here, so name none: %w", r.CPUs, m.NoPinning)
+	case m.NoPinning != nil && placed:
+		return fmt.Errorf("placement %q: workers cannot be pinned here, so name none: %w", r.Placement, m.NoPinning)
+	case m.NoTopology != nil && placed:
+		return fmt.Errorf("placement %q: which CPUs share what is not known here, so name none: %w",
+			r.Placement, m.NoTopology)
+	case !forbidden.IsEmpty():
+		return fmt.Errorf("CPUs %q: this process may not use %q, only %q", r.CPUs, forbidden, m.Allowed)
+	}
+	return nil
+}
+
+// unpinned says why workers are not pinned to CPUs, of which there are so many, and "" if they are: they always are to
+// CPUs that were asked for.
+func (r Request) unpinned(m Machine, cpus int) string {
+	switch {
+	case m.NoPinning != nil:
+		return m.NoPinning.Error()
+	case !r.CPUs.IsEmpty():
+		return ""
+	case m.NoTopology != nil:
+		return m.NoTopology.Error()
+	case r.Workers != 0:
+		return ""
+	case m.NoQuota != nil:
+		return m.NoQuota.Error()
+	case m.Quota > 0 && m.Quota < float64(cpus):
+		return fmt.Sprintf("the processor quota is %.4g of %d CPUs", m.Quota, cpus)
+	}
+	return ""
 }
 
 // workersFor returns how many workers, of those that cpus CPUs have, it takes to use a number of CPUs.
@@ -150,16 +201,5 @@ func (r Request) Here(workers int) (Plan, error) {
 		}
 		r.Workers = workers
 	}
-	m, err := ThisMachine()
-	if errors.Is(err, errors.ErrUnsupported) {
-		n := r.Workers
-		if n == 0 {
-			n = runtime.GOMAXPROCS(0)
-		}
-		return Plan{Shares: make([]affinity.Set, n), Unpinned: runtime.GOOS + " cannot pin processes"}, nil
-	}
-	if err != nil {
-		return Plan{}, err
-	}
-	return r.On(m)
+	return r.On(ThisMachine())
 }

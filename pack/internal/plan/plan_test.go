@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"errors"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -66,5 +68,65 @@ func TestPlan(t *testing.T) {
 	}
 	if _, err := (Request{CPUs: affinity.Of(7, 8)}).On(uniform(8, 1)); err == nil || !strings.Contains(err.Error(), `may not use "8"`) {
 		t.Errorf("a CPU that may not be used: %v", err)
+	}
+}
+
+// TestUnknownMachine has machines of which something cannot be found out. That is an error only for who has asked for
+// what takes it.
+func TestUnknownMachine(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere nothing is known, and nobody is pinned")
+	}
+	refused := func(m *Machine) { m.NoPinning = errors.New("sched_setaffinity: refused") }
+	blind := func(m *Machine) { m.Allowed, m.NoPinning = affinity.Set{}, errors.New("sched_getaffinity: refused") }
+	dark := func(m *Machine) { m.NoTopology = errors.New("/sys: permission denied") }
+	timeless := func(m *Machine) { m.NoQuota = errors.New("cgroup: permission denied") }
+	one, perCore := affinity.Of(1), Request{Placement: affinity.PerCore}
+	tests := []struct {
+		name     string
+		request  Request
+		change   func(*Machine)
+		workers  int
+		unpinned string // what the reason says
+		err      string // what the error says
+	}{
+		{name: "refused", change: refused, workers: 8, unpinned: "sched_setaffinity: refused"},
+		{name: "refused, number", request: Request{Workers: 2}, change: refused, workers: 2, unpinned: "refused"},
+		{name: "refused, CPUs", request: Request{CPUs: one}, change: refused, err: `CPUs "1": workers cannot be pinned`},
+		{name: "refused, placement", request: perCore, change: refused, err: `placement "core": workers cannot be pinned`},
+		{name: "no mask", change: blind, workers: runtime.GOMAXPROCS(0), unpinned: "sched_getaffinity"},
+		{name: "no mask, number", request: Request{Workers: 2}, change: blind, workers: 2, unpinned: "sched_getaffinity"},
+		{name: "no mask, CPUs", request: Request{CPUs: one}, change: blind, err: `CPUs "1": workers cannot be pinned`},
+		{name: "no mask, placement", request: perCore, change: blind, err: `placement "core": workers cannot be pinned`},
+		{name: "no topology", change: dark, workers: 8, unpinned: "/sys: permission denied"},
+		{name: "no topology, number", request: Request{Workers: 2}, change: dark, workers: 2, unpinned: "/sys"},
+		{name: "no topology, CPUs", request: Request{CPUs: affinity.Of(1, 2)}, change: dark, workers: 2},
+		{name: "no topology, others' CPUs", request: Request{CPUs: affinity.Of(9)}, change: dark, err: "may not use"},
+		{name: "no topology, placement", request: perCore, change: dark, err: `placement "core": which CPUs share what`},
+		{name: "no quota", change: timeless, workers: 8, unpinned: "cgroup"},
+		{name: "no quota, number", request: Request{Workers: 2}, change: timeless, workers: 2},
+		{name: "no quota, CPUs", request: Request{CPUs: affinity.Of(1, 2)}, change: timeless, workers: 2},
+		{name: "no quota, placement", request: perCore, change: timeless, workers: 4, unpinned: "cgroup"},
+	}
+	for _, tt := range tests {
+		m := uniform(4, 2)
+		tt.change(&m)
+		p, err := tt.request.On(m)
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: %+v, %v; want an error about %q", tt.name, p, err, tt.err)
+			}
+			continue
+		}
+		if err != nil || p.Workers() != tt.workers {
+			t.Errorf("%s: %+v, %v; want %d workers", tt.name, p, err, tt.workers)
+			continue
+		}
+		if (p.Unpinned == "") != (tt.unpinned == "") || !strings.Contains(p.Unpinned, tt.unpinned) {
+			t.Errorf("%s: unpinned %q, want %q", tt.name, p.Unpinned, tt.unpinned)
+		}
+		if p.CPUs(0).IsEmpty() != (tt.unpinned != "") {
+			t.Errorf("%s: worker 0 is pinned to %q", tt.name, p.CPUs(0))
+		}
 	}
 }
