@@ -10,12 +10,12 @@ import (
 // Dial connects to address from local, an IP address and port that other sockets of this user may have, too, if they
 // have SO_REUSEPORT: listeners, packet sockets, and connections to other addresses. It is for programs that are to be
 // seen at one address by all their peers, as for hole punching. network is tcp, tcp4, tcp6, udp, udp4 or udp6; both
-// addresses are as for [net.Dial], so local may be ":8080", or what a listener's Addr says; "" is any address and a
+// addresses are as for [net.Dial], so local may be ":8080", or what a listener's Addr says. "" is any address and a
 // port that the kernel chooses. A name in local is resolved whatever becomes of ctx.
 //
 // There can be only one TCP connection from one address to another: a second one is EADDRNOTAVAIL. A UDP socket gets
-// what its peer sends, and nothing else: what comes to it in the moment before it is connected, as a member of the group
-// of its address, is dropped. It may keep that place afterwards, which is the last one: see [AttachCPU].
+// what its peer sends, and nothing else: what comes to it in the moment before it is connected, as a member of the
+// group of its address, is dropped. It may keep that place afterwards, which is the last one: see [AttachCPU].
 //
 // On Windows it is for TCP only. Where the operating system has no such option the error matches
 // [errors.ErrUnsupported].

@@ -252,10 +252,10 @@ func TestDialErrors(t *testing.T) {
 		is                      error
 	}{
 		{t.Context(), "unix", "", "/tmp/x", "want tcp, tcp4, tcp6, udp, udp4 or udp6", net.UnknownNetworkError("unix")},
-		{t.Context(), "tcp", "localhost", address, "dial tcp from localhost to " + address + ": address localhost: missing port", nil},
+		{t.Context(), "tcp", "localhost", address, "from localhost to " + address + ": address localhost: missing", nil},
 		{t.Context(), "udp", "127.0.0.1:99999", address, "invalid port", nil},
 		{t.Context(), "tcp4", "[::1]:0", address, "", nil},
-		{t.Context(), "tcp4", address, address, "SO_REUSEPORT", syscall.EADDRINUSE}, // it does not share
+		{t.Context(), "tcp4", address, address, "address already in use", syscall.EADDRINUSE}, // it does not share
 		{canceled, "tcp4", "127.0.0.1:0", address, "canceled", nil},
 	} {
 		c, err := reuseport.Dial(tt.ctx, tt.network, tt.local, tt.address)
@@ -264,7 +264,7 @@ func TestDialErrors(t *testing.T) {
 			t.Errorf("%s from %q: no error", tt.network, tt.local)
 			continue
 		}
-		if tt.is != nil && !errors.Is(err, tt.is) || tt.is != syscall.EADDRINUSE && !strings.Contains(err.Error(), tt.want) {
+		if tt.is != nil && !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s from %q: %v; want an error about %q", tt.network, tt.local, err, tt.want)
 		}
 	}
@@ -314,7 +314,8 @@ func TestOptions(t *testing.T) {
 		{"a UDP connection", dial(t, "udp4", p.LocalAddr().String(), there.LocalAddr().String()), 0, 1, "any user"},
 		{"a UDP connection of its own", dial(t, "udp4", ":0", there.LocalAddr().String()), 0, 1, "any user"},
 	} {
-		if addr, port := option(tt.conn, unix.SO_REUSEADDR), option(tt.conn, unix.SO_REUSEPORT); addr != tt.reuseaddr || port != tt.reuseport {
+		addr, port := option(tt.conn, unix.SO_REUSEADDR), option(tt.conn, unix.SO_REUSEPORT)
+		if addr != tt.reuseaddr || port != tt.reuseport {
 			t.Errorf("%s: SO_REUSEADDR %d, SO_REUSEPORT %d; want %d (%s), %d",
 				tt.name, addr, port, tt.reuseaddr, tt.description, tt.reuseport)
 		}

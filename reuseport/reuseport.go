@@ -172,7 +172,8 @@ func (c *Config) listen(ctx context.Context, network, address string, prepare co
 	switch network {
 	case "tcp", "tcp4", "tcp6":
 	default:
-		return nil, fmt.Errorf("reuseport: listen on %s %s: want tcp, tcp4 or tcp6: %w", network, address, net.UnknownNetworkError(network))
+		return nil, fmt.Errorf("reuseport: listen on %s %s: want tcp, tcp4 or tcp6: %w",
+			network, address, net.UnknownNetworkError(network))
 	}
 	if ctx.Err() != nil { // ListenConfig notices that only when it has to wait for something
 		return nil, fmt.Errorf("reuseport: listen on %s %s: %w", network, address, context.Cause(ctx))
@@ -188,7 +189,8 @@ func (c *Config) listenPacket(ctx context.Context, network, address string, prep
 	switch network {
 	case "udp", "udp4", "udp6":
 	default:
-		return nil, fmt.Errorf("reuseport: listen on %s %s: want udp, udp4 or udp6: %w", network, address, net.UnknownNetworkError(network))
+		return nil, fmt.Errorf("reuseport: listen on %s %s: want udp, udp4 or udp6: %w",
+			network, address, net.UnknownNetworkError(network))
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("reuseport: listen on %s %s: %w", network, address, context.Cause(ctx))

@@ -18,9 +18,9 @@ import (
 //
 // A classic BPF program does it (SO_ATTACH_REUSEPORT_CBPF, socket(7): UDP since Linux 4.5, TCP since 4.6). It
 // needs no privilege, applies to the whole group, sockets that join later included, replaces a former program,
-// and outlives conn. Multipath TCP listeners take none: see [ListenConfig]. For TCP it decides once per connection. The receiving CPU is the one that runs the
-// kernel's receive path: where the network card's queue, or RPS, put the packet; on the loopback device, where
-// the client's thread runs.
+// and outlives conn. Multipath TCP listeners take none: see [ListenConfig]. For TCP it decides once per connection.
+// The receiving CPU is the one that runs the kernel's receive path: where the network card's queue, or RPS, put the
+// packet; on the loopback device, where the client's thread runs.
 func AttachCPU(conn any, members map[int]int) error {
 	program, err := cpuProgram(members)
 	if err == nil {
