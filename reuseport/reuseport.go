@@ -9,7 +9,9 @@
 //   - Any process of the same user may join the group, and then gets a share too: a second instance of a
 //     server, started by mistake, works, takes half of the traffic, and reports nothing. See [Config.Exclusive].
 //
-// All functions are safe for concurrent use. Whoever gets a listener or a packet connection closes it.
+// For TCP github.com/libp2p/go-reuseport sets the options, but in groups; see [Control].
+//
+// All functions are safe for concurrent use. Whoever gets a listener, a packet connection or a connection closes it.
 package reuseport
 
 import (
