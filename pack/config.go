@@ -111,8 +111,7 @@ type Config struct {
 	UnixOwner string
 
 	// Files is the limit of open files (RLIMIT_NOFILE) that workers must have. If it is above the hard
-	// limit and may not be raised, Run fails. Default, 0: the hard limit, or one less. Programs that a handler
-	// starts have what the pack was started with, unless Files is as high as the hard limit, or higher.
+	// limit and may not be raised, Run fails. Default, 0: the hard limit.
 	Files uint64
 
 	// Inline runs the pack as one process, without master and workers, as GOPHERPACK_INLINE=1 does: for

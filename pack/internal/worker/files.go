@@ -8,10 +8,8 @@ import (
 )
 
 // RaiseFiles gives this process the limit of open files that it must have, or, for 0, as much as it may.
-//
-// Where the Go runtime has raised it far enough, which it does to one below the hard limit, it is left alone: the
-// programs that a handler starts have what the pack was started with, until this process sets a limit by itself.
 func RaiseFiles(files uint64) error {
+	const plenty = 1 << 30 // what unlimited is cut down to; systems refuse more in various ways
 	now, err := rlimit.Get(rlimit.NOFILE)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil
@@ -19,13 +17,18 @@ func RaiseFiles(files uint64) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case files == 0 && now.Soft+1 < now.Hard:
-		rlimit.RaiseUpTo(rlimit.NOFILE, now.Hard) // and no reason to fail
-	case files > now.Soft:
-		if _, err = rlimit.Raise(rlimit.NOFILE, files); err != nil {
-			return fmt.Errorf("%w (raise it with ulimit -Hn or LimitNOFILE=, or lower Config.Files)", err)
-		}
+	// The Go runtime has raised it already, to one less than the hard limit, and gives programs that this one starts the
+	// former one, until somebody sets a limit. Many look at every descriptor that they might have.
+	if now.Soft >= files && (files > 0 || now.Soft >= min(now.Hard, plenty)-1) {
+		return nil
+	}
+	if files == 0 {
+		// As much as there is, and no reason to fail: on some systems the hard limit cannot be reached.
+		rlimit.Raise(rlimit.NOFILE, min(now.Hard, plenty))
+		return nil
+	}
+	if _, err = rlimit.Raise(rlimit.NOFILE, files); err != nil {
+		return fmt.Errorf("%w (raise it with ulimit -Hn or LimitNOFILE=, or lower Config.Files)", err)
 	}
 	return nil
 }
