@@ -25,13 +25,12 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// Listen opens one TCP listener with SO_REUSEPORT. network is tcp, tcp4 or tcp6, address as for [net.Listen].
+// Listen opens one TCP listener with SO_REUSEPORT; see [Config.Listen].
 func Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	return (&Config{}).Listen(ctx, network, address)
 }
 
-// ListenPacket opens one UDP socket with SO_REUSEPORT. network is udp, udp4 or udp6, address as for
-// [net.ListenPacket].
+// ListenPacket opens one UDP socket with SO_REUSEPORT; see [Config.ListenPacket].
 func ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	return (&Config{}).ListenPacket(ctx, network, address)
 }
@@ -69,7 +68,8 @@ type Config struct {
 func ListenConfig() *net.ListenConfig { return new(Config).listenConfig(listenerControl) }
 
 // Listen opens one TCP listener, an [*net.TCPListener], with SO_REUSEPORT. network is tcp, tcp4 or tcp6, address as
-// for [net.Listen].
+// for [net.Listen]. Where listeners cannot share an address, as on Windows (see [Control]), the error matches
+// [errors.ErrUnsupported].
 func (c *Config) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	if c.Exclusive {
 		return one(c.ListenGroup(ctx, network, address, 1))
@@ -78,7 +78,8 @@ func (c *Config) Listen(ctx context.Context, network, address string) (net.Liste
 }
 
 // ListenPacket opens one UDP socket, an [*net.UDPConn], with SO_REUSEPORT. network is udp, udp4 or udp6, address as
-// for [net.ListenPacket].
+// for [net.ListenPacket]. For port 0 the kernel chooses a port that no other socket has. Where sockets cannot share an
+// address, as on Windows, the error matches [errors.ErrUnsupported].
 func (c *Config) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	if c.Exclusive || spreads && choosesPort(address) {
 		return one(c.ListenPacketGroup(ctx, network, address, 1))
@@ -98,7 +99,8 @@ func (c *Config) ListenGroup(ctx context.Context, network, address string, n int
 }
 
 // ListenPacketGroup opens n packet sockets on one address, in the order of their place in the kernel's group,
-// or none at all. With port 0 the kernel chooses the port once, for all. They are [*net.UDPConn]s.
+// or none at all. With port 0 the kernel chooses a port that no other socket has, once, for all. They are
+// [*net.UDPConn]s.
 //
 // Spreading over a group is Linux's; on other systems the error matches [errors.ErrUnsupported].
 func (c *Config) ListenPacketGroup(ctx context.Context, network, address string, n int) ([]net.PacketConn, error) {
