@@ -3,6 +3,7 @@ package gopherpack_test
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,22 +13,25 @@ const module = "github.com/gopherpack/gopherpack"
 // TestPackagesLinkOnlyWhatTheyNeed compares what each package links, besides the standard library, with what it may.
 func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 	sys := []string{"golang.org/x/sys/unix"}
+	sharing := []string{ // x/sys/windows by go-reuseport
+		sys[0], "golang.org/x/net/bpf", "github.com/libp2p/go-reuseport", "golang.org/x/sys/windows",
+	}
 	concerns := []string{module + "/affinity", module + "/procgroup", module + "/reuseport", module + "/rlimit", module + "/sigctl", module + "/upgrade"}
 	for name, may := range map[string][]string{
 		"affinity":  sys,
 		"rlimit":    sys,
 		"sigctl":    nil,
-		"reuseport": {sys[0], "golang.org/x/net/bpf"},
+		"reuseport": sharing,
 		"procgroup": {sys[0], module + "/internal/fdmsg"},
 		"upgrade":   {sys[0], module + "/internal/fdmsg"},
-		"ebpf/steer": {
-			sys[0], "golang.org/x/net/bpf", "github.com/cilium/ebpf",
+		"ebpf/steer": append([]string{
+			"github.com/cilium/ebpf",
 			module + "/affinity", module + "/reuseport", module + "/internal/scoreboard",
-		},
-		"pack": append([]string{
-			sys[0], "golang.org/x/net/bpf", module + "/internal/scoreboard", module + "/internal/cgroup",
+		}, sharing...),
+		"pack": slices.Concat(sharing, concerns, []string{
+			module + "/internal/scoreboard", module + "/internal/cgroup",
 			module + "/internal/drain", module + "/internal/fdmsg", module + "/internal/proc",
-			"github.com/KimMachineGun/automemlimit/memlimit", "github.com/pbnjay/memory"}, concerns...),
+			"github.com/KimMachineGun/automemlimit/memlimit", "github.com/pbnjay/memory"}),
 	} {
 		for _, goos := range []string{"linux", "darwin", "freebsd", "windows"} {
 			cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./"+name)

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 	"github.com/gopherpack/gopherpack/procgroup"
 )
@@ -166,7 +168,7 @@ func TestGroup(t *testing.T) {
 	for range 3 {
 		e := r.next(procgroup.Ready)
 		pids[e.PID] = true
-		if pgid, err := syscall.Getpgid(e.PID); err != nil || pgid != e.PID {
+		if pgid, err := unix.Getpgid(e.PID); err != nil || pgid != e.PID {
 			t.Errorf("process %d is in group %d, %v", e.PID, pgid, err)
 		}
 	}

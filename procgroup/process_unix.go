@@ -167,6 +167,10 @@ func openControl(fd int) (*net.UnixConn, error) {
 
 // controlEnded reports whether the descriptor is a socket whose other end is closed.
 func controlEnded(fd int) bool {
-	n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(ready, 0); n < 1 || err != nil {
+		return false
+	}
+	n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK)
 	return err == nil && n == 0
 }

@@ -5,7 +5,7 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"syscall"
+	"time"
 
 	"github.com/gopherpack/gopherpack/reuseport"
 )
@@ -17,7 +17,7 @@ func ExampleListenGroup() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := reuseport.AttachCPU(group[0].(syscall.Conn), map[int]int{0: 0, 1: 1}); err != nil {
+	if err := reuseport.AttachCPU(group[0], map[int]int{0: 0, 1: 1}); err != nil {
 		log.Print("spreading by hash: ", err)
 	}
 	for _, l := range group {
@@ -26,12 +26,42 @@ func ExampleListenGroup() {
 	select {}
 }
 
-// Give another package's listener the option.
-func ExampleControl() {
-	lc := net.ListenConfig{Control: reuseport.Control}
+// Give another package a configuration for its listeners.
+func ExampleListenConfig() {
+	lc := reuseport.ListenConfig()
+	lc.KeepAlive = time.Minute
 	l, err := lc.Listen(context.Background(), "tcp", "localhost:8080")
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer l.Close()
+}
+
+// Connect to a peer from the port that this program listens on, as for hole punching.
+func ExampleDial() {
+	ctx := context.Background()
+	l, err := reuseport.Listen(ctx, "tcp4", ":4001")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Close()
+	c, err := reuseport.Dial(ctx, "tcp4", l.Addr().String(), "192.0.2.7:4001")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+}
+
+// Give the dialer of another package the option.
+func ExampleControl() {
+	d := net.Dialer{
+		LocalAddr: &net.TCPAddr{Port: 4001},
+		Timeout:   10 * time.Second,
+		Control:   reuseport.Control,
+	}
+	c, err := d.DialContext(context.Background(), "tcp4", "192.0.2.7:4001")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
 }

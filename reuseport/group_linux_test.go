@@ -487,7 +487,8 @@ func TestUnprivileged(t *testing.T) {
 	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/test", exe, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(dir+"/test", "-test.run=^(TestAttachCPU|TestDetach|TestEveryMember|TestExclusive|TestGroupOfOne|TestResume)", "-test.v")
+	const tests = "^Test(AttachCPU|Detach|EveryMember|Exclusive|GroupOfOne|Resume|Dial|Ports|Config|ListenConfig)"
+	cmd := exec.Command(dir+"/test", "-test.run="+tests, "-test.v")
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if out, err := cmd.CombinedOutput(); err != nil {

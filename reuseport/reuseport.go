@@ -9,7 +9,9 @@
 //   - Any process of the same user may join the group, and then gets a share too: a second instance of a
 //     server, started by mistake, works, takes half of the traffic, and reports nothing. See [Config.Exclusive].
 //
-// All functions are safe for concurrent use. Whoever gets a listener or a packet connection closes it.
+// For TCP github.com/libp2p/go-reuseport sets the options, but in groups; see [Control].
+//
+// All functions are safe for concurrent use. Whoever gets a listener, a packet connection or a connection closes it.
 package reuseport
 
 import (
@@ -17,27 +19,20 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 
 	"golang.org/x/net/bpf"
 )
 
-// Control sets SO_REUSEPORT on a socket before it is bound. It fits [net.ListenConfig.Control] and
-// [net.Dialer.Control]. Where the operating system has no such option the error matches
-// [errors.ErrUnsupported].
-func Control(network, address string, c syscall.RawConn) error {
-	return onSocket(c, share)
-}
-
-// Listen opens one TCP listener with SO_REUSEPORT. network is tcp, tcp4 or tcp6, address as for [net.Listen].
+// Listen opens one TCP listener with SO_REUSEPORT; see [Config.Listen].
 func Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	return (&Config{}).listen(ctx, network, address, true)
+	return (&Config{}).Listen(ctx, network, address)
 }
 
-// ListenPacket opens one UDP socket with SO_REUSEPORT. network is udp, udp4 or udp6, address as for
-// [net.ListenPacket].
+// ListenPacket opens one UDP socket with SO_REUSEPORT; see [Config.ListenPacket].
 func ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	return (&Config{}).listenPacket(ctx, network, address, true)
+	return (&Config{}).ListenPacket(ctx, network, address)
 }
 
 // ListenGroup opens n TCP listeners on one address; see [Config.ListenGroup].
@@ -50,11 +45,13 @@ func ListenPacketGroup(ctx context.Context, network, address string, n int) ([]n
 	return (&Config{}).ListenPacketGroup(ctx, network, address, n)
 }
 
-// Config has options for opening a group. The zero value is a good default.
+// Config has options for opening sockets. The zero value is a good default. How many connections wait in the queue of a
+// listener is not one of them: package net asks for as many as net.core.somaxconn allows.
 type Config struct {
 	// Exclusive refuses to join sockets that the call did not open itself: if anybody listens on the address
 	// already, with SO_REUSEPORT or without, the error matches syscall.EADDRINUSE. Only what is there before
-	// is refused; a process of the same user can still join afterwards.
+	// is refused; a process of the same user can still join afterwards. It is Linux's; on other systems the error
+	// matches [errors.ErrUnsupported].
 	Exclusive bool
 
 	// Control, if set, is called with each socket before it is bound, after this package's own options are
@@ -62,34 +59,83 @@ type Config struct {
 	Control func(network, address string, c syscall.RawConn) error
 }
 
+// ListenConfig returns a configuration that opens listeners as [Listen] does, for packages that take one, and for its
+// other fields, such as KeepAliveConfig. Its Control may be replaced by one that calls it. Unlike one that package net
+// makes, it opens no Multipath TCP listeners, which take no program.
+//
+// A packet socket that it opens is as that of [ListenPacket], but for port 0, where it may get the port of another
+// socket of this user that has SO_REUSEPORT: the option would have to be set after the bind.
+func ListenConfig() *net.ListenConfig { return new(Config).listenConfig(listenerControl) }
+
+// Listen opens one TCP listener, an [*net.TCPListener], with SO_REUSEPORT. network is tcp, tcp4 or tcp6, address as
+// for [net.Listen]. Where listeners cannot share an address, as on Windows (see [Control]), the error matches
+// [errors.ErrUnsupported].
+func (c *Config) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	if c.Exclusive {
+		return one(c.ListenGroup(ctx, network, address, 1))
+	}
+	return c.listen(ctx, network, address, listenerControl)
+}
+
+// ListenPacket opens one UDP socket, an [*net.UDPConn], with SO_REUSEPORT. network is udp, udp4 or udp6, address as
+// for [net.ListenPacket]. For port 0 the kernel chooses a port that no other socket has. Where sockets cannot share an
+// address, as on Windows, the error matches [errors.ErrUnsupported].
+func (c *Config) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	if c.Exclusive || spreads && choosesPort(address) {
+		return one(c.ListenPacketGroup(ctx, network, address, 1))
+	}
+	return c.listenPacket(ctx, network, address, listenerControl)
+}
+
 // ListenGroup opens n listeners on one address, in the order of their place in the kernel's group, or none at
 // all. With port 0 the kernel chooses the port once, for all. They are [*net.TCPListener]s.
 //
 // Spreading over a group is Linux's; on other systems the error matches [errors.ErrUnsupported].
 func (c *Config) ListenGroup(ctx context.Context, network, address string, n int) ([]net.Listener, error) {
-	return group(c.Exclusive, network, address, n, func(address string, shared bool) (net.Listener, error) {
-		return c.listen(ctx, network, address, shared)
-	}, net.Listener.Addr)
+	open := func(address string, prepare control) (net.Listener, error) {
+		return c.listen(ctx, network, address, prepare)
+	}
+	return group(network, address, n, c.Exclusive, open, net.Listener.Addr)
 }
 
 // ListenPacketGroup opens n packet sockets on one address, in the order of their place in the kernel's group,
-// or none at all. With port 0 the kernel chooses the port once, for all. They are [*net.UDPConn]s.
+// or none at all. With port 0 the kernel chooses a port that no other socket has, once, for all. They are
+// [*net.UDPConn]s.
 //
 // Spreading over a group is Linux's; on other systems the error matches [errors.ErrUnsupported].
 func (c *Config) ListenPacketGroup(ctx context.Context, network, address string, n int) ([]net.PacketConn, error) {
-	return group(c.Exclusive, network, address, n, func(address string, shared bool) (net.PacketConn, error) {
-		return c.listenPacket(ctx, network, address, shared)
-	}, net.PacketConn.LocalAddr)
+	open := func(address string, prepare control) (net.PacketConn, error) {
+		return c.listenPacket(ctx, network, address, prepare)
+	}
+	// To a UDP socket that shares its port the kernel also gives one that others of the user share already. To TCP
+	// sockets it does not.
+	return group(network, address, n, c.Exclusive || choosesPort(address), open, net.PacketConn.LocalAddr)
 }
 
-// group opens n sockets with open, whose flag says whether to share the address, or none.
+// control is what net.ListenConfig calls before it binds a socket.
+type control = func(network, address string, c syscall.RawConn) error
+
+// choosesPort reports whether the kernel chooses the port.
+func choosesPort(address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	return address == "" || err == nil && strings.Trim(port, "0") == ""
+}
+
+func one[S any](sockets []S, err error) (s S, _ error) {
+	if err != nil {
+		return s, err
+	}
+	return sockets[0], nil
+}
+
+// group opens n sockets with open, or none. alone says that nobody else may have the address.
 //
-// The first socket of an exclusive group is bound without SO_REUSEPORT, which fails if anything else is bound
-// there, and gets the option afterwards: the kernel looks at it anew whenever another socket wants to join
-// (inet_csk_bind_conflict, reuseport_add_sock). So nobody can slip in between a test and the bind. That it has a group,
+// The first socket is then bound without SO_REUSEPORT, which fails if anything else is bound there, and gets the option
+// afterwards: the kernel looks at it anew whenever another socket wants to join (inet_csk_bind_conflict,
+// udp_lib_lport_inuse, reuseport_add_sock). So nobody can slip in between a test and the bind. That it has a group,
 // which the kernel makes for it at the bind or when another joins, is seen to before: see found.
-func group[S interface{ Close() error }](exclusive bool, network, address string, n int,
-	open func(address string, shared bool) (S, error), addr func(S) net.Addr,
+func group[S interface{ Close() error }](network, address string, n int, alone bool,
+	open func(address string, prepare control) (S, error), addr func(S) net.Addr,
 ) (sockets []S, err error) {
 	defer func() {
 		if err != nil {
@@ -103,16 +149,20 @@ func group[S interface{ Close() error }](exclusive bool, network, address string
 		return nil, fmt.Errorf("reuseport: group of %d sockets on %s %s: there must be at least one", n, network, address)
 	}
 	if !spreads {
-		return nil, fmt.Errorf("reuseport: group on %s %s: this system does not spread connections: %w", network, address, errors.ErrUnsupported)
+		return nil, fmt.Errorf("reuseport: group on %s %s: this system does not spread connections: %w",
+			network, address, errors.ErrUnsupported)
 	}
 	for i := range n {
-		first := i == 0
-		s, err := open(address, !(first && exclusive))
+		prepare, founds := share, alone && i == 0
+		if founds {
+			prepare = found
+		}
+		s, err := open(address, func(_, _ string, c syscall.RawConn) error { return onSocket(c, prepare) })
 		if err != nil {
 			return sockets, err
 		}
 		sockets = append(sockets, s)
-		if first && exclusive {
+		if founds {
 			if err := onConn(s, openToOthers); err != nil {
 				return sockets, fmt.Errorf("reuseport: share %s %s: %w", network, address, err)
 			}
@@ -122,45 +172,43 @@ func group[S interface{ Close() error }](exclusive bool, network, address string
 	return sockets, nil
 }
 
-func (c *Config) listen(ctx context.Context, network, address string, shared bool) (net.Listener, error) {
+func (c *Config) listen(ctx context.Context, network, address string, prepare control) (net.Listener, error) {
 	switch network {
 	case "tcp", "tcp4", "tcp6":
 	default:
-		return nil, fmt.Errorf("reuseport: listen on %s %s: want tcp, tcp4 or tcp6: %w", network, address, net.UnknownNetworkError(network))
+		return nil, fmt.Errorf("reuseport: listen on %s %s: want tcp, tcp4 or tcp6: %w",
+			network, address, net.UnknownNetworkError(network))
 	}
 	if ctx.Err() != nil { // ListenConfig notices that only when it has to wait for something
 		return nil, fmt.Errorf("reuseport: listen on %s %s: %w", network, address, context.Cause(ctx))
 	}
-	l, err := c.listenConfig(shared).Listen(ctx, network, address)
+	l, err := c.listenConfig(prepare).Listen(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("reuseport: %w", err)
 	}
 	return l, nil
 }
 
-func (c *Config) listenPacket(ctx context.Context, network, address string, shared bool) (net.PacketConn, error) {
+func (c *Config) listenPacket(ctx context.Context, network, address string, prepare control) (net.PacketConn, error) {
 	switch network {
 	case "udp", "udp4", "udp6":
 	default:
-		return nil, fmt.Errorf("reuseport: listen on %s %s: want udp, udp4 or udp6: %w", network, address, net.UnknownNetworkError(network))
+		return nil, fmt.Errorf("reuseport: listen on %s %s: want udp, udp4 or udp6: %w",
+			network, address, net.UnknownNetworkError(network))
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("reuseport: listen on %s %s: %w", network, address, context.Cause(ctx))
 	}
-	p, err := c.listenConfig(shared).ListenPacket(ctx, network, address)
+	p, err := c.listenConfig(prepare).ListenPacket(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("reuseport: %w", err)
 	}
 	return p, nil
 }
 
-func (c *Config) listenConfig(shared bool) *net.ListenConfig {
+func (c *Config) listenConfig(prepare control) *net.ListenConfig {
 	lc := &net.ListenConfig{Control: func(network, address string, rc syscall.RawConn) error {
-		prepare := share
-		if !shared {
-			prepare = found
-		}
-		if err := onSocket(rc, prepare); err != nil {
+		if err := prepare(network, address, rc); err != nil {
 			return err
 		}
 		if c.Control != nil {
@@ -173,8 +221,6 @@ func (c *Config) listenConfig(shared bool) *net.ListenConfig {
 	lc.SetMultipathTCP(false)
 	return lc
 }
-
-func share(fd int) error { return setReusePort(fd, 1) }
 
 // found makes the kernel's group of a socket that is not bound yet, without letting others join. Else a socket that is
 // alone, and is given SO_REUSEPORT after the bind only, would have none, and could get no program. (A program is what
@@ -204,7 +250,7 @@ var anyMember = []bpf.RawInstruction{{Op: 0x06, K: ^uint32(0)}} // BPF_RET|BPF_K
 func onConn(conn any, f func(fd int) error) error {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
-		return fmt.Errorf("%T has no descriptor: %w", conn, errors.ErrUnsupported)
+		return fmt.Errorf("%T has no descriptor (SyscallConn), want one socket: %w", conn, errors.ErrUnsupported)
 	}
 	rc, err := sc.SyscallConn()
 	if err != nil {

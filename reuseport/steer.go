@@ -5,22 +5,23 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"syscall"
 
 	"golang.org/x/net/bpf"
 )
 
 // AttachCPU makes the kernel send what CPU c receives to the member members[c] of the group that conn, a
-// socket of the group, belongs to. Members are numbered in the order of listen(2) for TCP and bind(2) for UDP,
-// which is the order of [Config.ListenGroup]; closing a member moves the last one into its place. What another
-// CPU receives, or goes to a member that does not exist, is spread by hash.
+// socket of the group, belongs to. conn is what a function of this package has returned, as it is, or anything else
+// that has a descriptor by SyscallConn; without one the error matches [errors.ErrUnsupported]. Members are numbered in
+// the order of listen(2) for TCP and bind(2) for UDP, which is the order of [Config.ListenGroup]; closing a member
+// moves the last one into its place. What another CPU receives, or goes to a member that does not exist, is spread by
+// hash.
 //
 // A classic BPF program does it (SO_ATTACH_REUSEPORT_CBPF, socket(7): UDP since Linux 4.5, TCP since 4.6). It
 // needs no privilege, applies to the whole group, sockets that join later included, replaces a former program,
-// and outlives conn. For TCP it decides once per connection. The receiving CPU is the one that runs the
-// kernel's receive path: where the network card's queue, or RPS, put the packet; on the loopback device, where
-// the client's thread runs.
-func AttachCPU(conn syscall.Conn, members map[int]int) error {
+// and outlives conn. Multipath TCP listeners take none: see [ListenConfig]. For TCP it decides once per connection.
+// The receiving CPU is the one that runs the kernel's receive path: where the network card's queue, or RPS, put the
+// packet; on the loopback device, where the client's thread runs.
+func AttachCPU(conn any, members map[int]int) error {
 	program, err := cpuProgram(members)
 	if err == nil {
 		err = onConn(conn, func(fd int) error { return attach(fd, program) })
@@ -55,7 +56,7 @@ func cpuProgram(members map[int]int) ([]bpf.RawInstruction, error) {
 // attached before members are added, it keeps connections from them until they are served; then [Detach] it.
 //
 // It is a program as [AttachCPU]'s is, and takes its place.
-func Limit(conn syscall.Conn, n int) error {
+func Limit(conn any, n int) error {
 	var program []bpf.RawInstruction
 	err := errors.New("there must be at least one")
 	if n > 0 {
@@ -76,7 +77,7 @@ func Limit(conn syscall.Conn, n int) error {
 
 // Detach removes the program of the group that conn belongs to, classic or extended, so that the kernel
 // spreads by hash again (SO_DETACH_REUSEPORT_BPF, Linux 5.3). Without a program the error is ENOENT.
-func Detach(conn syscall.Conn) error {
+func Detach(conn any) error {
 	if err := onConn(conn, detach); err != nil {
 		return fmt.Errorf("reuseport: detach program: %w", err)
 	}
@@ -85,7 +86,7 @@ func Detach(conn syscall.Conn) error {
 
 // IncomingCPU returns the CPU on which the kernel received the latest packet of a connection, or of a packet
 // socket (SO_INCOMING_CPU, socket(7), Linux 3.19).
-func IncomingCPU(conn syscall.Conn) (int, error) {
+func IncomingCPU(conn any) (int, error) {
 	cpu := -1
 	err := onConn(conn, func(fd int) (err error) {
 		cpu, err = incomingCPU(fd)
@@ -109,7 +110,7 @@ func IncomingCPU(conn syscall.Conn) (int, error) {
 // A socket filter does it (SO_ATTACH_FILTER, socket(7)), on the socket itself, so every process that shares the
 // descriptor is concerned. Recent kernels (seen on 6.18) want CAP_NET_ADMIN for a filter on a TCP socket;
 // without it the error matches [os.ErrPermission].
-func Quiesce(listener syscall.Conn) error {
+func Quiesce(listener any) error {
 	program, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: tcpFlags, Size: 1},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: tcpSYN | tcpACK},
@@ -129,7 +130,7 @@ func Quiesce(listener syscall.Conn) error {
 // Resume undoes [Quiesce], whichever process did that: connections are let in again (SO_DETACH_FILTER, socket(7)).
 // Without a filter on the socket the error is ENOENT. It takes no privilege, but where a process has locked the filter
 // (SO_LOCK_FILTER), which nobody can undo, the error matches [os.ErrPermission].
-func Resume(listener syscall.Conn) error {
+func Resume(listener any) error {
 	if err := onConn(listener, resume); err != nil {
 		return fmt.Errorf("reuseport: resume: %w", err)
 	}

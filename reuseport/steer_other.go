@@ -15,4 +15,6 @@ func attach(int, []bpf.RawInstruction) error  { return errors.ErrUnsupported }
 func detach(int) error                        { return errors.ErrUnsupported }
 func incomingCPU(int) (int, error)            { return -1, errors.ErrUnsupported }
 func quiesce(int, []bpf.RawInstruction) error { return errors.ErrUnsupported }
+func deafen(int) error                        { return nil }
+func hear(int) error                          { return nil }
 func resume(int) error                        { return errors.ErrUnsupported }

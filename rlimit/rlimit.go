@@ -1,15 +1,18 @@
-// Package rlimit reads and raises the resource limits of this process, getrlimit(2): open files, processes,
+// Package rlimit reads and raises the resource limits of processes, getrlimit(2): open files, processes,
 // locked memory and the rest.
 //
 // A limit has two values. The soft one is enforced; the process may move it up to the hard one. Only a
 // process with CAP_SYS_RESOURCE (on Linux; root elsewhere) may move the hard one up, and whoever moves it down
 // cannot go back. Limits belong to the process, not to a thread, and child processes inherit them.
 //
-// The Go runtime raises the soft limit of open files to the hard one when a program starts, and gives child
-// processes the former value back. After a [Set] or [Raise] of [NOFILE] children get what this process has.
+// The Go runtime raises the soft limit of open files to one below the hard one when a program starts, and gives child
+// processes the former value back. After a [Set] or [Raise] of [NOFILE] that succeeded, children get what this process
+// has, for good. A program whose children must keep the former value, since they use select(2), leaves that limit
+// alone if [Get] says that it suffices.
 //
 // All functions are safe for concurrent use. Where an operating system has no such limit the error matches
-// [errors.ErrUnsupported]; on all but Linux, macOS and FreeBSD this package knows of none.
+// [errors.ErrUnsupported]; on all but Linux, macOS and FreeBSD this package knows of none. Limits of other processes
+// are Linux's.
 package rlimit
 
 import (
@@ -17,9 +20,8 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 // A Resource is what a limit is about, by its name without RLIMIT_, in lower case.
@@ -56,12 +58,9 @@ type Limit struct {
 	Hard uint64 // how far the process may raise Soft
 }
 
-// String returns "soft:hard", with "unlimited" for Infinity.
-func (l Limit) String() string { return format(l.Soft) + ":" + format(l.Hard) }
-
 // Get returns the limit of a resource.
 func Get(r Resource) (Limit, error) {
-	l, err := get(r)
+	l, err := get(self, r)
 	if err != nil {
 		return Limit{}, fmt.Errorf("rlimit: get %s: %w", r, err)
 	}
@@ -69,10 +68,52 @@ func Get(r Resource) (Limit, error) {
 }
 
 // Set sets both values of a limit. A soft value above the hard one is EINVAL; raising the hard one without the
-// right to is EPERM, and so is, even for root, NOFILE above /proc/sys/fs/nr_open on Linux.
+// right to is EPERM, and so is, even for root, NOFILE above /proc/sys/fs/nr_open on Linux. On error nothing has
+// changed, neither for this process nor for what its children get.
 func Set(r Resource, l Limit) error {
-	if err := set(r, l); err != nil {
+	if err := set(self, r, l); err != nil {
 		return fmt.Errorf("rlimit: set %s to %s: %w", r, l, err)
+	}
+	return nil
+}
+
+// GetOf returns the limit that another process has, by its PID (prlimit(2), Linux 2.6.36). It must be one of the same
+// user and group, real, effective and saved, or this process needs CAP_SYS_RESOURCE: else the error matches
+// [os.ErrPermission]. Without such a process it is ESRCH.
+func GetOf(pid int, r Resource) (Limit, error) {
+	l, err := Limit{}, checkPID(pid)
+	if err == nil {
+		l, err = get(pid, r)
+	}
+	if err != nil {
+		return Limit{}, fmt.Errorf("rlimit: get %s of process %d: %w", r, pid, err)
+	}
+	return l, nil
+}
+
+// SetOf sets both values of a limit of another process, as [Set] does, if [GetOf] may read it. What the process has
+// already, such as open files beyond the limit, stays.
+//
+// A Go program sets its own limit of open files when it starts, and gives its children the former one until that is
+// changed from outside: set it when the program is up.
+func SetOf(pid int, r Resource, l Limit) error {
+	err := checkPID(pid)
+	if err == nil {
+		err = set(pid, r, l)
+	}
+	if err != nil {
+		return fmt.Errorf("rlimit: set %s of process %d to %s: %w", r, pid, l, err)
+	}
+	return nil
+}
+
+// self is this process to prlimit(2).
+const self = 0
+
+// checkPID keeps the PID of a process that was not started from meaning this one.
+func checkPID(pid int) error {
+	if pid <= self {
+		return fmt.Errorf("no process has that number: %w", os.ErrInvalid)
 	}
 	return nil
 }
@@ -80,16 +121,19 @@ func Set(r Resource, l Limit) error {
 // Raise makes the soft limit of a resource at least n and returns what holds then. It lowers nothing: a limit
 // that is higher already stays. If n is above the hard limit, Raise raises that as well, which takes
 // privilege: without it the limit stays as it is and the error matches [os.ErrPermission].
+//
+// Children that are started from then on have what this process has, also if the Go runtime had raised the limit of
+// open files already.
 func Raise(r Resource, n uint64) (Limit, error) {
 	now, err := Get(r)
 	if err != nil {
 		return Limit{}, err
 	}
-	if now.Soft >= n {
+	if now.Soft >= n && r != NOFILE { // which children would not get: see the package comment
 		return now, nil
 	}
-	want := Limit{Soft: n, Hard: max(n, now.Hard)}
-	err = set(r, want)
+	want := Limit{Soft: max(n, now.Soft), Hard: max(n, now.Hard)}
+	err = set(self, r, want)
 	switch {
 	case err == nil:
 		return want, nil
@@ -99,91 +143,22 @@ func Raise(r Resource, n uint64) (Limit, error) {
 	return now, fmt.Errorf("rlimit: raise %s to %s: %w", r, format(n), err)
 }
 
+// RaiseUpTo is [Raise] for a program that can do with less: if n is above the hard limit, and this process may not
+// raise that, it raises the soft limit to the hard one. It returns what holds then: a Soft below n says that there is
+// no more. With [Infinity] it raises as far as it may. What the system allows nobody it does not try; for [NOFILE]
+// that is what is above /proc/sys/fs/nr_open on Linux, and above kern.maxfilesperproc on macOS.
+func RaiseUpTo(r Resource, n uint64) (Limit, error) {
+	now, err := Get(r)
+	if err != nil {
+		return Limit{}, err
+	}
+	n = min(n, ceiling(r))
+	l, err := Raise(r, n)
+	if n > now.Hard && errors.Is(err, os.ErrPermission) {
+		return Raise(r, now.Hard)
+	}
+	return l, err
+}
+
 // Resources returns the resources that this operating system has, sorted by name.
 func Resources() []Resource { return slices.Sorted(maps.Keys(numbers)) }
-
-// Setting is a limit together with its resource, for flags ([flag.TextVar]) and configuration files.
-//
-// The text form is "resource=soft:hard", such as "nofile=65536:1048576"; either value may be "unlimited". One
-// value alone, "nofile=65536", is meant for both, as it is to docker run --ulimit.
-type Setting struct {
-	Resource Resource
-	Limit    Limit
-}
-
-// Apply sets the limit; see [Set].
-func (s Setting) Apply() error { return Set(s.Resource, s.Limit) }
-
-// String returns the text form, with both values.
-func (s Setting) String() string { return string(s.Resource) + "=" + s.Limit.String() }
-
-// MarshalText returns the text form. It never fails.
-func (s Setting) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// UnmarshalText reads the text form. It does not ask whether this operating system has the resource, but the
-// resource must be one of the constants. On error s is unchanged.
-func (s *Setting) UnmarshalText(text []byte) error {
-	parsed, err := parse(string(text))
-	if err != nil {
-		return fmt.Errorf("rlimit: %.100q: %w", text, err)
-	}
-	*s = parsed
-	return nil
-}
-
-var known = []Resource{AS, CORE, CPU, DATA, FSIZE, LOCKS, MEMLOCK, MSGQUEUE, NICE, NOFILE, NPROC, RSS, RTPRIO, RTTIME, SIGPENDING, STACK}
-
-func parse(text string) (Setting, error) {
-	name, values, ok := strings.Cut(text, "=")
-	if !ok {
-		return Setting{}, errors.New("want resource=soft:hard, such as nofile=65536:1048576")
-	}
-	r := Resource(name)
-	if !slices.Contains(known, r) {
-		return Setting{}, fmt.Errorf("unknown resource %q, want one of %s", name, join(known))
-	}
-	soft, hard, both := strings.Cut(values, ":")
-	if !both {
-		hard = soft
-	}
-	var l Limit
-	var err error
-	if l.Soft, err = parseValue(soft); err != nil {
-		return Setting{}, fmt.Errorf("soft value: %w", err)
-	}
-	if l.Hard, err = parseValue(hard); err != nil {
-		return Setting{}, fmt.Errorf("hard value: %w", err)
-	}
-	if l.Soft > l.Hard {
-		return Setting{}, fmt.Errorf("the soft value %s is above the hard value %s", format(l.Soft), format(l.Hard))
-	}
-	return Setting{r, l}, nil
-}
-
-const unlimited = "unlimited"
-
-func parseValue(text string) (uint64, error) {
-	if text == unlimited {
-		return Infinity, nil
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil || n == Infinity {
-		return 0, fmt.Errorf("%q is neither a number below 2^64-1 nor %q", text, unlimited)
-	}
-	return n, nil
-}
-
-func format(n uint64) string {
-	if n == Infinity {
-		return unlimited
-	}
-	return strconv.FormatUint(n, 10)
-}
-
-func join(rs []Resource) string {
-	names := make([]string, len(rs))
-	for i, r := range rs {
-		names[i] = string(r)
-	}
-	return strings.Join(names, ", ")
-}

@@ -6,5 +6,6 @@ import "errors"
 
 var numbers map[Resource]int
 
-func get(Resource) (Limit, error) { return Limit{}, errors.ErrUnsupported }
-func set(Resource, Limit) error   { return errors.ErrUnsupported }
+func get(int, Resource) (Limit, error) { return Limit{}, errors.ErrUnsupported }
+func set(int, Resource, Limit) error   { return errors.ErrUnsupported }
+func ceiling(Resource) uint64          { return Infinity }

@@ -3,6 +3,7 @@ package rlimit
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -24,34 +25,40 @@ func TestMain(m *testing.M) {
 	leaktest.Main(m)
 }
 
-// child runs in a process of its own, since a hard limit that is lowered cannot be raised again.
+// child runs in a process of its own, since a hard limit that is lowered cannot be raised again. It says what came of
+// what it did, if that is an error, and then what its children get.
 func child(do string) {
 	verb, arg, _ := strings.Cut(do, " ")
+	n, _ := strconv.ParseUint(arg, 10, 64)
 	var err error
 	switch verb {
 	case "raise":
-		n, _ := strconv.ParseUint(arg, 10, 64)
 		_, err = Raise(NOFILE, n)
+	case "raiseUpTo":
+		_, err = RaiseUpTo(NOFILE, n)
 	case "apply":
 		var s Setting
 		if err = s.UnmarshalText([]byte(arg)); err == nil {
 			err = s.Apply()
 		}
+	case "setOf":
+		err = SetOf(os.Getpid(), NOFILE, Limit{n, n})
+	case "invert":
+		err = Set(NOFILE, Limit{Soft: 5, Hard: 4})
 	}
 	if err != nil {
-		os.Stdout.WriteString(err.Error())
-		os.Exit(1)
+		fmt.Println(err)
 	}
 	out, err := exec.Command("/bin/sh", "-c", "ulimit -Sn; ulimit -Hn").CombinedOutput()
 	if err != nil {
 		panic(err)
 	}
-	os.Stdout.WriteString(strings.Join(strings.Fields(string(out)), ":"))
+	fmt.Print(strings.Join(strings.Fields(string(out)), ":"))
 	os.Exit(0)
 }
 
 // run runs such a child below a shell that first limits open files to soft:hard.
-func run(t *testing.T, soft, hard, do string) (string, error) {
+func run(t *testing.T, soft, hard, do string) (failed, limits string) {
 	t.Helper()
 	if len(Resources()) == 0 {
 		t.Skip("no resource limits on " + runtime.GOOS)
@@ -63,40 +70,77 @@ func run(t *testing.T, soft, hard, do string) (string, error) {
 	cmd := exec.Command("/bin/sh", "-c", "ulimit -Sn "+soft+" && ulimit -Hn "+hard+" && exec "+strconv.Quote(exe))
 	cmd.Env = append(os.Environ(), asChild+"="+do, "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.Output()
-	return string(out), err
+	if err != nil {
+		t.Fatalf("%s: %v", do, err)
+	}
+	if failed, limits, ok := strings.Cut(string(out), "\n"); ok {
+		return failed, limits
+	}
+	return "", string(out)
 }
 
-func TestRaiseReachesChildren(t *testing.T) {
-	for _, tt := range []struct{ soft, hard, do, want string }{
-		{"100", "300", "none", "100:300"}, // what the Go runtime does by itself ends with this process
-		{"100", "300", "raise 200", "299:300"},
-		{"100", "300", "raise 300", "300:300"},
-		{"100", "300", "apply nofile=150:200", "150:200"},
-		{"100", "300", "apply nofile=120", "120:120"},
+// TestWhatChildrenGet has the Go runtime raise the soft limit to 299 by itself, which ends with this process.
+func TestWhatChildrenGet(t *testing.T) {
+	for _, tt := range []struct{ do, want string }{
+		{"nothing", "100:300"},
+		{"raise 50", "299:300"},
+		{"raise 200", "299:300"},
+		{"raise 300", "300:300"},
+		{"raiseUpTo 200", "299:300"},
+		{"raiseUpTo 300", "300:300"},
+		{"apply nofile=150:200", "150:200"},
+		{"apply nofile=120", "120:120"},
 	} {
-		out, err := run(t, tt.soft, tt.hard, tt.do)
-		if tt.do == "raise 200" {
-			// The runtime already raised the soft limit above 200, so Raise changes nothing.
-			if err != nil || (out != "100:300" && out != tt.want) {
-				t.Errorf("%s:%s, %s: %q, %v", tt.soft, tt.hard, tt.do, out, err)
-			}
+		if failed, got := run(t, "100", "300", tt.do); failed != "" || got != tt.want {
+			t.Errorf("%s: the child has %s, %q; want %s", tt.do, got, failed, tt.want)
+		}
+	}
+}
+
+// TestFailureChangesNothing has children get what they would have got without the attempt.
+func TestFailureChangesNothing(t *testing.T) {
+	const never = "1099511627776" // is above /proc/sys/fs/nr_open, also for root
+	for do, want := range map[string][]string{
+		"invert":                  {"set nofile to 5:4", "invalid argument"},
+		"raise " + never:          {"raise nofile to " + never, "the hard limit is 300", "operation not permitted"},
+		"apply nofile=1:" + never: {"set nofile to 1:" + never, "operation not permitted"},
+	} {
+		if runtime.GOOS != "linux" && strings.Contains(do, never) && os.Geteuid() == 0 {
 			continue
 		}
-		if err != nil || out != tt.want {
-			t.Errorf("%s:%s, %s: the child has %q, %v; want %s", tt.soft, tt.hard, tt.do, out, err, tt.want)
+		failed, got := run(t, "100", "300", do)
+		for _, want := range want {
+			if !strings.Contains(failed, want) {
+				t.Errorf("%s: error %q does not say %q", do, failed, want)
+			}
+		}
+		if got != "100:300" {
+			t.Errorf("%s, which failed: the child has %s", do, got)
 		}
 	}
 }
 
-func TestRaiseAboveHard(t *testing.T) {
-	out, err := run(t, "100", "300", "raise 301")
-	if err == nil {
-		t.Skip("this user may raise hard limits")
+// TestRaiseUpTo takes what there is.
+func TestRaiseUpTo(t *testing.T) {
+	before, err := Get(NOFILE)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
 	}
-	for _, want := range []string{"raise nofile to 301", "the hard limit is 300", "operation not permitted"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("error %q does not say %q", out, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []uint64{1, before.Soft} {
+		if l, err := RaiseUpTo(NOFILE, n); l != before || err != nil {
+			t.Errorf("RaiseUpTo %d = %s, %v; want %s", n, l, err, before)
 		}
+	}
+	failed, got := run(t, "100", "300", "raiseUpTo "+strconv.FormatUint(Infinity, 10))
+	var l Limit
+	if err := l.UnmarshalText([]byte(got)); err != nil || failed != "" || l.Soft != l.Hard || l.Soft < 300 {
+		t.Errorf("as far as possible: %s, %v, %q", got, err, failed)
+	}
+	if _, err := RaiseUpTo("threads", 1); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("an unknown resource: %v", err)
 	}
 }
 
@@ -146,16 +190,29 @@ func TestSettingText(t *testing.T) {
 		{text: "nofile=65536", want: "nofile=65536:65536"},
 		{text: "core=0:unlimited", want: "core=0:unlimited"},
 		{text: "stack=unlimited", want: "stack=unlimited:unlimited"},
+		{text: "nofile=-1", want: "nofile=unlimited:unlimited"},
+		{text: "nofile=1024:-1", want: "nofile=1024:unlimited"},
+		{text: "nofile=64k", want: "nofile=65536:65536"},
+		{text: "LimitNOFILE=1024:infinity", want: "nofile=1024:unlimited"},
+		{text: "RLIMIT_AS=2G", want: "as=2147483648:2147483648"},
+		{text: "NOFILE=1", want: "nofile=1:1"},
+		{text: "cpu=60:infinity", want: "cpu=60:unlimited"},
+		{text: "nice=30", want: "nice=30:30"},
 		{text: "nofile", err: "resource=soft:hard"},
+		{text: "1024:4096", err: "resource=soft:hard"},
 		{text: "", err: "resource=soft:hard"},
 		{text: "files=1", err: `unknown resource "files", want one of as, core`},
-		{text: "NOFILE=1", err: "unknown resource"},
+		{text: "LimitFILES=1", err: `unknown resource "LimitFILES"`},
 		{text: "nofile=2:1", err: "soft value 2 is above the hard value 1"},
 		{text: "nofile=unlimited:1", err: "above"},
-		{text: "nofile=-1", err: `"-1" is neither`},
+		{text: "nofile=-1:1", err: "above"},
+		{text: "nofile=-2", err: `"-2" is neither`},
 		{text: "nofile=1:", err: `hard value: ""`},
 		{text: "nofile=1:2:3", err: `hard value: "2:3"`},
 		{text: "nofile=18446744073709551615", err: "neither"},
+		{text: "cpu=5m", err: `"5m" has a suffix, want seconds`},
+		{text: "rttime=1:2K", err: `hard value: "2K" has a suffix, want microseconds`},
+		{text: "LimitNICE=-1", err: "nice level"},
 	} {
 		s := Setting{CPU, Limit{1, 2}}
 		err := s.UnmarshalText([]byte(tt.text))
@@ -167,6 +224,53 @@ func TestSettingText(t *testing.T) {
 		}
 		if err != nil || s.String() != tt.want {
 			t.Errorf("%q: %s, %v; want %s", tt.text, s, err, tt.want)
+		}
+	}
+}
+
+func TestLimitText(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		want Limit
+		err  string // what the error must mention
+	}{
+		{text: "1024:4096", want: Limit{1024, 4096}},
+		{text: "1024", want: Limit{1024, 1024}},
+		{text: "-1", want: Limit{Infinity, Infinity}},
+		{text: "0:infinity", want: Limit{0, Infinity}},
+		{text: "unlimited", want: Limit{Infinity, Infinity}},
+		{text: "64k:1M", want: Limit{65536, 1 << 20}},
+		{text: "1K:2g", want: Limit{1024, 2 << 30}},
+		{text: "1t:1P", want: Limit{1 << 40, 1 << 50}},
+		{text: "15e", want: Limit{15 << 60, 15 << 60}},
+		{text: "16e", err: `"16e" is neither a number below 2^64-1`},
+		{text: "18446744073709551614", want: Limit{Infinity - 1, Infinity - 1}},
+		{text: "18446744073709551615", err: "neither"},
+		{text: "18014398509481984k", err: "neither"}, // 2^64
+		{text: "k", err: `"k" is neither`},
+		{text: "64kb", err: "neither"},
+		{text: "64 k", err: "neither"},
+		{text: "6x", err: "neither"},
+		{text: "1.5k", err: "neither"},
+		{text: "-1k", err: "neither"},
+		{text: "+1", err: "neither"},
+		{text: "hard", err: "neither"},
+		{text: "Infinity", err: "neither"},
+		{text: "", err: `soft value: ""`},
+		{text: ":1", err: `soft value: ""`},
+		{text: "2k:1k", err: "soft value 2048 is above the hard value 1024"},
+		{text: "nofile=1", err: "neither"},
+	} {
+		l := Limit{1, 2}
+		err := l.UnmarshalText([]byte(tt.text))
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) || l != (Limit{1, 2}) {
+				t.Errorf("%q: %s, %v; want it unchanged and an error about %q", tt.text, l, err, tt.err)
+			}
+			continue
+		}
+		if err != nil || l != tt.want {
+			t.Errorf("%q: %s, %v; want %s", tt.text, l, err, tt.want)
 		}
 	}
 }
@@ -187,7 +291,7 @@ func TestInfinity(t *testing.T) {
 }
 
 func FuzzSetting(f *testing.F) {
-	for _, text := range []string{"nofile=65536:1048576", "core=0:unlimited", "nofile=2:1", "x", "cpu=="} {
+	for _, text := range []string{"nofile=65536:1048576", "core=0:unlimited", "nofile=2:1", "x", "cpu==", "as=1k:-1"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

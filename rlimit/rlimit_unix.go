@@ -5,26 +5,23 @@ package rlimit
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-func get(r Resource) (Limit, error) {
+func get(pid int, r Resource) (Limit, error) {
 	n, ok := numbers[r]
 	if !ok {
 		return Limit{}, errNoSuch(r)
 	}
-	var rl unix.Rlimit
-	if err := unix.Getrlimit(n, &rl); err != nil {
-		return Limit{}, os.NewSyscallError("getrlimit", err)
+	rl, err := getrlimit(pid, n)
+	if err != nil {
+		return Limit{}, err
 	}
 	return Limit{Soft: fromKernel(uint64(rl.Cur)), Hard: fromKernel(uint64(rl.Max))}, nil
 }
 
-// set goes by way of package syscall for NOFILE (x/sys/unix does this), which tells the Go runtime that
-// children shall no longer get the limit that this process was started with.
-func set(r Resource, l Limit) error {
+func set(pid int, r Resource, l Limit) error {
 	n, ok := numbers[r]
 	if !ok {
 		return errNoSuch(r)
@@ -32,7 +29,7 @@ func set(r Resource, l Limit) error {
 	var rl unix.Rlimit
 	assign(&rl.Cur, toKernel(l.Soft))
 	assign(&rl.Max, toKernel(l.Hard))
-	return os.NewSyscallError("setrlimit", unix.Setrlimit(n, &rl))
+	return setrlimit(pid, n, &rl)
 }
 
 func errNoSuch(r Resource) error {

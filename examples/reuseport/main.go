@@ -36,7 +36,7 @@ func main() {
 		cpu, _ := set.First()
 		members[cpu] = i
 	}
-	if err := reuseport.AttachCPU(group[0].(syscall.Conn), members); err != nil {
+	if err := reuseport.AttachCPU(group[0], members); err != nil {
 		log.Print("connections are spread by hash: ", err)
 	}
 	for i, l := range group {

@@ -1,3 +1,5 @@
+//go:build !js
+
 // Command upgrade is a server of one process, without a pack, that is replaced by the executable that is on disk now
 // when it gets HUP: by a new process, or in the same process with -inplace.
 //

@@ -177,5 +177,5 @@ func DontLinger(c syscall.Conn) { dontLinger(c) }
 // Ended reports whether an error of Read says that the other end is gone. Others say that something is wrong with this
 // one, or with what was sent.
 func Ended(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err)
 }

@@ -3,6 +3,7 @@
 package fdmsg
 
 import (
+	"errors"
 	"os"
 	"syscall"
 
@@ -12,6 +13,8 @@ import (
 // oobSpace has room for all descriptors that can come with a message (SCM_MAX_FD): those for which there was none would
 // be closed by the kernel, which may have to wait.
 var oobSpace = unix.CmsgSpace(253 * 4)
+
+func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 
 func dontLinger(c syscall.Conn) {
 	rc, err := c.SyscallConn()

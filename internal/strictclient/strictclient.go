@@ -17,7 +17,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -209,8 +208,8 @@ func kindOf(err error) string {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return "closed without an answer"
 	}
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno.Error()
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		return call.Err.Error()
 	}
 	return err.Error()
 }

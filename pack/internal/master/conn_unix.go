@@ -36,9 +36,9 @@ func onDescriptor(f *os.File, do func(fd int)) {
 // duplicate returns a copy of a file, which is close-on-exec and in the mode that the file is in.
 func duplicate(f *os.File) (*os.File, error) {
 	n, err := -1, error(os.ErrClosed)
-	onDescriptor(f, func(fd int) { n, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3) })
+	onDescriptor(f, func(fd int) { n, err = dup(fd) })
 	if err != nil {
-		return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+		return nil, os.NewSyscallError("fcntl F_DUPFD", err)
 	}
 	return os.NewFile(uintptr(n), f.Name()), nil
 }

@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 // helper is a worker in a process of its own. Its requests for /limit and /unlimit set the limit of open files so that
 // no more can be opened, and undo that.
 func helper(what string) {
+	if files, ok := strings.CutPrefix(what, "files "); ok {
+		tellFiles(files)
+		return
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	control, err := fdmsg.Conn(os.NewFile(3, "control"))
 	if err != nil {
