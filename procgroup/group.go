@@ -28,7 +28,7 @@ import (
 // Group is a group of child processes, its members, numbered 0 to Size-1. Set the fields, call Run once, and
 // change no field afterwards.
 //
-// A process that ends without having been asked to has failed. After a member's first failure a new process is started
+// A process that ends without having been asked to has failed; RestartPolicy and MaxFailures change that. After a member's first failure a new process is started
 // at once, after each further one with a delay that doubles (BackoffMin); a process that stays ready makes up for
 // earlier failures, one after the other (Healthy). One member's failures do not delay the others, and while all have
 // failed the delays are shorter (BackoffAll).
@@ -39,8 +39,12 @@ import (
 type Group struct {
 	Size int // number of members, at least 1
 
-	// Command returns the command that a member's next process runs. The group sets Setpgid, and adds the
-	// control socket after the ExtraFiles and to Env.
+	// Command returns the command that a member's next process runs, each time another one. The group sets Setpgid, and
+	// adds the control socket after the ExtraFiles and to Env.
+	//
+	// Stdin, Stdout and Stderr should be files, or nil. A Reader or a Writer takes a goroutine that copies, and which
+	// goes on for as long as something that the process has started holds the other end. After the end of the process
+	// it gets WaitDelay, as in os/exec, but here 0 counts as 1 s; only then is the end noticed. See Group.Output.
 	Command func(id int) (*exec.Cmd, error)
 
 	// Start starts the command, by calling cmd.Start. It is where the caller changes what a process inherits
@@ -82,6 +86,18 @@ type Group struct {
 	// BackoffAll is the longest time without an attempt while no member has a process but such as will not be replaced:
 	// the member that failed last is then started again that soon, whatever its own delay. Default BackoffMax.
 	BackoffAll time.Duration
+
+	// RestartPolicy says whether a process that ends unasked is replaced. Default RestartAlways.
+	RestartPolicy RestartPolicy
+
+	// MaxFailures is how many failures of one member, but for those that were forgiven (Healthy), are one too many: at
+	// this number Run gives up. It asks all others to end, and returns a [*MemberError]. Default, 0: Run never does.
+	MaxFailures int
+
+	// KillGroup has what a process leaves behind in its process group killed when it has ended, in whatever way and
+	// before the next one is started. Default: it lives on, unless the process itself had to be killed. Linux; elsewhere
+	// it says nothing.
+	KillGroup bool
 
 	// StartNone has Run start no member: each is started by StartMember.
 	StartNone bool
@@ -178,6 +194,50 @@ type StartError struct {
 func (e *StartError) Error() string { return "the first process failed: " + e.Err.Error() }
 func (e *StartError) Unwrap() error { return e.Err }
 
+// RestartPolicy says which processes that end unasked are replaced.
+type RestartPolicy int
+
+const (
+	// RestartAlways replaces each: to end is to fail.
+	RestartAlways RestartPolicy = iota
+
+	// RestartOnFailure replaces those that fail. A process has not failed, but has done its work, if it was ready, ends
+	// with exit status 0, and nobody called its Fail. When all members have done their work Run returns nil.
+	RestartOnFailure
+
+	// RestartNever replaces none. When all processes have ended, Run returns a [*MemberError] about the first that
+	// failed, or nil.
+	RestartNever
+)
+
+var policyNames = []string{"always", "on failure", "never"}
+
+// String returns "always", "on failure" or "never".
+func (p RestartPolicy) String() string { return nameOf("RestartPolicy", policyNames, int(p)) }
+
+func nameOf(kind string, names []string, i int) string {
+	if i < 0 || i >= len(names) {
+		return fmt.Sprintf("%s(%d)", kind, i)
+	}
+	return names[i]
+}
+
+// MemberError is why a group gave up, or what failed in one that replaces nothing.
+type MemberError struct {
+	ID       int
+	Failures int   // not forgiven
+	Err      error // of the last
+}
+
+func (e *MemberError) Error() string {
+	if e.Failures == 1 {
+		return fmt.Sprintf("member %d failed: %v", e.ID, e.Err)
+	}
+	return fmt.Sprintf("gave up: member %d failed %d times, at last: %v", e.ID, e.Failures, e.Err)
+}
+
+func (e *MemberError) Unwrap() error { return e.Err }
+
 // EventKind is what happened.
 type EventKind int
 
@@ -187,17 +247,13 @@ const (
 	Killed                   // a process had to be killed, because of Err
 	Failed                   // a process could not be started, or ended unasked, because of Err
 	Stopped                  // a process ended that was asked to; Err is its exit status, if that is not 0
+	Done                     // a process ended unasked and has not failed, by the RestartPolicy: it is not replaced
 )
 
-var kindNames = []string{"started", "ready", "killed", "failed", "stopped"}
+var kindNames = []string{"started", "ready", "killed", "failed", "stopped", "done"}
 
 // String returns the name of the constant in lower case.
-func (k EventKind) String() string {
-	if k < 0 || int(k) >= len(kindNames) {
-		return fmt.Sprintf("EventKind(%d)", int(k))
-	}
-	return kindNames[k]
-}
+func (k EventKind) String() string { return nameOf("EventKind", kindNames, int(k)) }
 
 // Event is something that happened to a process of the group.
 type Event struct {
@@ -208,12 +264,13 @@ type Event struct {
 	Err      error         // why, for Killed, Failed and Stopped
 	Failures int           // for Failed: how many in a row
 	Retry    time.Duration // for Failed: the delay before the next process; -1 if there will be none
-	Uptime   time.Duration // for Failed and Stopped: since the start
+	Uptime   time.Duration // for Failed, Stopped and Done: since the start
 }
 
 // Run starts the group and keeps it running until ctx ends. It then asks every process to end and returns nil
 // when all have ended, at the latest StopTimeout later. If the very first process fails, the error is a
-// [*StartError]. After Release it returns [ErrReleased], while the processes go on.
+// [*StartError]; see MaxFailures and RestartNever for a [*MemberError]. After Release it returns [ErrReleased], while
+// the processes go on.
 func (g *Group) Run(ctx context.Context) error {
 	g.setup()
 	if err := g.check(); err != nil {
@@ -242,6 +299,10 @@ func (g *Group) check() error {
 		return errors.New("the group has no Command")
 	case min(g.ReadyTimeout, g.StopTimeout, g.Healthy, g.BackoffMin, g.BackoffMax, g.BackoffAll) < 0:
 		return errors.New("a duration is negative")
+	case g.RestartPolicy < RestartAlways || g.RestartPolicy > RestartNever:
+		return fmt.Errorf("no such policy: %v", g.RestartPolicy)
+	case g.MaxFailures < 0:
+		return fmt.Errorf("MaxFailures is negative: %d", g.MaxFailures)
 	}
 	g.StopTimeout = cmp.Or(g.StopTimeout, 10*time.Second)
 	g.Healthy = cmp.Or(g.Healthy, 30*time.Second)

@@ -17,6 +17,7 @@ var ErrReleased = errors.New("the processes were released")
 type State struct {
 	Stopping bool          `json:"stopping,omitempty"`
 	Proven   bool          `json:"proven,omitempty"`
+	Error    string        `json:"error,omitempty"` // what Run will return when all have ended
 	Members  []MemberState `json:"members"`
 }
 
@@ -76,6 +77,9 @@ func (o *owner) letGo() bool {
 	}
 	now := time.Now()
 	s := &State{Stopping: o.stopping, Proven: o.proven}
+	if o.err != nil {
+		s.Error = o.err.Error()
+	}
 	for _, m := range o.members {
 		ms := MemberState{
 			Phase: phaseNames[m.phase], Attempts: m.attempts, Failures: m.failures, Again: m.again, Killed: m.killed,
@@ -118,6 +122,9 @@ func at(now time.Time, d *time.Duration, sign time.Duration) time.Time {
 func (o *owner) takeOver(s *State) {
 	now := time.Now()
 	o.stopping, o.proven = s.Stopping, s.Proven
+	if s.Error != "" {
+		o.err = errors.New(s.Error)
+	}
 	for id, ms := range s.Members {
 		m := &o.members[id]
 		if ms.started.IsZero() {
