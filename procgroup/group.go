@@ -1,6 +1,6 @@
 // Package procgroup runs a group of child processes and keeps them running: it starts them, learns when they
 // are ready, notices at once when one ends, starts it again with growing patience, and stops them all, with a
-// deadline.
+// deadline. What they write it gives line by line.
 //
 // Each child is the leader of a process group of its own, so a Ctrl-C in the terminal reaches the parent
 // alone, and gets a control socket: one end of a stream socket pair whose other end the parent holds. A child that
@@ -28,10 +28,10 @@ import (
 // Group is a group of child processes, its members, numbered 0 to Size-1. Set the fields, call Run once, and
 // change no field afterwards.
 //
-// A process that ends without having been asked to has failed; RestartPolicy and MaxFailures change that. After a member's first failure a new process is started
-// at once, after each further one with a delay that doubles (BackoffMin); a process that stays ready makes up for
-// earlier failures, one after the other (Healthy). One member's failures do not delay the others, and while all have
-// failed the delays are shorter (BackoffAll).
+// A process that ends without having been asked to has failed; RestartPolicy and MaxFailures change that. After a
+// member's first failure a new process is started at once, after each further one with a delay that doubles
+// (BackoffMin); a process that stays ready makes up for earlier failures, one after the other (Healthy). One member's
+// failures do not delay the others, and while all have failed the delays are shorter (BackoffAll).
 //
 // Run starts member 0 alone, and the others once it is ready, so a fault common to all is reported once. If this very
 // first process fails, Run gives up and returns its error; later Run keeps trying for as long as its context lasts. A
@@ -50,6 +50,22 @@ type Group struct {
 	// Start starts the command, by calling cmd.Start. It is where the caller changes what a process inherits
 	// from the thread that starts it, such as its CPUs (affinity.Do). Default: cmd.Start.
 	Start func(id int, cmd *exec.Cmd) error
+
+	// Output, if set, is given each line that a member writes to a Stdout or a Stderr that its command leaves nil, one
+	// line at a time, in the order of each stream, from a goroutine of its own. See [LinesTo].
+	//
+	// It may take its time: neither the group nor a member ever waits for it. Of each member's lines 1 MiB may wait,
+	// those of one do not take the place of another's; what comes beyond that is lost, and a Line says how many were.
+	// A last line without a newline comes when the pipe ends or Run does. Lines are given also after the process has
+	// ended, to the last that it wrote, as long as something that it has started writes. Before Run returns all are
+	// taken; if Output takes none for 5 s, Run leaves it and what waits.
+	//
+	// Members write to a pipe whose other end this process has. So they get SIGPIPE if they write when this process has
+	// ended. Release passes the pipes on.
+	Output func(Line)
+
+	// MaxLine is the length of a line, in bytes, from which on it is given in parts. Default 64 KiB.
+	MaxLine int
 
 	// Serve, if set, speaks a protocol of the caller's own over the parent's end of a process's control socket,
 	// and calls p.Ready itself. It runs in a goroutine of its own for each process and must return when the
@@ -103,16 +119,19 @@ type Group struct {
 	StartNone bool
 
 	// Adopt, if set, is what Release of another Group returned, of the same Size: the group begins with these
-	// processes, which must be children of this process. It closes their control sockets' files.
+	// processes, which must be children of this process. It closes their files.
 	Adopt *State
 
 	spawn func(*Process) (handle, error)           // starts a process and sets its PID; a fake one in tests
 	adopt func(*Process, *os.File) (handle, error) // takes over one that is there; a fake one in tests
 
+	out *output // set by Run
+
 	init  sync.Once
 	begun chan struct{}     // closed when Run begins
 	inbox chan func(*owner) // what others ask of the goroutine that owns the state
 	ended chan struct{}     // closed when that goroutine no longer reads the inbox
+	over  chan struct{}     // closed when nothing of what Run started is left
 	state *State            // what Release returns; set before ended is closed
 }
 
@@ -126,6 +145,7 @@ type Process struct {
 
 	group    *Group
 	handle   handle
+	streams  []*stream // of what it writes, if anybody wants that
 	released atomic.Bool
 }
 
@@ -273,15 +293,18 @@ type Event struct {
 // the processes go on.
 func (g *Group) Run(ctx context.Context) error {
 	g.setup()
+	defer close(g.over)
 	if err := g.check(); err != nil {
 		close(g.ended)
 		close(g.begun)
 		return fmt.Errorf("procgroup: %w", err)
 	}
+	g.out = newOutput(g.Output, g.MaxLine)
 	close(g.begun)
 	o := &owner{Group: g, members: make([]member, g.Size)}
 	err := o.run(ctx)
 	o.serving.Wait()
+	g.out.end()
 	if err != nil {
 		return fmt.Errorf("procgroup: %w", err)
 	}
@@ -301,9 +324,10 @@ func (g *Group) check() error {
 		return errors.New("a duration is negative")
 	case g.RestartPolicy < RestartAlways || g.RestartPolicy > RestartNever:
 		return fmt.Errorf("no such policy: %v", g.RestartPolicy)
-	case g.MaxFailures < 0:
-		return fmt.Errorf("MaxFailures is negative: %d", g.MaxFailures)
+	case g.MaxFailures < 0 || g.MaxLine < 0:
+		return fmt.Errorf("MaxFailures or MaxLine is negative: %d, %d", g.MaxFailures, g.MaxLine)
 	}
+	g.MaxLine = cmp.Or(g.MaxLine, 64<<10)
 	g.StopTimeout = cmp.Or(g.StopTimeout, 10*time.Second)
 	g.Healthy = cmp.Or(g.Healthy, 30*time.Second)
 	g.BackoffMin = cmp.Or(g.BackoffMin, 250*time.Millisecond)
@@ -335,6 +359,7 @@ func (g *Group) setup() {
 		g.begun = make(chan struct{})
 		g.inbox = make(chan func(*owner))
 		g.ended = make(chan struct{})
+		g.over = make(chan struct{})
 	})
 }
 

@@ -13,7 +13,8 @@ import (
 // TestRestartOnFailure has processes end in each way under RestartOnFailure.
 func TestRestartOnFailure(t *testing.T) {
 	fakeTest(t, &Group{Size: 4, RestartPolicy: RestartOnFailure}, func(f *fakeGroup) {
-		f.expect("started 0.1", "ready 0.1", "started 1.1", "ready 1.1", "started 2.1", "ready 2.1", "started 3.1", "ready 3.1")
+		f.expect("started 0.1", "ready 0.1", "started 1.1", "ready 1.1",
+			"started 2.1", "ready 2.1", "started 3.1", "ready 3.1")
 		f.last(0).exit(nil)
 		f.last(1).exit(errors.New("exit status 1"))
 		f.last(2).p.Fail(errors.New("no database"))
@@ -144,14 +145,16 @@ func TestAdoptedGroupGivesUp(t *testing.T) {
 func TestPolicyFields(t *testing.T) {
 	spawn := func(*Process) (handle, error) { return nil, errors.New("not reached") }
 	for want, g := range map[string]*Group{
-		"no such policy: RestartPolicy(3)": {Size: 1, spawn: spawn, RestartPolicy: 3},
-		"MaxFailures is negative: -1":      {Size: 1, spawn: spawn, MaxFailures: -1},
+		"no such policy: RestartPolicy(3)":   {Size: 1, spawn: spawn, RestartPolicy: 3},
+		"MaxFailures or MaxLine is negative": {Size: 1, spawn: spawn, MaxFailures: -1},
 	} {
 		if err := g.Run(context.Background()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %s", err, want)
 		}
 	}
-	for p, want := range map[RestartPolicy]string{RestartAlways: "always", RestartOnFailure: "on failure", RestartNever: "never"} {
+	for p, want := range map[RestartPolicy]string{
+		RestartAlways: "always", RestartOnFailure: "on failure", RestartNever: "never",
+	} {
 		if p.String() != want {
 			t.Errorf("%v; want %s", p, want)
 		}

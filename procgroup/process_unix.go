@@ -47,6 +47,11 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 		return nil, err
 	}
 	defer theirs.Close()
+	streams, outputs, err := g.capture(p.ID, cmd)
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
 	fd := 3 + len(cmd.ExtraFiles)
 	cmd.ExtraFiles = append(slices.Clip(cmd.ExtraFiles), theirs)
 	cmd.Env = append(cmd.Environ(), controlEnv+"="+formatControl(fd, os.Getpid()))
@@ -59,9 +64,15 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 	cmd.WaitDelay = cmp.Or(cmd.WaitDelay, waitDelay)
 	if err := g.Start(p.ID, cmd); err != nil {
 		ours.Close()
+		closeAll(streams, outputs)
 		return nil, err
 	}
+	closeEach(outputs)
 	p.PID = cmd.Process.Pid
+	p.streams = streams
+	for _, s := range streams {
+		g.out.start(s, p.PID)
+	}
 	return newChild(p, cmd.Process, func() error { return collect(cmd, lastWords) }, ours), nil
 }
 
@@ -223,4 +234,36 @@ func openControl(fd int) (*net.UnixConn, error) {
 func controlEnded(fd int) bool {
 	n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return err == nil && n == 0
+}
+
+// readNow reads what is there, without waiting, whatever the deadline of the file.
+func readNow(f *os.File, b []byte) (n int, err error) {
+	f.SetReadDeadline(time.Time{})
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	rerr := rc.Read(func(fd uintptr) bool {
+		n, err = unix.Read(int(fd), b)
+		return true
+	})
+	return n, errors.Join(rerr, err)
+}
+
+// reopen returns a copy of a file that can be interrupted, also if the file came from another program.
+func reopen(f *os.File) (*os.File, error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	cerr := rc.Control(func(from uintptr) { fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 3) })
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
