@@ -17,6 +17,11 @@ func RaiseFiles(files uint64) error {
 	if err != nil {
 		return err
 	}
+	// The Go runtime has raised it already, to one less than the hard limit, and gives programs that this one starts the
+	// former one, until somebody sets a limit. Many look at every descriptor that they might have.
+	if now.Soft >= files && (files > 0 || now.Soft >= min(now.Hard, plenty)-1) {
+		return nil
+	}
 	if files == 0 {
 		// As much as there is, and no reason to fail: on some systems the hard limit cannot be reached.
 		rlimit.Raise(rlimit.NOFILE, min(now.Hard, plenty))
