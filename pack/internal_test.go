@@ -64,7 +64,9 @@ func TestIdentity(t *testing.T) {
 	if back, err := parseIdentity(i.String()); err != nil || back != i {
 		t.Errorf("%v reads back as %v, %v", i, back, err)
 	}
-	for _, text := range []string{"", "id=", "id=1 all=x", "id=1 GOMEMLIMIT=%", "id=-1", "id=x", "cpus=1", "id=1 cpus=4-1", "id=1 generation=-2"} {
+	for _, text := range []string{
+		"", "id=", "id=-1", "id=x", "cpus=1", "id=1 cpus=4-1", "id=1 generation=-2", "id=1 all=x", "id=1 GOMEMLIMIT=%",
+	} {
 		if i, err := parseIdentity(text); err == nil {
 			t.Errorf("%q is %v", text, i)
 		}

@@ -167,6 +167,8 @@ func WorkerCPU() (cpu int, ok bool) { return process.cpus.First() }
 //
 //	cmd.Env = pack.Environ()
 //	err := affinity.Do(pack.CPUs(), cmd.Start)
+//
+// In a worker that is not pinned (see [WorkerCPU]), cmd.Start does.
 func CPUs() affinity.Set {
 	if process.all.Len() > 0 {
 		return process.all

@@ -44,7 +44,8 @@ type Group struct {
 	//
 	// Stdin, Stdout and Stderr should be files, or nil. A Reader or a Writer takes a goroutine that copies, and which
 	// goes on for as long as something that the process has started holds the other end. After the end of the process
-	// it gets WaitDelay, as in os/exec, but here 0 counts as 1 s; only then is the end noticed. See Group.Output.
+	// it gets WaitDelay, as in os/exec, but here 0 counts as 1 s; only then is the end noticed, and exit status 0 is
+	// exec.ErrWaitDelay. See Group.Output.
 	Command func(id int) (*exec.Cmd, error)
 
 	// Start starts the command, by calling cmd.Start. It is where the caller changes what a process inherits

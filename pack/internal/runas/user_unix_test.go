@@ -82,11 +82,13 @@ func TestEnviron(t *testing.T) {
 		t.Skip(err)
 	}
 	environ := []string{"HOME=/h", "A=b", "USER=u", "LOGNAME=l", "SHELL=s", "HOMER=x"}
+	nobodys := []string{"A=b", "SHELL=s", "HOMER=x"}
+	roots := append(slices.Clone(nobodys), "USER="+root.Username, "LOGNAME="+root.Username, "HOME="+root.HomeDir)
 	for spec, want := range map[string][]string{
 		"":                      environ,
-		root.Username:           {"A=b", "SHELL=s", "HOMER=x", "USER=" + root.Username, "LOGNAME=" + root.Username, "HOME=" + root.HomeDir},
-		"0:7":                   {"A=b", "SHELL=s", "HOMER=x", "USER=" + root.Username, "LOGNAME=" + root.Username, "HOME=" + root.HomeDir},
-		"2147483646:2147483645": {"A=b", "SHELL=s", "HOMER=x"},
+		root.Username:           roots,
+		"0:7":                   roots,
+		"2147483646:2147483645": nobodys,
 	} {
 		got, err := Environ(spec, slices.Clone(environ))
 		if err != nil || !slices.Equal(got, want) {
@@ -136,7 +138,8 @@ func TestMayExecute(t *testing.T) {
 func TestExplain(t *testing.T) {
 	cmd := &exec.Cmd{Path: "/srv/program"}
 	denied := &os.PathError{Op: "fork/exec", Path: cmd.Path, Err: syscall.EACCES}
-	if err := Explain("nobody", cmd, denied); !strings.HasPrefix(err.Error(), `user "nobody" may not execute /srv/program: fork`) {
+	const want = `user "nobody" may not execute /srv/program: fork`
+	if err := Explain("nobody", cmd, denied); !strings.HasPrefix(err.Error(), want) {
 		t.Error(err)
 	}
 	cmd.Dir = "/root"
