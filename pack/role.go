@@ -159,8 +159,8 @@ func WorkerID() (id int, ok bool) { return process.id, process.kind != isMaster 
 // master and in a worker that is not pinned.
 func WorkerCPU() (cpu int, ok bool) { return process.cpus.First() }
 
-// CPUs returns the CPUs that the pack may use: Config.CPUs as the master has it, by default all that the master may use.
-// In the master and in line they are those that this process may use; where the system does not tell, none.
+// CPUs returns the CPUs that the pack may use: Config.CPUs as the master has it, by default all that the master may
+// use. In the master and in line they are those that this process may use; where the system does not tell, none.
 //
 // A program that a worker starts inherits the worker's CPU mask. To have it run on all CPUs of the pack, and with its
 // environment, start it so:

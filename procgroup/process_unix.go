@@ -257,7 +257,13 @@ func reopen(f *os.File) (*os.File, error) {
 		return nil, err
 	}
 	fd := -1
-	cerr := rc.Control(func(from uintptr) { fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 3) })
+	cerr := rc.Control(func(from uintptr) {
+		syscall.ForkLock.RLock() // no fork before it is closed on exec; not every system has F_DUPFD_CLOEXEC
+		defer syscall.ForkLock.RUnlock()
+		if fd, err = unix.Dup(int(from)); err == nil {
+			unix.CloseOnExec(fd)
+		}
+	})
 	if err = errors.Join(cerr, err); err != nil {
 		return nil, err
 	}

@@ -56,9 +56,9 @@ var phaseNames = []string{"unstarted", "waiting", "starting", "ready", "stopping
 // this process, or, with the files inherited, one in the program that takes its place. Until then nobody notices their
 // end. It waits for Run to begin, and returns nil if Run has ended. The files are the caller's.
 //
-// What commands have for Stdin, Stdout and Stderr must be files, or nil, since nobody copies for them afterwards. Output
-// has been given all lines that were read when Release returns, and the next group's Output gets what follows; a group
-// without one reads and forgets it. What a process that has ended has left behind is not read any more.
+// What commands have for Stdin, Stdout and Stderr must be files, or nil, since nobody copies for them afterwards. When
+// Release returns, Output has been given all lines that were read, and the next group's Output gets what follows; a
+// group without one reads and forgets it. What a process that has ended has left behind is not read any more.
 func (g *Group) Release() *State {
 	g.setup()
 	<-g.begun

@@ -75,8 +75,8 @@ func Environ(spec string, environ []string) ([]string, error) {
 	return env, nil
 }
 
-// MayExecute returns an error if it is certain that the user of a spec has no right to execute a file: its mode says so,
-// and there is no access control list that may say otherwise.
+// MayExecute returns an error if it is certain that the user of a spec has no right to execute a file: its mode says
+// so, and there is no access control list that may say otherwise.
 func MayExecute(spec, path string) error {
 	a, err := find(spec)
 	if err != nil {
