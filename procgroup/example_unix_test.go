@@ -52,7 +52,7 @@ func ExampleGroup_restartPolicy() {
 	}
 	fmt.Println(g.Run(context.Background()))
 	// Output:
-	// procgroup: gave up: member 1 failed 3 times, at last: exit status 3
+	// procgroup: gave up at failure 3 of member 1: exit status 3
 }
 
 // Take note of what members write, and see where lines came too fast.

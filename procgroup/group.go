@@ -61,8 +61,8 @@ type Group struct {
 	// ended, to the last that it wrote, as long as something that it has started writes. Before Run returns all are
 	// taken; if Output takes none for 5 s, Run leaves it and what waits.
 	//
-	// Members write to a pipe whose other end this process has. So they get SIGPIPE if they write when this process has
-	// ended. Release passes the pipes on.
+	// Members write to pipes whose other ends this process has, until Run returns. Whoever goes on writing then, or when
+	// this process has ended, gets SIGPIPE. Release passes the pipes on.
 	Output func(Line)
 
 	// MaxLine is the length of a line, in bytes, from which on it is given in parts. Default 64 KiB.
@@ -107,8 +107,8 @@ type Group struct {
 	// RestartPolicy says whether a process that ends unasked is replaced. Default RestartAlways.
 	RestartPolicy RestartPolicy
 
-	// MaxFailures is how many failures of one member, but for those that were forgiven (Healthy), are one too many: at
-	// this number Run gives up. It asks all others to end, and returns a [*MemberError]. Default, 0: Run never does.
+	// MaxFailures is the number of failures of one member, without those that were forgiven (Healthy), at which Run
+	// gives up: it asks all others to end, and returns a [*MemberError]. Default, 0: Run never does.
 	MaxFailures int
 
 	// KillGroup has what a process leaves behind in its process group killed when it has ended, in whatever way and
@@ -246,15 +246,16 @@ func nameOf(kind string, names []string, i int) string {
 // MemberError is why a group gave up, or what failed in one that replaces nothing.
 type MemberError struct {
 	ID       int
-	Failures int   // not forgiven
+	Failures int   // that were not forgiven
+	GaveUp   bool  // they are MaxFailures
 	Err      error // of the last
 }
 
 func (e *MemberError) Error() string {
-	if e.Failures == 1 {
-		return fmt.Sprintf("member %d failed: %v", e.ID, e.Err)
+	if e.GaveUp {
+		return fmt.Sprintf("gave up at failure %d of member %d: %v", e.Failures, e.ID, e.Err)
 	}
-	return fmt.Sprintf("gave up: member %d failed %d times, at last: %v", e.ID, e.Failures, e.Err)
+	return fmt.Sprintf("member %d failed: %v", e.ID, e.Err)
 }
 
 func (e *MemberError) Unwrap() error { return e.Err }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -195,5 +196,28 @@ func TestOutputIsPassedOn(t *testing.T) {
 	}
 	if got := c.of(0, false); !slices.Equal(got, []string{"first", "half", "last"}) {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestOutputOfDescendants has a process leave behind one that writes on and on: Run ends all the same, and so does that.
+func TestOutputOfDescendants(t *testing.T) {
+	var c lines
+	g := &procgroup.Group{
+		Size: 1, Output: c.take, RestartPolicy: procgroup.RestartNever,
+		Command: func(id int) (*exec.Cmd, error) {
+			return exec.Command("/bin/sh", "-c", "yes >&2 & echo $!"), nil
+		},
+	}
+	if err := g.Run(t.Context()); err != nil {
+		t.Error(err)
+	}
+	said := c.of(0, false)
+	pid, err := strconv.Atoi(strings.Join(said, " "))
+	if err != nil {
+		t.Fatalf("%q; want the number of a process", said)
+	}
+	if !gone(pid) {
+		t.Errorf("process %d is still there", pid)
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
 }

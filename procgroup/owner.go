@@ -1,7 +1,6 @@
 package procgroup
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -211,12 +210,14 @@ func (o *owner) gone(p *Process, err error) {
 	case !o.proven:
 		o.err = &StartError{err}
 		o.stop()
-	case tooMany:
-		o.err = cmp.Or(o.err, error(&MemberError{p.ID, m.failures, err}))
-		o.stop()
-	case o.RestartPolicy == RestartNever:
-		o.err = cmp.Or(o.err, error(&MemberError{p.ID, m.failures, err}))
+	case tooMany, o.RestartPolicy == RestartNever:
 		m.phase = over
+		if o.err == nil {
+			o.err = &MemberError{p.ID, m.failures, tooMany, err}
+		}
+		if tooMany {
+			o.stop()
+		}
 	default:
 		m.phase, m.deadline = waiting, time.Now().Add(event.Retry)
 	}

@@ -64,7 +64,7 @@ func TestRestartNever(t *testing.T) {
 		f.last(0).exit(nil)
 		f.expect("done 0.1")
 		err := <-f.result
-		if e, ok := errors.AsType[*MemberError](err); !ok || e.ID != 1 || !errors.Is(err, first) {
+		if e, ok := errors.AsType[*MemberError](err); !ok || e.ID != 1 || e.GaveUp || !errors.Is(err, first) {
 			t.Errorf("Run: %v; want the first failure", err)
 		}
 	})
@@ -102,7 +102,7 @@ func TestMaxFailures(t *testing.T) {
 		if e, ok := errors.AsType[*MemberError](err); !ok || e.ID != 1 || e.Failures != 3 {
 			t.Errorf("Run: %#v", err)
 		}
-		if want := "procgroup: gave up: member 1 failed 3 times, at last: bang"; err.Error() != want {
+		if want := "procgroup: gave up at failure 3 of member 1: bang"; err.Error() != want {
 			t.Errorf("Run: %q; want %q", err, want)
 		}
 		f.mu.Lock()
@@ -122,7 +122,7 @@ func TestMaxFailuresOfOne(t *testing.T) {
 		f.expect("started 0.1", "ready 0.1", "started 1.1", "ready 1.1")
 		f.last(1).exit(errors.New("boom"))
 		f.expect("failed 1.1: boom", "stopped 0.1")
-		if err := <-f.result; err == nil || err.Error() != "procgroup: member 1 failed: boom" {
+		if err := <-f.result; err == nil || err.Error() != "procgroup: gave up at failure 1 of member 1: boom" {
 			t.Errorf("Run: %v", err)
 		}
 	})
@@ -136,7 +136,7 @@ func TestAdoptedGroupGivesUp(t *testing.T) {
 		f.expect("started 0.1", "ready 0.1", "started 1.1", "ready 1.1", "failed 1.1: boom")
 		next := f.adopt(f.releaseAll())
 		next.last(0).exit(nil)
-		if err := <-next.result; err == nil || err.Error() != "procgroup: member 1 failed: boom" {
+		if err := <-next.result; err == nil || err.Error() != "procgroup: gave up at failure 1 of member 1: boom" {
 			t.Errorf("Run: %v", err)
 		}
 	})
