@@ -55,11 +55,11 @@ type Group struct {
 	// Output, if set, is given each line that a member writes to a Stdout or a Stderr that its command leaves nil, one
 	// line at a time, in the order of each stream, from a goroutine of its own. See [LinesTo].
 	//
-	// It may take its time: neither the group nor a member ever waits for it. Of each member's lines 1 MiB may wait,
-	// those of one do not take the place of another's; what comes beyond that is lost, and a Line says how many were.
-	// A last line without a newline comes when the pipe ends or Run does. Lines are given also after the process has
-	// ended, to the last that it wrote, as long as something that it has started writes. Before Run returns all are
-	// taken; if Output takes none for 5 s, Run leaves it and what waits.
+	// It may take its time: neither the group nor a member ever waits for it. Of the lines of each stream 1 MiB may wait;
+	// what comes beyond that is lost, and a Line says how many were. A last line without a newline comes when the pipe
+	// ends or Run does. Lines are given also after the process has ended, to the last that it wrote, as long as
+	// something that it has started writes. Before Run returns all are taken; if Output takes none for 5 s, Run leaves
+	// it and what waits.
 	//
 	// Members write to pipes whose other ends this process has, until Run returns. Whoever goes on writing then, or when
 	// this process has ended, gets SIGPIPE. Release passes the pipes on.

@@ -25,8 +25,8 @@ func (t *taker) take(l Line) {
 	t.lines = append(t.lines, l)
 }
 
-// TestLinesTooFast brings more lines than may wait. Those who bring them do not wait, one member's do not cost another
-// one's, and what is lost is told at its place.
+// TestLinesTooFast brings more lines than may wait. Those who bring them do not wait, those of one stream do not cost
+// another one's, and what is lost is told at its place.
 func TestLinesTooFast(t *testing.T) {
 	k := &taker{may: make(chan struct{})}
 	o := newOutput(k.take, 100)
@@ -35,12 +35,13 @@ func TestLinesTooFast(t *testing.T) {
 		o.put(Line{ID: 1, Text: fmt.Sprint(i)})
 	}
 	o.put(Line{ID: 2, Text: "quiet"})
+	o.put(Line{ID: 1, Stderr: true, Text: "quiet"})
 	close(k.may)
 	o.end()
 	next, lost, quiet := 0, 0, 0
 	for _, l := range k.lines {
 		switch {
-		case l.ID == 2:
+		case l.ID == 2, l.Stderr:
 			quiet++
 		case l.Lost > 0:
 			lost += l.Lost
@@ -51,15 +52,15 @@ func TestLinesTooFast(t *testing.T) {
 			next++
 		}
 	}
-	if next != many || lost == 0 || lost > many-maxWaiting/(2*lineCost) || quiet != 1 {
-		t.Errorf("%d lines, of which %d were lost; want %d. %d of the other member", next, lost, many, quiet)
+	if next != many || lost == 0 || lost > many-maxWaiting/(2*lineCost) || quiet != 2 {
+		t.Errorf("%d lines, of which %d were lost; want %d. %d of the other streams", next, lost, many, quiet)
 	}
 	if n := len(k.lines); k.lines[n-1].Lost != lost || !strings.Contains(k.lines[n-1].Text, fmt.Sprint(lost)) {
 		t.Errorf("%+v; want all %d lines that were lost in one", k.lines[n-1], lost)
 	}
-	for id, n := range o.waiting {
+	for s, n := range o.waiting {
 		if n != 0 {
-			t.Errorf("%d bytes of member %d wait", n, id)
+			t.Errorf("%d bytes of %v wait", n, s)
 		}
 	}
 }

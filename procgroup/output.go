@@ -22,7 +22,7 @@ type Line struct {
 	Text   string // without the newline
 	Part   bool   // the line is longer than MaxLine, and goes on in the next one of this stream
 
-	// Lost is how many lines of the member, or parts of such, were lost here because they came faster than Output took
+	// Lost is how many lines of the stream, or parts of such, were lost here because they came faster than Output took
 	// them. Text says so then, and is not the member's.
 	Lost int
 }
@@ -34,7 +34,7 @@ func LinesTo(w io.Writer) func(Line) {
 }
 
 const (
-	// maxWaiting is how much of each member's lines may wait, in bytes.
+	// maxWaiting is how much of the lines of each member's Stdout, and of its Stderr, may wait, in bytes.
 	maxWaiting = 1 << 20
 
 	// lineCost is what a line takes besides its text.
@@ -53,55 +53,64 @@ type output struct {
 
 	mu      sync.Mutex
 	lines   []Line
-	waiting map[int]int   // bytes, by member, of lines that are not taken yet
-	lost    map[int]int   // lines, by member, since the last that was not
-	taken   int           // lines, ever
-	idle    chan struct{} // closed when nothing waits
-	over    bool          // nothing is taken any more
+	waiting map[source]int // bytes of lines that are not taken yet
+	lost    map[source]int // lines, since the last that was not
+	taken   int            // lines, ever
+	idle    chan struct{}  // closed when nothing waits
+	over    bool           // nothing is taken any more
 	streams map[*stream]bool
 }
+
+// source is where lines come from, for what may wait.
+type source struct {
+	id     int
+	stderr bool
+}
+
+func (l Line) source() source { return source{l.ID, l.Stderr} }
 
 func newOutput(take func(Line), maxLine int) *output {
 	idle := make(chan struct{})
 	close(idle)
 	return &output{
 		take: take, maxLine: maxLine, patience: outputPatience,
-		waiting: map[int]int{}, lost: map[int]int{}, idle: idle, streams: map[*stream]bool{},
+		waiting: map[source]int{}, lost: map[source]int{}, idle: idle, streams: map[*stream]bool{},
 	}
 }
 
-// put has a line taken, or lost if too much of its member waits.
+// put has a line taken, or lost if too much of its source waits.
 func (o *output) put(l Line) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.take == nil || o.over {
 		return
 	}
-	room := maxWaiting - o.waiting[l.ID]
-	if o.lost[l.ID] > 0 {
+	room := maxWaiting - o.waiting[l.source()]
+	if o.lost[l.source()] > 0 {
 		room -= maxWaiting / 2 // so that losses are told of now and then, not at every other line
 	}
 	if room < cost(l) {
-		o.lost[l.ID]++
+		o.lost[l.source()]++
 		return
 	}
-	o.tellLost(l.ID)
+	o.tellLost(l.source())
 	o.add(l)
 }
 
 func cost(l Line) int { return len(l.Text) + lineCost }
 
 // tellLost adds a line that tells how many were lost. It is called with mu locked, as add is.
-func (o *output) tellLost(id int) {
-	if n := o.lost[id]; n > 0 {
-		delete(o.lost, id)
-		o.add(Line{ID: id, Lost: n, Text: fmt.Sprintf("[%d lines were lost: they came faster than they were taken]", n)})
+func (o *output) tellLost(s source) {
+	if n := o.lost[s]; n > 0 {
+		delete(o.lost, s)
+		text := fmt.Sprintf("[%d lines were lost: they came faster than they were taken]", n)
+		o.add(Line{ID: s.id, Stderr: s.stderr, Lost: n, Text: text})
 	}
 }
 
 func (o *output) add(l Line) {
 	o.lines = append(o.lines, l)
-	o.waiting[l.ID] += cost(l)
+	o.waiting[l.source()] += cost(l)
 	select {
 	case <-o.idle:
 		o.idle = make(chan struct{})
@@ -122,8 +131,8 @@ func (o *output) next() (Line, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.lines) == 0 && !o.over {
-		for id := range o.lost {
-			o.tellLost(id)
+		for s := range o.lost {
+			o.tellLost(s)
 		}
 	}
 	if len(o.lines) == 0 {
@@ -139,7 +148,7 @@ func (o *output) next() (Line, bool) {
 func (o *output) took(l Line) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.waiting[l.ID] -= cost(l)
+	o.waiting[l.source()] -= cost(l)
 	o.taken++
 }
 
