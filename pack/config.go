@@ -105,8 +105,9 @@ type Config struct {
 
 	// User runs the workers as another user: "name", "uid", "name:group" or "uid:gid", with the user's supplementary
 	// groups if no group is given. They, and what they start, can gain no privileges by executing a file then
-	// (no_new_privs, prctl(2); Linux). The master, which needs the right to do so, stays what it is. Default, "": the
-	// master's user.
+	// (no_new_privs, prctl(2); Linux). Their HOME, USER and LOGNAME are the user's; a number without a name has none.
+	// The user must have the right to execute the program. The master, which needs the right to change users, stays what
+	// it is. Default, "": the master's user.
 	User string
 
 	// UnixMode is the permissions of the files of Unix sockets; to connect takes the right to write. Default 0600.
@@ -115,8 +116,10 @@ type Config struct {
 	// UnixOwner is whose they are, as User. Default, "": the master's user.
 	UnixOwner string
 
-	// Files is the limit of open files (RLIMIT_NOFILE) that workers must have. If it is above the hard
-	// limit and may not be raised, Run fails. Default, 0: the hard limit.
+	// Files is the limit of open files (RLIMIT_NOFILE) that workers must have. If it is above the hard limit and may
+	// not be raised, Run fails. Default, 0: the hard limit, or one less, which is what the Go runtime gives a program.
+	// Programs that a worker starts get the soft limit that the pack was started with, unless the limit had to be raised
+	// to Files.
 	Files uint64
 
 	// Inline runs the pack as one process, without master and workers, as GOPHERPACK_INLINE=1 does: for

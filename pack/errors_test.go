@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	osuser "os/user"
 	"strings"
 	"syscall"
 	"testing"
@@ -207,18 +208,27 @@ func TestUser(t *testing.T) {
 		t.Skip("workers of another user take root")
 	}
 	asOther := asNobody(t)
+	nobody, err := osuser.LookupId("65534")
+	if err != nil {
+		t.Skip(err)
+	}
 	for user, want := range map[string]string{
-		"nobody":      "uid=65534 gid=65534",
-		"65534":       "uid=65534 gid=65534",
-		"nobody:root": "uid=65534 gid=0 groups=[]",
-		"4711:4712":   "uid=4711 gid=4712 groups=[]",
+		"nobody":      "uid=65534 gid=65534 / HOME=" + nobody.HomeDir + " USER=nobody LOGNAME=nobody SHELL=/sh",
+		"65534":       "uid=65534 gid=65534 / HOME=" + nobody.HomeDir + " USER=nobody LOGNAME=nobody SHELL=/sh",
+		"nobody:root": "uid=65534 gid=0 groups=[] / HOME=" + nobody.HomeDir + " USER=nobody",
+		"4711:4712":   "uid=4711 gid=4712 groups=[] / HOME= USER= LOGNAME= SHELL=/sh",
 	} {
-		p := start(t, "http", func(c *exec.Cmd) { asOther(c); c.SysProcAttr = nil }, "-user="+user)
+		p := start(t, "http", func(c *exec.Cmd) {
+			asOther(c)
+			c.SysProcAttr = nil
+			c.Env = append(c.Env, "HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/sh")
+		}, "-user="+user)
 		l := load(p, 4, 5)
 		l.Path = "/user"
 		r := l.Run(t.Context())
 		for body := range r.Bodies {
-			if !strings.HasPrefix(body, want) || !strings.HasSuffix(body, "no_new_privs=1") {
+			who, env, _ := strings.Cut(want, " / ")
+			if !strings.HasPrefix(body, who) || !strings.Contains(body, env) || !strings.HasSuffix(body, "no_new_privs=1") {
 				t.Errorf("user %s: %s, want %s", user, body, want)
 			}
 		}
@@ -226,5 +236,28 @@ func TestUser(t *testing.T) {
 			t.Errorf("user %s: %v", user, r)
 		}
 		p.Stop()
+	}
+}
+
+// TestUserMayNotExecute has workers of a user who may not execute the program. Run says so, and no worker is tried.
+func TestUserMayNotExecute(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("workers of another user take root")
+	}
+	asOther := asNobody(t)
+	var path string
+	p := start(t, "http", func(c *exec.Cmd) {
+		asOther(c)
+		c.SysProcAttr = nil
+		path = c.Path
+		if err := os.Chmod(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}, "-user=4711:4712")
+	p.Wait(inTime)
+	want := `user "4711:4712" may not execute ` + path + ": its mode is -rwx------, its owner 0:0"
+	if !p.Said(want) {
+		t.Errorf("want %s", want)
 	}
 }

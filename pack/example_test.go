@@ -5,10 +5,28 @@ import (
 	"database/sql"
 	"log"
 	"net/http"
+	"os/exec"
 	"time"
 
+	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/pack"
 )
+
+// A handler starts a program that may use all CPUs of the pack, not the worker's alone, and as many threads.
+func ExampleCPUs() {
+	http.HandleFunc("POST /smaller", func(w http.ResponseWriter, r *http.Request) {
+		cmd := exec.CommandContext(r.Context(), "convert", "-", "-resize", "50%", "jpg:-")
+		cmd.Stdin, cmd.Stdout = r.Body, w
+		cmd.Env = pack.Environ()
+		err := affinity.Do(pack.CPUs(), cmd.Start) // on Linux; elsewhere workers are not pinned
+		if err == nil {
+			err = cmd.Wait()
+		}
+		if err != nil {
+			log.Print(err)
+		}
+	})
+}
 
 // A worker whose database cannot be reached for a minute, though others reach it, is replaced, and so is one that has
 // leaked.

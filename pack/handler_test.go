@@ -3,6 +3,7 @@
 package pack_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/pack"
 )
 
@@ -89,6 +91,8 @@ func handler() http.Handler {
 		fmt.Fprintf(w, "uid=%d gid=%d groups=%v", os.Getuid(), os.Getgid(), groups)
 		status, _ := os.ReadFile("/proc/self/status")
 		_, privileges, _ := strings.Cut(string(status), "NoNewPrivs:\t")
+		fmt.Fprintf(w, " HOME=%s USER=%s LOGNAME=%s SHELL=%s",
+			os.Getenv("HOME"), os.Getenv("USER"), os.Getenv("LOGNAME"), os.Getenv("SHELL"))
 		fmt.Fprintf(w, " no_new_privs=%.1s", privileges)
 	})
 	mux.HandleFunc("/descriptors", func(w http.ResponseWriter, r *http.Request) {
@@ -102,7 +106,18 @@ func handler() http.Handler {
 	mux.HandleFunc("/files", func(w http.ResponseWriter, r *http.Request) {
 		var l syscall.Rlimit
 		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
-		fmt.Fprint(w, l.Cur)
+		program, _ := exec.Command("sh", "-c", "ulimit -n").Output()
+		fmt.Fprintf(w, "%d, programs %s", l.Cur, bytes.TrimSpace(program))
+	})
+	mux.HandleFunc("/program", func(w http.ResponseWriter, r *http.Request) {
+		cmd := exec.Command("sh", "-c", "echo ${GOMAXPROCS-no},${GOMEMLIMIT-no}; grep Cpus_allowed_list /proc/self/status")
+		out := new(bytes.Buffer)
+		cmd.Env, cmd.Stdout = pack.Environ(), out
+		err := affinity.Do(pack.CPUs(), cmd.Start)
+		if err == nil {
+			err = cmd.Wait()
+		}
+		fmt.Fprint(w, strings.Fields(out.String()), err)
 	})
 	mux.HandleFunc("/leak", func(w http.ResponseWriter, r *http.Request) {
 		more := make([]byte, 1<<20)

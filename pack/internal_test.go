@@ -60,7 +60,13 @@ func TestIdentity(t *testing.T) {
 	if back, err := parseIdentity(i.String()); err != nil || back != i {
 		t.Errorf("%v reads back as %v, %v", i, back, err)
 	}
-	for _, text := range []string{"", "id=", "id=-1", "id=x", "cpus=1", "id=1 cpus=4-1", "id=1 generation=-2"} {
+	i.all, i.procs, i.memory = affinity.Of(0, 9), variable{"2", true}, variable{" 1=\x00", true}
+	if back, err := parseIdentity(i.String()); err != nil || back != i {
+		t.Errorf("%v reads back as %v, %v", i, back, err)
+	}
+	for _, text := range []string{
+		"", "id=", "id=-1", "id=x", "cpus=1", "id=1 cpus=4-1", "id=1 generation=-2", "id=1 all=x", "id=1 GOMEMLIMIT=%",
+	} {
 		if i, err := parseIdentity(text); err == nil {
 			t.Errorf("%q is %v", text, i)
 		}
@@ -73,6 +79,7 @@ func TestIdentity(t *testing.T) {
 func FuzzIdentity(f *testing.F) {
 	f.Add("id=3 generation=2 cpus=1-3")
 	f.Add("id=0 generation=1 cpus=")
+	f.Add("id=0 generation=1 cpus=1 all=0-3 GOMAXPROCS= GOMEMLIMIT=1+%20")
 	f.Fuzz(func(t *testing.T, text string) {
 		i, err := parseIdentity(text)
 		if err != nil {

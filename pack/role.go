@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,10 +27,39 @@ type identity struct {
 	id         int          // the worker ID
 	generation int          // of the master's executable
 	cpus       affinity.Set // that the worker is pinned to; empty if it is not
+
+	// What the pack has, and a worker has not.
+	all    affinity.Set // the CPUs
+	procs  variable     // GOMAXPROCS
+	memory variable     // GOMEMLIMIT
+}
+
+// variable is the value of an environment variable, if it is set.
+type variable struct {
+	value string
+	set   bool
 }
 
 func (i identity) String() string {
-	return fmt.Sprintf("id=%d generation=%d cpus=%s", i.id, i.generation, i.cpus)
+	return fmt.Sprintf("id=%d generation=%d cpus=%s all=%s", i.id, i.generation, i.cpus, i.all) +
+		i.procs.field(procsEnv) + i.memory.field(memoryEnv)
+}
+
+// field returns a variable as a field of an identity.
+func (v variable) field(name string) string {
+	if !v.set {
+		return ""
+	}
+	return " " + name + "=" + url.QueryEscape(v.value)
+}
+
+// in returns an environment in which a variable is so.
+func (v variable) in(environ []string, name string) []string {
+	environ = slices.DeleteFunc(environ, func(entry string) bool { return strings.HasPrefix(entry, name+"=") })
+	if v.set {
+		environ = append(environ, name+"="+v.value)
+	}
+	return environ
 }
 
 // parseIdentity reads what String returns.
@@ -45,6 +76,14 @@ func parseIdentity(text string) (identity, error) {
 			i.generation, err = strconv.Atoi(value)
 		case "cpus":
 			err = i.cpus.UnmarshalText([]byte(value))
+		case "all":
+			err = i.all.UnmarshalText([]byte(value))
+		case procsEnv:
+			i.procs.set = true
+			i.procs.value, err = url.QueryUnescape(value)
+		case memoryEnv:
+			i.memory.set = true
+			i.memory.value, err = url.QueryUnescape(value)
 		default:
 			continue // from a newer master
 		}
@@ -119,3 +158,35 @@ func WorkerID() (id int, ok bool) { return process.id, process.kind != isMaster 
 // WorkerCPU returns the CPU that this worker is pinned to, the lowest if it has several, and false in the
 // master and in a worker that is not pinned.
 func WorkerCPU() (cpu int, ok bool) { return process.cpus.First() }
+
+// CPUs returns the CPUs that the pack may use: Config.CPUs as the master has it, by default all that the master may
+// use. In the master and in line they are those that this process may use; where the system does not tell, none.
+//
+// A program that a worker starts inherits the worker's CPU mask. To have it run on all CPUs of the pack, and with its
+// environment, start it so:
+//
+//	cmd.Env = pack.Environ()
+//	err := affinity.Do(pack.CPUs(), cmd.Start)
+//
+// In a worker that is not pinned (see [WorkerCPU]), cmd.Start does.
+func CPUs() affinity.Set {
+	if process.all.Len() > 0 {
+		return process.all
+	}
+	all, err := affinity.Allowed(0)
+	if err != nil {
+		return affinity.Set{}
+	}
+	return all
+}
+
+// Environ returns the environment for a program that a worker starts and that is to have as much as the pack: that of
+// [os.Environ], with the GOMAXPROCS and the GOMEMLIMIT that the pack was started with, and not those of the worker, or
+// without. In the master and in line it is that of os.Environ.
+func Environ() []string {
+	environ := os.Environ()
+	if process.kind != isWorker {
+		return environ
+	}
+	return process.memory.in(process.procs.in(environ, procsEnv), memoryEnv)
+}

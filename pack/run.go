@@ -109,6 +109,9 @@ func (p *Pack) runMaster(ctx context.Context, estate *upgrade.Estate, err error)
 	if err == nil {
 		pl, files, err = p.prepare(0)
 	}
+	if err == nil {
+		err = p.mayBeRun()
+	}
 	if err != nil && estate == nil {
 		return err
 	}
@@ -131,7 +134,7 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 		},
 		Log: c.Logger, Files: files, Plan: pl, Request: c.request(), User: c.User,
 		OnStart: c.OnStart, OnUpgrade: c.OnUpgrade, OnReopen: c.OnReopen,
-		Command: command,
+		Command: p.command,
 		Start:   startWorker,
 
 		HangUpIgnored: hangUpIgnored,
@@ -183,6 +186,9 @@ func (p *Pack) wouldBe(question []byte, wrong error) (a handoff.Answer, err erro
 	}
 	pl, _, err := p.prepare(q.Workers)
 	if err != nil {
+		return a, err
+	}
+	if err := p.mayBeRun(); err != nil {
 		return a, err
 	}
 	if s := p.config.Steering; s != nil {

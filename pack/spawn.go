@@ -14,17 +14,28 @@ import (
 
 // command returns the command of a worker. It has the arguments, the environment and the directory with which this
 // program was started, whatever has been made of them since.
-func command(w master.WorkerSpec) (*exec.Cmd, error) {
+func (p *Pack) command(w master.WorkerSpec) (*exec.Cmd, error) {
 	attr, err := runas.Attributes(w.User)
 	if err != nil {
 		return nil, err
 	}
-	who := identity{id: w.ID, generation: w.Generation, cpus: w.Plan.CPUs(w.ID)}
+	environ := upgrade.Environ()
+	who := identity{
+		id: w.ID, generation: w.Generation, cpus: w.Plan.CPUs(w.ID),
+		all: p.config.CPUs, procs: lookUp(environ, procsEnv), memory: lookUp(environ, memoryEnv),
+	}
+	if who.all.Len() == 0 {
+		who.all = CPUs()
+	}
+	env, err := runas.Environ(w.User, workerEnv(environ, w.Plan, w.ID))
+	if err != nil {
+		return nil, err
+	}
 	return &exec.Cmd{
 		Path:        w.Image,
 		Args:        upgrade.Args(),
 		Dir:         startDirectory(),
-		Env:         append(workerEnv(upgrade.Environ(), w.Plan, w.ID), identityEnv+"="+who.String()),
+		Env:         append(env, identityEnv+"="+who.String()),
 		Stdout:      os.Stdout,
 		Stderr:      os.Stderr,
 		SysProcAttr: attr,
@@ -46,6 +57,21 @@ func startDirectory() string {
 	return dir
 }
 
+const (
+	procsEnv  = "GOMAXPROCS"
+	memoryEnv = "GOMEMLIMIT"
+)
+
+// lookUp returns the value of a variable, the last one, as a program sees it.
+func lookUp(environ []string, name string) (v variable) {
+	for _, entry := range environ {
+		if value, ok := strings.CutPrefix(entry, name+"="); ok {
+			v = variable{value, true}
+		}
+	}
+	return v
+}
+
 // workerEnv returns the environment of a worker by that of this program, with the GOMAXPROCS and the GOMEMLIMIT that it
 // needs. One that is pinned needs none, since it sees its own CPUs alone; the operator's was meant for the whole
 // program, and the plan has regarded it.
@@ -53,21 +79,38 @@ func workerEnv(environ []string, p plan.Plan, id int) []string {
 	var env []string
 	for _, entry := range environ {
 		switch name, _, _ := strings.Cut(entry, "="); name {
-		case "GOMAXPROCS", "GOMEMLIMIT", identityEnv, procgroupEnv:
+		case procsEnv, memoryEnv, identityEnv, procgroupEnv:
 		default:
 			env = append(env, entry)
 		}
 	}
 	if p.Unpinned != "" {
-		env = append(env, "GOMAXPROCS="+strconv.Itoa(max(1, p.Shares[id].Len())))
+		env = append(env, procsEnv+"="+strconv.Itoa(max(1, p.Shares[id].Len())))
 	}
 	if limit, ok := plan.MemoryLimit(); ok {
-		env = append(env, "GOMEMLIMIT="+strconv.FormatUint(plan.MemoryShare(limit, p.Workers()), 10))
+		env = append(env, memoryEnv+"="+strconv.FormatUint(plan.MemoryShare(limit, p.Workers()), 10))
 	}
 	return env
 }
 
 // startWorker starts a worker on its CPUs. As another user, it gains no privileges any more.
 func startWorker(w master.WorkerSpec, cmd *exec.Cmd) error {
-	return runas.Start(w.Plan.CPUs(w.ID), cmd, w.User != "")
+	err := runas.Start(w.Plan.CPUs(w.ID), cmd, w.User != "")
+	if err != nil && w.User != "" {
+		return runas.Explain(w.User, cmd, err)
+	}
+	return err
+}
+
+// mayBeRun reports that the user of the workers may not execute this program.
+func (p *Pack) mayBeRun() error {
+	if p.config.User == "" {
+		return nil
+	}
+	image, err := upgrade.RunningImage()
+	if err != nil {
+		return nil // the master will say so
+	}
+	defer image.Close()
+	return runas.MayExecute(p.config.User, image.Path())
 }

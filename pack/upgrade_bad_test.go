@@ -124,6 +124,32 @@ func deployBad(t *testing.T, path, how string) {
 	}
 }
 
+// TestUpgradeThatUserMayNotExecute upgrades to an executable that the master may execute, and its workers may not.
+func TestUpgradeThatUserMayNotExecute(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("workers of another user take root")
+	}
+	p, path := startVersion(t, nil, "-user=4711:4712")
+	deploy(t, path, "2")
+	if err := os.Chmod(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.Signal(syscall.SIGUSR2)
+	want := `the new executable will not be the master: user "4711:4712" may not execute ` + path
+	if failed := p.Logged(1, upgradeFailed...); !strings.Contains(fmt.Sprint(failed["error"]), want) {
+		t.Errorf("%v; want an error about %q", failed, want)
+	}
+	p.answersVersion("1")
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p.Signal(syscall.SIGUSR2)
+	p.Logged(1, "upgraded")
+	p.answersVersion("2")
+	p.Stop()
+}
+
 // TestExecFails has the kernel refuse, in the last moment, to make another program of the master.
 func TestExecFails(t *testing.T) {
 	t.Parallel()

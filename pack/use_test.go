@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -170,10 +171,14 @@ func TestManyEndpoints(t *testing.T) {
 }
 
 // TestFiles starts a pack with a low soft limit of open files. The Go runtime raises it by itself, to one less than
-// the hard one.
+// the hard one, and gives programs that a worker starts the former.
 func TestFiles(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct{ files, want string }{{"0", "300"}, {"200", "299"}} {
+	for _, tt := range []struct{ files, want string }{
+		{"0", "299, programs 100"},
+		{"200", "299, programs 100"},
+		{"300", "300, programs 300"},
+	} {
 		p := start(t, "http", func(c *exec.Cmd) {
 			inShell(c, "ulimit -Sn 100 && ulimit -Hn 300")
 		}, "-files="+tt.files)
@@ -184,6 +189,47 @@ func TestFiles(t *testing.T) {
 		}
 		p.Stop()
 	}
+}
+
+// TestProgramOfHandler has a handler start a program with what the pack was started with, and not what a worker has.
+func TestProgramOfHandler(t *testing.T) {
+	t.Parallel()
+	cpus := allowed(t, 2)
+	for _, tt := range []struct {
+		env        []string
+		args       []string
+		variables  string
+		cpus       affinity.Set
+		afterwards syscall.Signal
+	}{
+		{[]string{"GOMAXPROCS=2", "GOMEMLIMIT=400MiB"}, nil, "2,400MiB", cpus, 0},
+		{nil, []string{"-cpus=" + affinity.Of(first(cpus)).String()}, "no,no", affinity.Of(first(cpus)), 0},
+		{[]string{"GOMEMLIMIT=off"}, nil, "no,off", cpus, syscall.SIGHUP},
+	} {
+		p := start(t, "http", func(c *exec.Cmd) {
+			for _, name := range []string{"GOMAXPROCS", "GOMEMLIMIT"} {
+				c.Env = slices.DeleteFunc(c.Env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+			}
+			c.Env = append(c.Env, tt.env...)
+		}, append(tt.args, "-workers=2")...)
+		l := load(p, 4, 5)
+		l.Path = "/program"
+		if tt.afterwards != 0 {
+			p.Signal(tt.afterwards)
+			p.Logged(1, "reloaded")
+		}
+		r := l.Run(t.Context())
+		want := fmt.Sprintf("[%s Cpus_allowed_list: %s] <nil>", tt.variables, tt.cpus)
+		if r.Bodies[want] != 20 || r.Failed() != 0 {
+			t.Errorf("%q %q: %v; want %s", tt.env, tt.args, r.Bodies, want)
+		}
+		p.Stop()
+	}
+}
+
+func first(cpus affinity.Set) int {
+	cpu, _ := cpus.First()
+	return cpu
 }
 
 func TestLazyServers(t *testing.T) {

@@ -1,6 +1,6 @@
 // Package procgroup runs a group of child processes and keeps them running: it starts them, learns when they
 // are ready, notices at once when one ends, starts it again with growing patience, and stops them all, with a
-// deadline.
+// deadline. What they write it gives line by line.
 //
 // Each child is the leader of a process group of its own, so a Ctrl-C in the terminal reaches the parent
 // alone, and gets a control socket: one end of a stream socket pair whose other end the parent holds. A child that
@@ -28,10 +28,10 @@ import (
 // Group is a group of child processes, its members, numbered 0 to Size-1. Set the fields, call Run once, and
 // change no field afterwards.
 //
-// A process that ends without having been asked to has failed. After a member's first failure a new process is started
-// at once, after each further one with a delay that doubles (BackoffMin); a process that stays ready makes up for
-// earlier failures, one after the other (Healthy). One member's failures do not delay the others, and while all have
-// failed the delays are shorter (BackoffAll).
+// A process that ends without having been asked to has failed; RestartPolicy and MaxFailures change that. After a
+// member's first failure a new process is started at once, after each further one with a delay that doubles
+// (BackoffMin); a process that stays ready makes up for earlier failures, one after the other (Healthy). One member's
+// failures do not delay the others, and while all have failed the delays are shorter (BackoffAll).
 //
 // Run starts member 0 alone, and the others once it is ready, so a fault common to all is reported once. If this very
 // first process fails, Run gives up and returns its error; later Run keeps trying for as long as its context lasts. A
@@ -39,13 +39,34 @@ import (
 type Group struct {
 	Size int // number of members, at least 1
 
-	// Command returns the command that a member's next process runs. The group sets Setpgid, and adds the
-	// control socket after the ExtraFiles and to Env.
+	// Command returns the command that a member's next process runs, each time another one. The group sets Setpgid, and
+	// adds the control socket after the ExtraFiles and to Env.
+	//
+	// Stdin, Stdout and Stderr should be files, or nil. A Reader or a Writer takes a goroutine that copies, and which
+	// goes on for as long as something that the process has started holds the other end. After the end of the process
+	// it gets WaitDelay, as in os/exec, but here 0 counts as 1 s; only then is the end noticed, and exit status 0 is
+	// exec.ErrWaitDelay. See Group.Output.
 	Command func(id int) (*exec.Cmd, error)
 
 	// Start starts the command, by calling cmd.Start. It is where the caller changes what a process inherits
 	// from the thread that starts it, such as its CPUs (affinity.Do). Default: cmd.Start.
 	Start func(id int, cmd *exec.Cmd) error
+
+	// Output, if set, is given each line that a member writes to a Stdout or a Stderr that its command leaves nil, one
+	// line at a time, in the order of each stream, from a goroutine of its own. See [LinesTo].
+	//
+	// It may take its time: neither the group nor a member ever waits for it. Of the lines of each stream 1 MiB may wait;
+	// what comes beyond that is lost, and a Line says how many were. A last line without a newline comes when the pipe
+	// ends or Run does. Lines are given also after the process has ended, to the last that it wrote, as long as
+	// something that it has started writes. Before Run returns all are taken; if Output takes none for 5 s, Run leaves
+	// it and what waits.
+	//
+	// Members write to pipes whose other ends this process has, until Run returns. Whoever goes on writing then, or when
+	// this process has ended, gets SIGPIPE. Release passes the pipes on.
+	Output func(Line)
+
+	// MaxLine is the length of a line, in bytes, from which on it is given in parts. Default 64 KiB.
+	MaxLine int
 
 	// Serve, if set, speaks a protocol of the caller's own over the parent's end of a process's control socket,
 	// and calls p.Ready itself. It runs in a goroutine of its own for each process and must return when the
@@ -83,20 +104,35 @@ type Group struct {
 	// the member that failed last is then started again that soon, whatever its own delay. Default BackoffMax.
 	BackoffAll time.Duration
 
+	// RestartPolicy says whether a process that ends unasked is replaced. Default RestartAlways.
+	RestartPolicy RestartPolicy
+
+	// MaxFailures is the number of failures of one member, without those that were forgiven (Healthy), at which Run
+	// gives up: it asks all others to end, and returns a [*MemberError]. Default, 0: Run never does.
+	MaxFailures int
+
+	// KillGroup has what a process leaves behind in its process group killed when it has ended, in whatever way and
+	// before the next one is started. Default: it lives on, unless the process itself had to be killed. Linux; elsewhere
+	// it says nothing.
+	KillGroup bool
+
 	// StartNone has Run start no member: each is started by StartMember.
 	StartNone bool
 
 	// Adopt, if set, is what Release of another Group returned, of the same Size: the group begins with these
-	// processes, which must be children of this process. It closes their control sockets' files.
+	// processes, which must be children of this process. It closes their files.
 	Adopt *State
 
 	spawn func(*Process) (handle, error)           // starts a process and sets its PID; a fake one in tests
 	adopt func(*Process, *os.File) (handle, error) // takes over one that is there; a fake one in tests
 
+	out *output // set by Run
+
 	init  sync.Once
 	begun chan struct{}     // closed when Run begins
 	inbox chan func(*owner) // what others ask of the goroutine that owns the state
 	ended chan struct{}     // closed when that goroutine no longer reads the inbox
+	over  chan struct{}     // closed when nothing of what Run started is left
 	state *State            // what Release returns; set before ended is closed
 }
 
@@ -110,6 +146,7 @@ type Process struct {
 
 	group    *Group
 	handle   handle
+	streams  []*stream // of what it writes, if anybody wants that
 	released atomic.Bool
 }
 
@@ -178,6 +215,51 @@ type StartError struct {
 func (e *StartError) Error() string { return "the first process failed: " + e.Err.Error() }
 func (e *StartError) Unwrap() error { return e.Err }
 
+// RestartPolicy says which processes that end unasked are replaced.
+type RestartPolicy int
+
+const (
+	// RestartAlways replaces each: to end is to fail.
+	RestartAlways RestartPolicy = iota
+
+	// RestartOnFailure replaces those that fail. A process has not failed, but has done its work, if it was ready, ends
+	// with exit status 0, and nobody called its Fail. When all members have done their work Run returns nil.
+	RestartOnFailure
+
+	// RestartNever replaces none. When all processes have ended, Run returns a [*MemberError] about the first that
+	// failed, or nil.
+	RestartNever
+)
+
+var policyNames = []string{"always", "on failure", "never"}
+
+// String returns "always", "on failure" or "never".
+func (p RestartPolicy) String() string { return nameOf("RestartPolicy", policyNames, int(p)) }
+
+func nameOf(kind string, names []string, i int) string {
+	if i < 0 || i >= len(names) {
+		return fmt.Sprintf("%s(%d)", kind, i)
+	}
+	return names[i]
+}
+
+// MemberError is why a group gave up, or what failed in one that replaces nothing.
+type MemberError struct {
+	ID       int
+	Failures int   // that were not forgiven
+	GaveUp   bool  // they are MaxFailures
+	Err      error // of the last
+}
+
+func (e *MemberError) Error() string {
+	if e.GaveUp {
+		return fmt.Sprintf("gave up at failure %d of member %d: %v", e.Failures, e.ID, e.Err)
+	}
+	return fmt.Sprintf("member %d failed: %v", e.ID, e.Err)
+}
+
+func (e *MemberError) Unwrap() error { return e.Err }
+
 // EventKind is what happened.
 type EventKind int
 
@@ -187,17 +269,13 @@ const (
 	Killed                   // a process had to be killed, because of Err
 	Failed                   // a process could not be started, or ended unasked, because of Err
 	Stopped                  // a process ended that was asked to; Err is its exit status, if that is not 0
+	Done                     // a process ended unasked and has not failed, by the RestartPolicy: it is not replaced
 )
 
-var kindNames = []string{"started", "ready", "killed", "failed", "stopped"}
+var kindNames = []string{"started", "ready", "killed", "failed", "stopped", "done"}
 
 // String returns the name of the constant in lower case.
-func (k EventKind) String() string {
-	if k < 0 || int(k) >= len(kindNames) {
-		return fmt.Sprintf("EventKind(%d)", int(k))
-	}
-	return kindNames[k]
-}
+func (k EventKind) String() string { return nameOf("EventKind", kindNames, int(k)) }
 
 // Event is something that happened to a process of the group.
 type Event struct {
@@ -208,23 +286,27 @@ type Event struct {
 	Err      error         // why, for Killed, Failed and Stopped
 	Failures int           // for Failed: how many in a row
 	Retry    time.Duration // for Failed: the delay before the next process; -1 if there will be none
-	Uptime   time.Duration // for Failed and Stopped: since the start
+	Uptime   time.Duration // for Failed, Stopped and Done: since the start
 }
 
 // Run starts the group and keeps it running until ctx ends. It then asks every process to end and returns nil
 // when all have ended, at the latest StopTimeout later. If the very first process fails, the error is a
-// [*StartError]. After Release it returns [ErrReleased], while the processes go on.
+// [*StartError]; see MaxFailures and RestartNever for a [*MemberError]. After Release it returns [ErrReleased], while
+// the processes go on.
 func (g *Group) Run(ctx context.Context) error {
 	g.setup()
+	defer close(g.over)
 	if err := g.check(); err != nil {
 		close(g.ended)
 		close(g.begun)
 		return fmt.Errorf("procgroup: %w", err)
 	}
+	g.out = newOutput(g.Output, g.MaxLine)
 	close(g.begun)
 	o := &owner{Group: g, members: make([]member, g.Size)}
 	err := o.run(ctx)
 	o.serving.Wait()
+	g.out.end()
 	if err != nil {
 		return fmt.Errorf("procgroup: %w", err)
 	}
@@ -242,7 +324,12 @@ func (g *Group) check() error {
 		return errors.New("the group has no Command")
 	case min(g.ReadyTimeout, g.StopTimeout, g.Healthy, g.BackoffMin, g.BackoffMax, g.BackoffAll) < 0:
 		return errors.New("a duration is negative")
+	case g.RestartPolicy < RestartAlways || g.RestartPolicy > RestartNever:
+		return fmt.Errorf("no such policy: %v", g.RestartPolicy)
+	case g.MaxFailures < 0 || g.MaxLine < 0:
+		return fmt.Errorf("MaxFailures or MaxLine is negative: %d, %d", g.MaxFailures, g.MaxLine)
 	}
+	g.MaxLine = cmp.Or(g.MaxLine, 64<<10)
 	g.StopTimeout = cmp.Or(g.StopTimeout, 10*time.Second)
 	g.Healthy = cmp.Or(g.Healthy, 30*time.Second)
 	g.BackoffMin = cmp.Or(g.BackoffMin, 250*time.Millisecond)
@@ -274,6 +361,7 @@ func (g *Group) setup() {
 		g.begun = make(chan struct{})
 		g.inbox = make(chan func(*owner))
 		g.ended = make(chan struct{})
+		g.over = make(chan struct{})
 	})
 }
 

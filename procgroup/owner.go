@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os/exec"
 	"slices"
 	"sync"
 	"time"
@@ -185,6 +186,11 @@ func (o *owner) gone(p *Process, err error) {
 		}
 		return
 	}
+	if o.RestartPolicy != RestartAlways && succeeded(err) && !m.readied.IsZero() {
+		o.tell(p, Event{Kind: Done, Err: err, Uptime: uptime})
+		m.phase = over
+		return
+	}
 	if err == nil {
 		err = errors.New("ended by itself, with exit status 0")
 	}
@@ -193,7 +199,8 @@ func (o *owner) gone(p *Process, err error) {
 	}
 	m.failures++
 	event := Event{Kind: Failed, Err: err, Failures: m.failures, Retry: o.retry(p.ID), Uptime: uptime}
-	if o.stopping || !o.proven {
+	tooMany := o.MaxFailures > 0 && m.failures >= o.MaxFailures
+	if o.stopping || !o.proven || tooMany || o.RestartPolicy == RestartNever {
 		event.Retry = -1
 	}
 	o.tell(p, event)
@@ -203,10 +210,21 @@ func (o *owner) gone(p *Process, err error) {
 	case !o.proven:
 		o.err = &StartError{err}
 		o.stop()
+	case tooMany, o.RestartPolicy == RestartNever:
+		m.phase = over
+		if o.err == nil {
+			o.err = &MemberError{p.ID, m.failures, tooMany, err}
+		}
+		if tooMany {
+			o.stop()
+		}
 	default:
 		m.phase, m.deadline = waiting, time.Now().Add(event.Retry)
 	}
 }
+
+// succeeded reports whether a process ended with exit status 0, whatever it has left behind.
+func succeeded(err error) bool { return err == nil || errors.Is(err, exec.ErrWaitDelay) }
 
 // stop asks everybody to end, for good.
 func (o *owner) stop() {

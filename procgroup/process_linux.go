@@ -1,6 +1,7 @@
 package procgroup
 
 import (
+	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -10,6 +11,9 @@ import (
 
 // watches says that watch returns before the process is reaped.
 const watches = true
+
+// hangUp has a connection end after what has arrived: a Unix socket that is shut down for reading still gives that.
+func hangUp(c *net.UnixConn) { c.CloseRead() }
 
 // watch opens a pidfd of a child and returns a function that waits, in the network poller, until the child has
 // ended or stop is called. Without such a pidfd (seccomp, or Linux before 5.10) it waits in waitid(2), which takes a

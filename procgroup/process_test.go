@@ -155,6 +155,10 @@ func (r *running) next(kind procgroup.EventKind) procgroup.Event {
 				return e
 			}
 		case err := <-r.result:
+			r.result <- err
+			if len(r.events) > 0 { // which came before
+				continue
+			}
 			r.t.Fatalf("Run returned %v while waiting for %s", err, kind)
 		}
 	}

@@ -3,6 +3,7 @@
 package procgroup
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"os"
@@ -28,9 +29,13 @@ type child struct {
 	unwatch func()
 
 	// Of the owner's goroutine.
+	ended    bool // its end is being dealt with
 	reaping  bool // its exit status is being read: its numbers may soon belong to somebody else
 	released bool
 }
+
+// waitDelay is the least time that what copies between a process and a Reader or a Writer gets after its end.
+const waitDelay = time.Second
 
 func (g *Group) startProcess(p *Process) (handle, error) {
 	cmd, err := g.Command(p.ID)
@@ -42,6 +47,11 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 		return nil, err
 	}
 	defer theirs.Close()
+	streams, outputs, err := g.capture(p.ID, cmd)
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
 	fd := 3 + len(cmd.ExtraFiles)
 	cmd.ExtraFiles = append(slices.Clip(cmd.ExtraFiles), theirs)
 	cmd.Env = append(cmd.Environ(), controlEnv+"="+formatControl(fd, os.Getpid()))
@@ -51,12 +61,48 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 	}
 	attr.Setpgid = true
 	cmd.SysProcAttr = &attr
+	cmd.WaitDelay = cmp.Or(cmd.WaitDelay, waitDelay)
 	if err := g.Start(p.ID, cmd); err != nil {
 		ours.Close()
+		closeAll(streams, outputs)
 		return nil, err
 	}
+	closeEach(outputs)
 	p.PID = cmd.Process.Pid
-	return newChild(p, cmd.Process, cmd.Wait, ours), nil
+	p.streams = streams
+	for _, s := range streams {
+		g.out.start(s, p.PID)
+	}
+	return newChild(p, cmd.Process, func() error { return collect(cmd, lastWords) }, ours), nil
+}
+
+var errCopying = errors.New("ended, but what copies its Stdin, Stdout or Stderr hangs in its Read or Write")
+
+// collect reads the exit status of a command that has ended, and waits for what copies: it ends at WaitDelay, and if it
+// does not, because it hangs, it is left after more patience.
+func collect(cmd *exec.Cmd, patience time.Duration) error {
+	if !watches || isFile(cmd.Stdin) && isFile(cmd.Stdout) && isFile(cmd.Stderr) {
+		return cmd.Wait()
+	}
+	status := make(chan error, 1)
+	go func() { status <- cmd.Wait() }()
+	timer := time.NewTimer(cmd.WaitDelay + patience)
+	defer timer.Stop()
+	select {
+	case err := <-status:
+		return err
+	case <-timer.C:
+		return errCopying
+	}
+}
+
+// isFile reports whether a process gets a stream itself, so that nothing copies.
+func isFile(stream any) bool {
+	if stream == nil {
+		return true
+	}
+	_, ok := stream.(*os.File)
+	return ok
 }
 
 func newChild(p *Process, process *os.Process, reap func() error, control *net.UnixConn) *child {
@@ -97,23 +143,42 @@ func adoptControl(control *os.File) (*net.UnixConn, error) {
 	return fdmsg.Conn(control)
 }
 
-// lastWords is how long Serve may take to read what a process has said before it ended. Then, or if something
-// that the process started holds the other end open, the control socket is cut.
+// lastWords is how long Serve may take to read what a process has said before it ended. Then the control socket is cut.
 const lastWords = 5 * time.Second
 
-// wait waits for the end of the process and tells the group of it, unless the process was released.
+// wait waits for the end of the process and tells the group of it, unless the process was released. It reaps the
+// process last, where that can be, so that until then what the process has started can be killed.
 func (c *child) wait(p *Process, exited func()) {
 	exited()
-	p.group.do(func(*owner) { c.reaping = !c.released })
-	if !c.reaping {
+	p.group.do(func(*owner) { c.ended, c.reaping = !c.released, !c.released && !watches })
+	if !c.ended {
 		return
 	}
-	err := c.reap()
+	var err error
+	if !watches {
+		err = c.reap()
+	}
+	c.hearOut()
+	if watches {
+		p.group.do(func(*owner) {
+			if p.group.KillGroup {
+				c.kill()
+			}
+			c.reaping = true
+		})
+		err = c.reap()
+	}
+	p.group.do(func(o *owner) { o.gone(p, err) })
+}
+
+// hearOut waits until Serve has read what the process has said. What the process has started may hold the other end
+// open, but does not speak for it.
+func (c *child) hearOut() {
+	hangUp(c.conn)
 	cut := time.AfterFunc(lastWords, func() { c.conn.Close() })
 	<-c.served
 	cut.Stop()
 	c.conn.Close()
-	p.group.do(func(o *owner) { o.gone(p, err) })
 }
 
 func (c *child) serve(p *Process) {
@@ -122,7 +187,7 @@ func (c *child) serve(p *Process) {
 }
 
 func (c *child) release(p *Process, done func()) bool {
-	if c.reaping {
+	if c.ended {
 		return false
 	}
 	c.released = true
@@ -173,4 +238,42 @@ func controlEnded(fd int) bool {
 	}
 	n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK)
 	return err == nil && n == 0
+}
+
+// readNow reads what is there, without waiting, whatever the deadline of the file.
+func readNow(f *os.File, b []byte) (n int, err error) {
+	f.SetReadDeadline(time.Time{})
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	rerr := rc.Read(func(fd uintptr) bool {
+		n, err = unix.Read(int(fd), b)
+		return true
+	})
+	return n, errors.Join(rerr, err)
+}
+
+// reopen returns a copy of a file that can be interrupted, also if the file came from another program.
+func reopen(f *os.File) (*os.File, error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	cerr := rc.Control(func(from uintptr) {
+		syscall.ForkLock.RLock() // no fork before it is closed on exec; not every system has F_DUPFD_CLOEXEC
+		defer syscall.ForkLock.RUnlock()
+		if fd, err = unix.Dup(int(from)); err == nil {
+			unix.CloseOnExec(fd)
+		}
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }

@@ -11,12 +11,13 @@ import (
 // ErrReleased is the error of Run after Release.
 var ErrReleased = errors.New("the processes were released")
 
-// State is what a Group knows of its processes, for another that adopts them. Everything but the control sockets can be
-// marshaled as JSON, so that the other Group can be in a program that takes this one's place by execve(2): the
+// State is what a Group knows of its processes, for another that adopts them. Everything but the files can be marshaled
+// as JSON, so that the other Group can be in a program that takes this one's place by execve(2): the
 // processes remain children then.
 type State struct {
 	Stopping bool          `json:"stopping,omitempty"`
 	Proven   bool          `json:"proven,omitempty"`
+	Error    string        `json:"error,omitempty"` // what Run will return when all have ended
 	Members  []MemberState `json:"members"`
 }
 
@@ -39,21 +40,31 @@ type MemberState struct {
 	started time.Time // the same as Age, in the process in which it was taken
 
 	Control *os.File `json:"-"` // the parent's end; nil if it has no process
+
+	// What Output reads, nil if that is nothing, and what was read of a line that is not complete. A process to whose
+	// pipe nobody listens any more gets SIGPIPE.
+	Stdout     *os.File `json:"-"`
+	Stderr     *os.File `json:"-"`
+	StdoutPart []byte   `json:"stdoutPart,omitempty"`
+	StderrPart []byte   `json:"stderrPart,omitempty"`
 }
 
 // phaseNames are the phases in a State, in the order of the constants.
 var phaseNames = []string{"unstarted", "waiting", "starting", "ready", "stopping", "over"}
 
 // Release makes Run return while the processes go on, and returns what another Group needs to adopt them: one in
-// this process, or, with the control sockets inherited, one in the program that takes its place. Until then nobody
-// notices their end. It waits for Run to begin, and returns nil if Run has ended. The files are the caller's.
+// this process, or, with the files inherited, one in the program that takes its place. Until then nobody notices their
+// end. It waits for Run to begin, and returns nil if Run has ended. The files are the caller's.
 //
-// What commands have for Stdin, Stdout and Stderr must be files, since nobody copies for them afterwards.
+// What commands have for Stdin, Stdout and Stderr must be files, or nil, since nobody copies for them afterwards. When
+// Release returns, Output has been given all lines that were read, and the next group's Output gets what follows; a
+// group without one reads and forgets it. What a process that has ended has left behind is not read any more.
 func (g *Group) Release() *State {
 	g.setup()
 	<-g.begun
 	g.post(func(o *owner) { o.release() })
 	<-g.ended
+	<-g.over
 	return g.state
 }
 
@@ -76,6 +87,9 @@ func (o *owner) letGo() bool {
 	}
 	now := time.Now()
 	s := &State{Stopping: o.stopping, Proven: o.proven}
+	if o.err != nil {
+		s.Error = o.err.Error()
+	}
 	for _, m := range o.members {
 		ms := MemberState{
 			Phase: phaseNames[m.phase], Attempts: m.attempts, Failures: m.failures, Again: m.again, Killed: m.killed,
@@ -90,6 +104,7 @@ func (o *owner) letGo() bool {
 		if m.process != nil {
 			ms.PID = m.process.PID
 			ms.Control, _ = m.process.handle.control() // without one, the adopter asks the process to end
+			ms.save(m.process.streams)
 		}
 		s.Members = append(s.Members, ms)
 	}
@@ -118,6 +133,9 @@ func at(now time.Time, d *time.Duration, sign time.Duration) time.Time {
 func (o *owner) takeOver(s *State) {
 	now := time.Now()
 	o.stopping, o.proven = s.Stopping, s.Proven
+	if s.Error != "" {
+		o.err = errors.New(s.Error)
+	}
 	for id, ms := range s.Members {
 		m := &o.members[id]
 		if ms.started.IsZero() {
@@ -136,6 +154,7 @@ func (o *owner) takeOver(s *State) {
 		}
 		p := &Process{ID: id, Attempt: ms.Attempts, PID: ms.PID, Started: m.started, group: o.Group}
 		m.process = p
+		ms.load(p)
 		h, err := o.adopt(p, ms.Control)
 		if err != nil {
 			o.gone(p, fmt.Errorf("adopt process %d: %w", ms.PID, err))

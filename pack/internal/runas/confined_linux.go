@@ -30,3 +30,9 @@ func startConfined(cpus affinity.Set, cmd *exec.Cmd) error {
 	}()
 	return <-done
 }
+
+// hasACL reports whether a file has an access control list, acl(5), or may have.
+func hasACL(path string) bool {
+	_, err := unix.Getxattr(path, "system.posix_acl_access", nil)
+	return err != unix.ENODATA && err != unix.EOPNOTSUPP
+}

@@ -9,3 +9,5 @@ import (
 )
 
 func startConfined(_ affinity.Set, cmd *exec.Cmd) error { return cmd.Start() }
+
+func hasACL(string) bool { return true }

@@ -2,45 +2,126 @@
 package runas
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/gopherpack/gopherpack/affinity"
 )
 
+// account is a user, and what its processes are started with.
+type account struct {
+	attr       *syscall.SysProcAttr
+	name, home string // "" if the user is but a number
+}
+
 // resolved are the users that were found already: a directory service may be slow, or be away for a while.
 var resolved sync.Map
+
+func find(spec string) (account, error) {
+	if a, ok := resolved.Load(spec); ok {
+		return a.(account), nil
+	}
+	a, err := resolve(spec)
+	if err != nil {
+		return account{}, fmt.Errorf("user %q: %w", spec, err)
+	}
+	resolved.Store(spec, a)
+	return a, nil
+}
 
 // Attributes returns what starts a process as "user" or "user:group", each a name or a number; nil for "".
 func Attributes(spec string) (*syscall.SysProcAttr, error) {
 	if spec == "" {
 		return nil, nil
 	}
-	if a, ok := resolved.Load(spec); ok {
-		return copyOf(a.(*syscall.SysProcAttr)), nil
-	}
-	a, err := resolve(spec)
+	a, err := find(spec)
 	if err != nil {
-		return nil, fmt.Errorf("user %q: %w", spec, err)
+		return nil, err
 	}
-	resolved.Store(spec, a)
-	return copyOf(a), nil
+	attr := *a.attr
+	return &attr, nil
 }
 
-func copyOf(a *syscall.SysProcAttr) *syscall.SysProcAttr {
-	b := *a
-	return &b
+// Environ returns an environment with the HOME, USER and LOGNAME of the user of a spec, or without, if it has none. The
+// slice may be the given one; for "" it is.
+func Environ(spec string, environ []string) ([]string, error) {
+	if spec == "" {
+		return environ, nil
+	}
+	a, err := find(spec)
+	if err != nil {
+		return nil, err
+	}
+	var env []string
+	for _, entry := range environ {
+		switch name, _, _ := strings.Cut(entry, "="); name {
+		case "HOME", "USER", "LOGNAME":
+		default:
+			env = append(env, entry)
+		}
+	}
+	if a.name != "" {
+		env = append(env, "USER="+a.name, "LOGNAME="+a.name)
+	}
+	if a.home != "" {
+		env = append(env, "HOME="+a.home)
+	}
+	return env, nil
+}
+
+// MayExecute returns an error if it is certain that the user of a spec has no right to execute a file: its mode says
+// so, and there is no access control list that may say otherwise.
+func MayExecute(spec, path string) error {
+	a, err := find(spec)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if executable(a.attr, info) || hasACL(path) {
+		return nil
+	}
+	return fmt.Errorf("user %q may not execute %s: its mode is %v, its owner %s", spec, nameOf(path), info.Mode(),
+		ownerOf(info))
+}
+
+// nameOf returns what a path such as /proc/self/fd/20 leads to.
+func nameOf(path string) string {
+	if name, err := os.Readlink(path); err == nil && strings.HasPrefix(path, "/proc/") {
+		return name
+	}
+	return path
+}
+
+// Explain says of an error of starting a process as the user of a spec what was not allowed, if that is so.
+func Explain(spec string, cmd *exec.Cmd, err error) error {
+	switch {
+	case errors.Is(err, syscall.EPERM):
+		return fmt.Errorf("this process may not become user %q (CAP_SETUID, CAP_SETGID): %w", spec, err)
+	case errors.Is(err, fs.ErrPermission) && cmd.Dir != "":
+		return fmt.Errorf("user %q may not execute %s, or not enter the directory %s: %w", spec, nameOf(cmd.Path), cmd.Dir,
+			err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("user %q may not execute %s: %w", spec, nameOf(cmd.Path), err)
+	}
+	return err
 }
 
 // Owner returns the numbers of the user and the group of a spec that [Attributes] takes, but for "".
 func Owner(spec string) (uid, gid int, err error) {
-	a, err := Attributes(spec)
+	a, err := find(spec)
 	if err != nil {
 		return -1, -1, err
 	}
-	uid, gid = owner(a)
+	uid, gid = owner(a.attr)
 	return uid, gid, nil
 }
 

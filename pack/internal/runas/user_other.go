@@ -4,8 +4,11 @@ package runas
 
 import (
 	"errors"
+	"io/fs"
 	"syscall"
 )
 
-func resolve(string) (*syscall.SysProcAttr, error) { return nil, errors.ErrUnsupported }
-func owner(*syscall.SysProcAttr) (uid, gid int)    { return -1, -1 }
+func resolve(string) (account, error)                   { return account{}, errors.ErrUnsupported }
+func owner(*syscall.SysProcAttr) (uid, gid int)         { return -1, -1 }
+func executable(*syscall.SysProcAttr, fs.FileInfo) bool { return true }
+func ownerOf(fs.FileInfo) string                        { return "" }

@@ -3,10 +3,15 @@
 package runas
 
 import (
+	"fmt"
+	"os"
+	"os/exec"
 	"os/user"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -68,5 +73,83 @@ func TestAttributes(t *testing.T) {
 		if a != nil || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, %v; want %q", spec, a, err, want)
 		}
+	}
+}
+
+func TestEnviron(t *testing.T) {
+	root, err := user.LookupId("0")
+	if err != nil {
+		t.Skip(err)
+	}
+	environ := []string{"HOME=/h", "A=b", "USER=u", "LOGNAME=l", "SHELL=s", "HOMER=x"}
+	nobodys := []string{"A=b", "SHELL=s", "HOMER=x"}
+	roots := append(slices.Clone(nobodys), "USER="+root.Username, "LOGNAME="+root.Username, "HOME="+root.HomeDir)
+	for spec, want := range map[string][]string{
+		"":                      environ,
+		root.Username:           roots,
+		"0:7":                   roots,
+		"2147483646:2147483645": nobodys,
+	} {
+		got, err := Environ(spec, slices.Clone(environ))
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %q, %v; want %q", spec, got, err, want)
+		}
+	}
+	if _, err := Environ("no such user", environ); err == nil {
+		t.Error("no error of a user who is not known")
+	}
+}
+
+func TestMayExecute(t *testing.T) {
+	path := t.TempDir() + "/program"
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	uid, gid := os.Getuid(), os.Getgid()
+	const other = 2147483646
+	for _, tt := range []struct {
+		mode     os.FileMode
+		uid, gid int
+		may      bool
+	}{
+		{0o700, uid, other, true},
+		{0o077, uid, gid, uid == 0}, // the owner's rights are the owner's, but for root
+		{0o010, other, gid, true},
+		{0o701, other, gid, false},
+		{0o001, other, other, true},
+		{0o710, other, other, false},
+		{0o100, 0, 0, true},
+		{0o600, 0, 0, false},
+	} {
+		if err := os.Chmod(path, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		spec := fmt.Sprintf("%d:%d", tt.uid, tt.gid)
+		err := MayExecute(spec, path)
+		if runtime.GOOS == "linux" && (err == nil) != tt.may {
+			t.Errorf("%s, mode %v: %v", spec, tt.mode, err)
+		}
+		if err != nil && (!strings.Contains(err.Error(), spec) || !strings.Contains(err.Error(), path)) {
+			t.Errorf("%v does not tell who and what", err)
+		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	cmd := &exec.Cmd{Path: "/srv/program"}
+	denied := &os.PathError{Op: "fork/exec", Path: cmd.Path, Err: syscall.EACCES}
+	const want = `user "nobody" may not execute /srv/program: fork`
+	if err := Explain("nobody", cmd, denied); !strings.HasPrefix(err.Error(), want) {
+		t.Error(err)
+	}
+	cmd.Dir = "/root"
+	if err := Explain("nobody", cmd, denied); !strings.Contains(err.Error(), "or not enter the directory /root") {
+		t.Error(err)
+	}
+	if err := Explain("nobody", cmd, syscall.EPERM); !strings.Contains(err.Error(), `may not become user "nobody"`) {
+		t.Error(err)
+	}
+	if err := Explain("nobody", cmd, syscall.ENOENT); err != syscall.ENOENT {
+		t.Error(err)
 	}
 }
