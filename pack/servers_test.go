@@ -125,7 +125,7 @@ func TestFunc(t *testing.T) {
 }
 
 // TestLongConnections drains workers that have event streams and hijacked connections, by a reload and by a stop. Those
-// that listen to Draining say good-bye; one that does not is cut.
+// that listen to Draining, or to what RegisterOnShutdown has called, say good-bye; one that does not is cut.
 func TestLongConnections(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"http", "https"} {
@@ -156,7 +156,10 @@ func TestLongConnections(t *testing.T) {
 				return r
 			}
 			for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
-				streams := map[string]*bufio.Reader{"/events": open("/events"), "/hijack": open("/hijack")}
+				streams := map[string]*bufio.Reader{}
+				for _, path := range []string{"/events", "/told", "/hijack"} {
+					streams[path] = open(path)
+				}
 				deaf := open("/hijack?deaf")
 				p.Signal(s)
 				for path, r := range streams {
