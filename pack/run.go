@@ -207,7 +207,8 @@ func (p *Pack) workerConfig() worker.Config {
 		ID: process.id, Log: c.Logger.With("worker", process.id),
 		ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
 		HangTimeout: c.HangTimeout, Files: c.Files, Tickets: tickets, Probe: c.Probe, OnStart: c.OnWorkerStart, Handles: p.seal,
-		OnShutdown: c.OnShutdown, OnReopen: c.OnReopen, StopSignals: stopSignals, OtherSignals: otherSignals(),
+		OnShutdown: c.OnShutdown, BeginDrain: ownDrain.next(), OnReopen: c.OnReopen, StopSignals: stopSignals,
+		OtherSignals: otherSignals(),
 	}
 }
 
@@ -222,6 +223,8 @@ func (p *Pack) seal() (all []worker.Handle) {
 
 // runInline serves in this process, which is master and only worker in one.
 func (p *Pack) runInline(ctx context.Context) error {
+	inLine.Add(1)
+	defer inLine.Add(-1)
 	_, files, err := p.prepare(1)
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ type GRPCServer interface {
 
 // GRPC returns a Server that serves with s, a *grpc.Server. A graceful stop tells clients to go elsewhere
 // (GOAWAY) and lets running calls finish; at the deadline connections are cut, and handlers that ignore their
-// context are not waited for.
+// context are not waited for. Handlers of streams that go on for long learn from [Draining] when to end them.
 func GRPC(s GRPCServer) Server { return grpcServer{s} }
 
 type grpcServer struct{ GRPCServer }
@@ -123,13 +123,6 @@ func ShareTickets(service string, c *tls.Config) *tls.Config {
 
 // tickets are those of this process.
 var tickets = worker.NewTickets()
-
-// Draining returns a channel that is closed when the worker that serves a request begins to drain: in a reload, an
-// upgrade or a stop. It is for handlers that go on for long, of event streams and hijacked connections such as
-// WebSockets: they should say good-bye then and return, or close the connection, so that the client comes back to
-// another worker. A worker waits for them until ShutdownTimeout. ctx is the request's context, or one derived from it;
-// with another the channel is nil, which is never closed.
-func Draining(ctx context.Context) <-chan struct{} { return drain.Begun(ctx) }
 
 // ListenAndServeHTTP serves HTTP with srv on one pinned worker per CPU: in the master it supervises the
 // workers, in a worker it serves. It returns nil after a graceful stop. If srv.TLSConfig is set it serves TLS.
