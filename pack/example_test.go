@@ -4,11 +4,28 @@ import (
 	"context"
 	"database/sql"
 	"log"
+	"net"
 	"net/http"
 	"time"
 
 	"github.com/gopherpack/gopherpack/pack"
 )
+
+// app is of a framework, such as fiber.
+type app struct{}
+
+func (*app) Listener(net.Listener, ...struct{ Quiet bool }) error { return nil }
+func (*app) ShutdownWithContext(context.Context) error            { return nil }
+
+func ExampleFunc() {
+	app := new(app) // fiber.New()
+	serve := func(l net.Listener) error { return app.Listener(l) }
+	p := pack.New(pack.Config{})
+	p.Handle("tcp", ":8080", pack.Func(serve, app.ShutdownWithContext))
+	if err := p.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
 
 // A worker whose database cannot be reached for a minute, though others reach it, is replaced, and so is one that has
 // leaked.

@@ -61,7 +61,8 @@ func (s grpcServer) Close() error {
 // Func returns a Server for a framework that has functions of its own: serve must return when the listener is
 // closed, shutdown finishes what is there, and may be nil if there is nothing to finish.
 //
-//	pack.Func(app.Listener, app.ShutdownWithContext) // fiber
+//	serve := func(l net.Listener) error { return app.Listener(l) } // fiber's has more parameters
+//	pack.Func(serve, app.ShutdownWithContext)
 func Func(serve func(net.Listener) error, shutdown func(context.Context) error) Server {
 	return funcServer{serve, shutdown}
 }
