@@ -11,6 +11,13 @@ import (
 	"github.com/gopherpack/gopherpack/pack"
 )
 
+func ExampleListenAndServeHTTP() {
+	srv := &http.Server{Handler: http.FileServer(http.Dir("."))}
+	if err := pack.ListenAndServeHTTP("tcp", ":8080", srv); err != nil {
+		log.Fatal(err) // nil, after a graceful stop, is no reason to exit with status 1
+	}
+}
+
 // app is of a framework, such as fiber.
 type app struct{}
 

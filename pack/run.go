@@ -21,7 +21,8 @@ import (
 )
 
 // Run runs the pack until ctx ends or a signal stops it, and returns nil after a graceful stop. It can be
-// called once.
+// called once. log.Fatal is for an error only: log.Fatal(p.Run(ctx)) would end a program that has done well with status
+// 1 and print <nil>.
 //
 // In the master an error says why the pack could not start, or that it was forced to stop. In a worker Run
 // returns nil when the worker has drained, and also when it could not serve: it has told the master why, whose

@@ -126,15 +126,18 @@ func ShareTickets(service string, c *tls.Config) *tls.Config {
 var tickets = worker.NewTickets()
 
 // ListenAndServeHTTP serves HTTP with srv on one pinned worker per CPU: in the master it supervises the
-// workers, in a worker it serves. It returns nil after a graceful stop. If srv.TLSConfig is set it serves TLS.
-// It is New(Config{}) with one Handle and Run.
+// workers, in a worker it serves. If srv.TLSConfig is set it serves TLS. It is New(Config{}) with one Handle and Run.
+//
+// It returns nil after a graceful stop, unlike ListenAndServe of net/http: log.Fatal(pack.ListenAndServeHTTP(...))
+// would print <nil> then, and have the master and each worker exit with status 1. Ask whether there is an error.
 func ListenAndServeHTTP(network, address string, srv *http.Server) error {
 	return listenAndServe(network, address, srv)
 }
 
 // ListenAndServeTCP serves raw connections with handler, each in a goroutine of its own, over TLS if tlsConfig
 // is not nil. The connection is closed when handler returns. When the worker stops, handler reads the end of
-// the stream ([io.EOF]) once it has read what arrived before. Use [TCP] to be told by a context instead.
+// the stream ([io.EOF]) once it has read what arrived before. Use [TCP] to be told by a context instead. It returns nil
+// after a graceful stop; see [ListenAndServeHTTP].
 func ListenAndServeTCP(network, address string, tlsConfig *tls.Config, handler func(net.Conn)) error {
 	return listenAndServe(network, address, TCP(tlsConfig, func(ctx context.Context, c net.Conn) {
 		defer context.AfterFunc(ctx, func() { drain.CloseRead(c) })()
@@ -142,7 +145,8 @@ func ListenAndServeTCP(network, address string, tlsConfig *tls.Config, handler f
 	}))
 }
 
-// ListenAndServeGRPC serves gRPC with srv, a *grpc.Server; see [ListenAndServeHTTP].
+// ListenAndServeGRPC serves gRPC with srv, a *grpc.Server, and returns nil after a graceful stop; see
+// [ListenAndServeHTTP].
 func ListenAndServeGRPC(network, address string, srv GRPCServer) error {
 	return listenAndServe(network, address, GRPC(srv))
 }
