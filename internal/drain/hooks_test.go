@@ -5,8 +5,10 @@ package drain
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,6 +59,51 @@ func TestRegisterOnShutdown(t *testing.T) {
 				t.Errorf("it was called %d times", n)
 			}
 		})
+	}
+}
+
+// TestRegisterOnShutdownHTTP2 has an HTTP/2 connection go on when a stream on it has ended so: it gets its GOAWAY with
+// the next answer, or at the end of the drain.
+func TestRegisterOnShutdownHTTP2(t *testing.T) {
+	over := make(chan struct{})
+	s := serve(t, "tls 1.3", func(srv *http.Server) {
+		srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, r.Proto)
+			if r.URL.Path == "/events" {
+				w.(http.Flusher).Flush()
+				<-over
+			}
+		})
+		srv.RegisterOnShutdown(func() { close(over) })
+	})
+	s.client.Close()
+	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+	defer tr.CloseIdleConnections()
+	get := func(path string) (resp *http.Response, reused bool) {
+		t.Helper()
+		trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
+		ctx := httptrace.WithClientTrace(t.Context(), trace)
+		r, err := http.NewRequestWithContext(ctx, "GET", "https://"+s.socket.Addr().String()+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp, err = tr.RoundTrip(r); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp, reused
+	}
+	events, _ := get("/events")
+	s.BeginDrain(0, false)
+	if text, err := io.ReadAll(events.Body); string(text) != "HTTP/2.0" || err != nil {
+		t.Errorf("%q, %v", text, err)
+	}
+	next, reused := get("/")
+	if text, err := io.ReadAll(next.Body); string(text) != "HTTP/2.0" || err != nil || !reused {
+		t.Errorf("%q, %v, on the connection that was there: %v", text, err, reused)
+	}
+	if err := <-s.drain(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
