@@ -22,9 +22,10 @@ func callHooks(srv *http.Server) {
 //
 // net/http keeps the functions to itself and calls them only in Shutdown, after which it answers no request that
 // arrives on an open connection. Nor can Shutdown be called on another server, of the same functions, since they cannot
-// be copied, nor can a copy serve in the place of this one: its user would call Close, Shutdown and SetKeepAlivesEnabled
-// in vain, and what package x/net/http2 has registered would come too early. So this looks into the server. If a
-// release of Go keeps them elsewhere, there is nothing to take, and Shutdown calls them, at the end of a drain.
+// be copied, nor can a copy serve in the place of this one: its user would call Close, Shutdown and
+// SetKeepAlivesEnabled in vain, and what package x/net/http2 has registered would come too early. So this looks into
+// the server. If a release of Go keeps them elsewhere, there is nothing to take, and Shutdown calls them, at the end of
+// a drain.
 func takeHooks(srv *http.Server) (taken []func()) {
 	mu, known := field[sync.Mutex](srv, "mu")
 	hooks, alsoKnown := field[[]func()](srv, "onShutdown")
@@ -54,7 +55,7 @@ func field[T any](srv *http.Server, name string) (*T, bool) {
 	return (*T)(unsafe.Pointer(f.UnsafeAddr())), true
 }
 
-// ofHTTP2 reports whether a function is of net/http's HTTP/2, or of package golang.org/x/net/http2, a copy of it or not.
+// ofHTTP2 reports whether a function is of net/http's HTTP/2, or of package golang.org/x/net/http2, also of a copy.
 func ofHTTP2(f func()) bool {
 	name := runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name()
 	return strings.HasPrefix(name, "net/http") && strings.Contains(strings.ToLower(name), "http2") ||
