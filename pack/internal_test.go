@@ -67,6 +67,24 @@ level=info msg="INFO+1 between worker=3"
 	}
 }
 
+// TestDrainOnce has one pack run in line after another in a process, as tests do.
+func TestDrainOnce(t *testing.T) {
+	d := newDrainOnce()
+	for range 3 {
+		begin := d.next()
+		begun := d.begun()
+		select {
+		case <-begun:
+			t.Fatal("it drains before its time")
+		default:
+		}
+		begin()
+		begin()
+		<-begun
+		<-d.begun()
+	}
+}
+
 func TestIdentity(t *testing.T) {
 	i := identity{id: 3, generation: 2, cpus: affinity.Of(1, 2, 3)}
 	if back, err := parseIdentity(i.String()); err != nil || back != i {
