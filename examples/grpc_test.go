@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/gopherpack/gopherpack/examples/grpc/helloworld"
 	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/pack"
 )
 
 func TestGRPC(t *testing.T) {
@@ -68,6 +70,58 @@ func dial(t *testing.T, address string) *grpc.ClientConn {
 		t.Fatal(err)
 	}
 	return conn
+}
+
+// watched has watchers that see the state change when the worker drains.
+type watched struct {
+	healthpb.UnimplementedHealthServer
+}
+
+func (watched) Watch(_ *healthpb.HealthCheckRequest, to grpc.ServerStreamingServer[healthpb.HealthCheckResponse]) error {
+	send := func(s healthpb.HealthCheckResponse_ServingStatus) error {
+		return to.Send(&healthpb.HealthCheckResponse{Status: s})
+	}
+	if err := send(healthpb.HealthCheckResponse_SERVING); err != nil {
+		return err
+	}
+	<-pack.Draining(to.Context())
+	return send(healthpb.HealthCheckResponse_NOT_SERVING)
+}
+
+// TestGRPCDraining has a stream that would go on for ever end with the drain.
+func TestGRPCDraining(t *testing.T) {
+	t.Parallel()
+	srv := grpc.NewServer()
+	healthpb.RegisterHealthServer(srv, watched{})
+	path := t.TempDir() + "/socket"
+	p := pack.New(pack.Config{Inline: true, Logger: slog.New(slog.DiscardHandler)})
+	p.Handle("unix", path, pack.GRPC(srv))
+	serving, stop := context.WithCancel(t.Context())
+	defer stop()
+	ran := make(chan error, 1)
+	go func() { ran <- p.Run(serving) }()
+	conn := dial(t, "unix:"+path)
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []healthpb.HealthCheckResponse_ServingStatus{
+		healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING,
+	} {
+		if r, err := stream.Recv(); err != nil || r.GetStatus() != want {
+			t.Fatalf("%v, %v; want %v", r, err, want)
+		}
+		stop()
+	}
+	if _, err := stream.Recv(); err != io.EOF {
+		t.Errorf("%v; want the end", err)
+	}
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestGRPCChanges reloads and upgrades while clients call, and while they have streams. A client repeats a call by

@@ -123,8 +123,8 @@ type Config struct {
 	Files uint64
 
 	// Inline runs the pack as one process, without master and workers, as GOPHERPACK_INLINE=1 does: for
-	// debuggers and tests. A program that asks IsMaster must use the environment, since IsMaster cannot
-	// know of this field.
+	// debuggers and tests. A program that asks IsMaster before Run must use the environment, since IsMaster cannot
+	// know of this field then.
 	Inline bool
 
 	// OnStart is called once per pack, in the master, before the first worker starts: for migrations, or to

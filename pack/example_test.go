@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"log"
+	"net"
 	"net/http"
 	"os/exec"
 	"time"
@@ -26,6 +27,29 @@ func ExampleCPUs() {
 			log.Print(err)
 		}
 	})
+}
+
+func ExampleListenAndServeHTTP() {
+	srv := &http.Server{Handler: http.FileServer(http.Dir("."))}
+	if err := pack.ListenAndServeHTTP("tcp", ":8080", srv); err != nil {
+		log.Fatal(err) // nil, after a graceful stop, is no reason to exit with status 1
+	}
+}
+
+// app is of a framework, such as fiber.
+type app struct{}
+
+func (*app) Listener(net.Listener, ...struct{ Quiet bool }) error { return nil }
+func (*app) ShutdownWithContext(context.Context) error            { return nil }
+
+func ExampleFunc() {
+	app := new(app) // fiber.New()
+	serve := func(l net.Listener) error { return app.Listener(l) }
+	p := pack.New(pack.Config{})
+	p.Handle("tcp", ":8080", pack.Func(serve, app.ShutdownWithContext))
+	if err := p.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // A worker whose database cannot be reached for a minute, though others reach it, is replaced, and so is one that has

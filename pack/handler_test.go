@@ -28,6 +28,9 @@ var unwell atomic.Bool
 
 var leaked [][]byte
 
+// toldToStop is closed by what httpProgram and httpsProgram have registered for a shutdown, once.
+var toldToStop = make(chan struct{})
+
 // handler answers with who it is, and does what the path says.
 func handler() http.Handler {
 	mux := http.NewServeMux()
@@ -50,6 +53,12 @@ func handler() http.Handler {
 			io.WriteString(w, "bye\n")
 		case <-r.Context().Done():
 		}
+	})
+	mux.HandleFunc("/told", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "hello\n")
+		w.(http.Flusher).Flush()
+		<-toldToStop
+		io.WriteString(w, "bye\n")
 	})
 	mux.HandleFunc("/long", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "begun\n")

@@ -1,6 +1,7 @@
 package pack
 
 import (
+	stdlog "log"
 	"log/slog"
 	"strings"
 	"testing"
@@ -45,14 +46,43 @@ func TestFromStdLogger(t *testing.T) {
 	log := FromStdLogger(l).With("worker", 3)
 	log.Info("worker ready", "attempt", 2)
 	log.WithGroup("g").Error("worker failed", "error", "signal: killed")
+	log.Warn("worker is late")
+	log.Log(t.Context(), slog.LevelInfo+1, "between")
 	log.Debug("not shown")
 	want := `level=info msg="worker ready worker=3 attempt=2"
-level=info msg="ERROR worker failed worker=3 g.error=\"signal: killed\""
+level=error msg="worker failed worker=3 g.error=\"signal: killed\""
+level=warning msg="worker is late worker=3"
+level=info msg="INFO+1 between worker=3"
 `
 	if b.String() != want {
 		t.Errorf("logrus got\n%swant\n%s", b.String(), want)
 	}
-	var _ StdLogger = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	b.Reset()
+	std := FromStdLogger(stdlog.New(&b, "", 0))
+	std.Error("worker failed", "worker", 3)
+	std.Warn("worker is late")
+	std.Info("worker ready")
+	if want := "ERROR worker failed worker=3\nWARN worker is late\nworker ready\n"; b.String() != want {
+		t.Errorf("log got\n%swant\n%s", b.String(), want)
+	}
+}
+
+// TestDrainOnce has one pack run in line after another in a process, as tests do.
+func TestDrainOnce(t *testing.T) {
+	d := newDrainOnce()
+	for range 3 {
+		begin := d.next()
+		begun := d.begun()
+		select {
+		case <-begun:
+			t.Fatal("it drains before its time")
+		default:
+		}
+		begin()
+		begin()
+		<-begun
+		<-d.begun()
+	}
 }
 
 func TestIdentity(t *testing.T) {

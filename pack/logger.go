@@ -21,8 +21,12 @@ type StdLogger interface {
 	Panicln(...any)
 }
 
-// FromStdLogger returns a logger that writes to l, one Print a record: the level, unless it is INFO, the
-// message, and the attributes as key=value. Records below INFO are left out.
+// FromStdLogger returns a logger that writes to l, one call a record: the message, and the attributes as key=value.
+// Records below INFO are left out. Warnings and errors go to l's methods Warn and Error, where it has them as a
+// *logrus.Logger has: func(...any). Otherwise all go to Print, with the level in front, unless it is INFO.
+//
+// A *log.Logger that stands for one of levels, such as zap.NewStdLog returns, makes all of one level. There, have
+// [Config.Logger] write to the logger's own handler for log/slog; for zap that is go.uber.org/zap/exp/zapslog.
 func FromStdLogger(l StdLogger) *slog.Logger {
 	var text bytes.Buffer
 	attributes := slog.NewTextHandler(&text, &slog.HandlerOptions{
@@ -52,12 +56,26 @@ func (h *stdHandler) Handle(ctx context.Context, r slog.Record) error {
 	if err := h.Handler.Handle(ctx, r); err != nil {
 		return err
 	}
-	line := r.Message
-	if r.Level != slog.LevelInfo {
-		line = r.Level.String() + " " + line
-	}
-	h.out.Print(strings.TrimSpace(line + " " + h.text.String()))
+	print, prefix := h.method(r.Level)
+	print(strings.TrimSpace(prefix + r.Message + " " + h.text.String()))
 	return nil
+}
+
+// method returns what writes records of a level, and what is to stand before their messages.
+func (h *stdHandler) method(l slog.Level) (print func(...any), prefix string) {
+	if l >= slog.LevelError {
+		if e, ok := h.out.(interface{ Error(...any) }); ok {
+			return e.Error, ""
+		}
+	} else if l >= slog.LevelWarn {
+		if w, ok := h.out.(interface{ Warn(...any) }); ok {
+			return w.Warn, ""
+		}
+	}
+	if l != slog.LevelInfo {
+		prefix = l.String() + " "
+	}
+	return h.out.Print, prefix
 }
 
 func (h *stdHandler) WithAttrs(attrs []slog.Attr) slog.Handler {

@@ -77,8 +77,9 @@ func New(c Config) *Pack { return &Pack{config: c} }
 //
 // An [*http.Server], or a type that embeds one and has no Serve, Shutdown or Close of its own, serves TLS if its
 // TLSConfig is set, which must have a certificate, and HTTP/2 with it. It is drained without losing a request, not by
-// its own Shutdown alone. Run sets its TLSConfig, Handler, ConnState and ConnContext to ones that call those that were
-// set; without TLS, the connections that these hooks see are not [*net.TCPConn] but embed it.
+// its own Shutdown alone; what was registered by its RegisterOnShutdown is called when the drain begins, while requests
+// still come. Run sets its TLSConfig, Handler, ConnState and ConnContext to ones that call those that were set; without
+// TLS, the connections that these hooks see are not [*net.TCPConn] but embed it.
 func (p *Pack) Handle(network, address string, s Server) {
 	if p.sealed.Load() {
 		panic(fmt.Sprintf("pack: Handle(%q, %q) comes too late: call it before Run or in OnWorkerStart", network, address))

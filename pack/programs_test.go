@@ -89,6 +89,7 @@ func httpProgram() error {
 		return nil
 	}
 	srv := &http.Server{Handler: handler()}
+	srv.RegisterOnShutdown(func() { close(toldToStop) })
 	if *accepts != "" && !pack.IsMaster() {
 		var err error
 		if srv.ConnState, err = acceptlog.Writer(*accepts); err != nil {
@@ -110,7 +111,9 @@ func httpsProgram() error {
 		}
 		config.Certificates = []tls.Certificate{certificate}
 	}
-	return serve(c, *address, &http.Server{Handler: handler(), TLSConfig: config})
+	srv := &http.Server{Handler: handler(), TLSConfig: config}
+	srv.RegisterOnShutdown(func() { close(toldToStop) })
+	return serve(c, *address, srv)
 }
 
 func tcpProgram() error {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/procgroup"
@@ -147,13 +148,16 @@ func workerRole(text string, control *net.UnixConn, err error) role {
 	return role{kind: isWorker, identity: who, control: control, err: err}
 }
 
+// inLine is how many packs run in line in this process now.
+var inLine atomic.Int64
+
 // IsMaster reports whether this process is the master of a pack: true in a process that no pack started,
-// before Run too, false in a worker and where a pack runs in line.
-func IsMaster() bool { return process.kind == isMaster }
+// before Run too, false in a worker and where a pack runs in line; by Config.Inline, it is false only during Run.
+func IsMaster() bool { return process.kind == isMaster && inLine.Load() == 0 }
 
 // WorkerID returns the number of this worker, 0 to N-1, and false in the master. A worker that replaces
-// another has the other's number. In line it is 0, and true.
-func WorkerID() (id int, ok bool) { return process.id, process.kind != isMaster }
+// another has the other's number. In line it is 0, and true; by Config.Inline, only during Run.
+func WorkerID() (id int, ok bool) { return process.id, !IsMaster() }
 
 // WorkerCPU returns the CPU that this worker is pinned to, the lowest if it has several, and false in the
 // master and in a worker that is not pinned.

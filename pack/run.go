@@ -21,7 +21,8 @@ import (
 )
 
 // Run runs the pack until ctx ends or a signal stops it, and returns nil after a graceful stop. It can be
-// called once.
+// called once. log.Fatal is for an error only: log.Fatal(p.Run(ctx)) would end a program that has done well with status
+// 1 and print <nil>.
 //
 // In the master an error says why the pack could not start, or that it was forced to stop. In a worker Run
 // returns nil when the worker has drained, and also when it could not serve: it has told the master why, whose
@@ -214,7 +215,8 @@ func (p *Pack) workerConfig() worker.Config {
 		ID: process.id, Log: c.Logger.With("worker", process.id),
 		ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
 		HangTimeout: c.HangTimeout, Files: c.Files, Tickets: tickets, Probe: c.Probe, OnStart: c.OnWorkerStart, Handles: p.seal,
-		OnShutdown: c.OnShutdown, OnReopen: c.OnReopen, StopSignals: stopSignals, OtherSignals: otherSignals(),
+		OnShutdown: c.OnShutdown, BeginDrain: ownDrain.next(), OnReopen: c.OnReopen, StopSignals: stopSignals,
+		OtherSignals: otherSignals(),
 	}
 }
 
@@ -229,6 +231,8 @@ func (p *Pack) seal() (all []worker.Handle) {
 
 // runInline serves in this process, which is master and only worker in one.
 func (p *Pack) runInline(ctx context.Context) error {
+	inLine.Add(1)
+	defer inLine.Add(-1)
 	_, files, err := p.prepare(1)
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ type GRPCServer interface {
 
 // GRPC returns a Server that serves with s, a *grpc.Server. A graceful stop tells clients to go elsewhere
 // (GOAWAY) and lets running calls finish; at the deadline connections are cut, and handlers that ignore their
-// context are not waited for.
+// context are not waited for. Handlers of streams that go on for long learn from [Draining] when to end them.
 func GRPC(s GRPCServer) Server { return grpcServer{s} }
 
 type grpcServer struct{ GRPCServer }
@@ -61,7 +61,8 @@ func (s grpcServer) Close() error {
 // Func returns a Server for a framework that has functions of its own: serve must return when the listener is
 // closed, shutdown finishes what is there, and may be nil if there is nothing to finish.
 //
-//	pack.Func(app.Listener, app.ShutdownWithContext) // fiber
+//	serve := func(l net.Listener) error { return app.Listener(l) } // fiber's has more parameters
+//	pack.Func(serve, app.ShutdownWithContext)
 func Func(serve func(net.Listener) error, shutdown func(context.Context) error) Server {
 	return funcServer{serve, shutdown}
 }
@@ -124,23 +125,19 @@ func ShareTickets(service string, c *tls.Config) *tls.Config {
 // tickets are those of this process.
 var tickets = worker.NewTickets()
 
-// Draining returns a channel that is closed when the worker that serves a request begins to drain: in a reload, an
-// upgrade or a stop. It is for handlers that go on for long, of event streams and hijacked connections such as
-// WebSockets: they should say good-bye then and return, or close the connection, so that the client comes back to
-// another worker. A worker waits for them until ShutdownTimeout. ctx is the request's context, or one derived from it;
-// with another the channel is nil, which is never closed.
-func Draining(ctx context.Context) <-chan struct{} { return drain.Begun(ctx) }
-
 // ListenAndServeHTTP serves HTTP with srv on one pinned worker per CPU: in the master it supervises the
-// workers, in a worker it serves. It returns nil after a graceful stop. If srv.TLSConfig is set it serves TLS.
-// It is New(Config{}) with one Handle and Run.
+// workers, in a worker it serves. If srv.TLSConfig is set it serves TLS. It is New(Config{}) with one Handle and Run.
+//
+// It returns nil after a graceful stop, unlike ListenAndServe of net/http: log.Fatal(pack.ListenAndServeHTTP(...))
+// would print <nil> then, and have the master and each worker exit with status 1. Ask whether there is an error.
 func ListenAndServeHTTP(network, address string, srv *http.Server) error {
 	return listenAndServe(network, address, srv)
 }
 
 // ListenAndServeTCP serves raw connections with handler, each in a goroutine of its own, over TLS if tlsConfig
 // is not nil. The connection is closed when handler returns. When the worker stops, handler reads the end of
-// the stream ([io.EOF]) once it has read what arrived before. Use [TCP] to be told by a context instead.
+// the stream ([io.EOF]) once it has read what arrived before. Use [TCP] to be told by a context instead. It returns nil
+// after a graceful stop; see [ListenAndServeHTTP].
 func ListenAndServeTCP(network, address string, tlsConfig *tls.Config, handler func(net.Conn)) error {
 	return listenAndServe(network, address, TCP(tlsConfig, func(ctx context.Context, c net.Conn) {
 		defer context.AfterFunc(ctx, func() { drain.CloseRead(c) })()
@@ -148,7 +145,8 @@ func ListenAndServeTCP(network, address string, tlsConfig *tls.Config, handler f
 	}))
 }
 
-// ListenAndServeGRPC serves gRPC with srv, a *grpc.Server; see [ListenAndServeHTTP].
+// ListenAndServeGRPC serves gRPC with srv, a *grpc.Server, and returns nil after a graceful stop; see
+// [ListenAndServeHTTP].
 func ListenAndServeGRPC(network, address string, srv GRPCServer) error {
 	return listenAndServe(network, address, GRPC(srv))
 }

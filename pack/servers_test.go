@@ -124,8 +124,36 @@ func TestFunc(t *testing.T) {
 	loseNothing(t, u)
 }
 
+// TestDrainingOfOthers has a handler learn of the drain whose server knows nothing of a pack.
+func TestDrainingOfOthers(t *testing.T) {
+	t.Parallel()
+	p := start(t, "func", nil)
+	c, err := net.Dial("tcp", p.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(inTime))
+	io.WriteString(c, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+	r := bufio.NewReader(c)
+	for _, want := range []string{"hello\n", "bye\n"} {
+		line := ""
+		for line != want {
+			if line, err = r.ReadString('\n'); err != nil {
+				t.Fatalf("%q, %v; want %q", line, err, want)
+			}
+		}
+		if want == "hello\n" {
+			p.Signal(syscall.SIGTERM)
+		}
+	}
+	if status := p.Wait(inTime); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
 // TestLongConnections drains workers that have event streams and hijacked connections, by a reload and by a stop. Those
-// that listen to Draining say good-bye; one that does not is cut.
+// that listen to Draining, or to what RegisterOnShutdown has called, say good-bye; one that does not is cut.
 func TestLongConnections(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"http", "https"} {
@@ -156,7 +184,10 @@ func TestLongConnections(t *testing.T) {
 				return r
 			}
 			for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
-				streams := map[string]*bufio.Reader{"/events": open("/events"), "/hijack": open("/hijack")}
+				streams := map[string]*bufio.Reader{}
+				for _, path := range []string{"/events", "/told", "/hijack"} {
+					streams[path] = open(path)
+				}
 				deaf := open("/hijack?deaf")
 				p.Signal(s)
 				for path, r := range streams {

@@ -271,6 +271,7 @@ func TestRunHere(t *testing.T) {
 	p := pack.New(pack.Config{Inline: true, Logger: slog.New(slog.DiscardHandler)})
 	path := filepath.Join(t.TempDir(), "socket")
 	p.Handle("unix", path, &http.Server{Handler: handler()})
+	draining := pack.Draining(t.Context())
 	result := make(chan error, 1)
 	go func() { result <- p.Run(ctx) }()
 	for deadline := time.Now().Add(inTime); ; time.Sleep(5 * time.Millisecond) {
@@ -286,7 +287,16 @@ func TestRunHere(t *testing.T) {
 	if r := loadOn("unix", path, 2, 5).Run(t.Context()); r.Failed() != 0 {
 		t.Errorf("%v", r)
 	}
+	if id, ok := pack.WorkerID(); id != 0 || !ok || pack.IsMaster() {
+		t.Errorf("in line it is worker %d, %v", id, ok)
+	}
+	select {
+	case <-draining:
+		t.Error("it drains already")
+	default:
+	}
 	cancel()
+	<-draining
 	if err := <-result; err != nil {
 		t.Error(err)
 	}

@@ -39,10 +39,16 @@ func (k *kernel) newGroup(sockets *ebpf.Map) (*group, error) {
 	return g, nil
 }
 
-// attach has the program choose among the sockets of a group.
-func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File) (g *group, err error) {
+// attach has the program choose among the sockets of a group. before, if it is not nil, is what this group was until
+// now: since a socket can be in one map only, its map goes on.
+func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File, before *group) (g *group, err error) {
 	if g, err = k.inherit(inherited, len(sockets)); err != nil {
 		return nil, err
+	}
+	if g == nil && before != nil {
+		if g, err = k.newGroup(before.objects.Sockets); err != nil {
+			return nil, err
+		}
 	}
 	if g == nil {
 		g, k.first = k.first, nil
@@ -53,19 +59,32 @@ func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File) (g *group, e
 		}
 	}
 	g.members = sockets
+	g.vacate()
 	err = g.fill(0)
 	busy := errors.Is(err, unix.EBUSY) // in another's map, whose program must go first
 	if err == nil || busy {
 		err = g.attach()
 	}
 	if busy && err == nil {
-		err = g.fill(2 * time.Second)
+		if err = g.fill(2 * time.Second); errors.Is(err, unix.EBUSY) {
+			err = fmt.Errorf("%w: another Steering has it, which must be closed first", err)
+		}
 	}
 	if err != nil {
 		g.close()
+		if before != nil {
+			before.resume()
+		}
 		return nil, err
 	}
 	return g, nil
+}
+
+// resume has the group be what it was, as far as can be.
+func (g *group) resume() {
+	g.vacate()
+	g.fill(0)
+	g.attach()
 }
 
 // inherit makes a group of the map that another process has left, if it is one for as many sockets; else g is nil, and
@@ -109,6 +128,48 @@ func (g *group) holds(i, fd int) bool {
 	var there uint64
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	return err == nil && g.objects.Sockets.Lookup(uint32(i), &there) == nil && there == cookie
+}
+
+// cookie identifies a socket, also among copies of its descriptor; 0 is none.
+func cookie(socket syscall.Conn) (is uint64) {
+	withDescriptor(socket, func(fd int) (err error) {
+		is, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		return err
+	})
+	return is
+}
+
+// places returns where in the map sockets are, by their cookies.
+func (g *group) places() map[uint64]int {
+	all := map[uint64]int{}
+	for i := range g.objects.Sockets.MaxEntries() {
+		var there uint64
+		if g.objects.Sockets.Lookup(i, &there) == nil && there != 0 {
+			all[there] = int(i)
+		}
+	}
+	return all
+}
+
+// holdsAny returns the first of some sockets that is in the map.
+func (g *group) holdsAny(sockets []syscall.Conn) (i int, ok bool) {
+	places := g.places()
+	for i, socket := range sockets {
+		if _, ok := places[cookie(socket)]; ok {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// vacate takes members out of the map that are in another's place: they could not be put into their own.
+func (g *group) vacate() {
+	places := g.places()
+	for i, socket := range g.members {
+		if at, ok := places[cookie(socket)]; ok && at != i {
+			g.objects.Sockets.Delete(uint32(at))
+		}
+	}
 }
 
 // fill puts the sockets into the map, and tries for some time if they are in another that is just going.
@@ -162,7 +223,13 @@ func (g *group) close() error {
 // word.
 func sameGroup(sockets []syscall.Conn) error {
 	var address netip.AddrPort
+	seen := map[uint64]int{}
 	for i, socket := range sockets {
+		is := cookie(socket)
+		if first, twice := seen[is]; twice && is != 0 {
+			return fmt.Errorf("socket %d is the same as socket %d", i, first)
+		}
+		seen[is] = i
 		err := withDescriptor(socket, func(fd int) error {
 			name, err := unix.Getsockname(fd)
 			if err != nil {

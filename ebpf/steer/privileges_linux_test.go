@@ -129,11 +129,29 @@ func TestWithoutCapabilities(t *testing.T) {
 	}
 	s.Reporter(slot).Accept() // into the void
 	s.Leave(slot)
-	if _, err := s.Stats(); err != nil {
+	if err := s.Drain(1); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Board(); err == nil {
-		t.Error("there is a board")
+	stats, err := s.Stats()
+	if err != nil || stats.Workers[0].State != Up || stats.Workers[1].State != Draining {
+		t.Errorf("%v\n%v", err, stats)
+	}
+	if text := stats.String(); !strings.Contains(text, "steered by "+mode) || strings.Contains(text, "by hash: 0") {
+		t.Errorf("it tells what nobody knows:\n%v", text)
+	}
+	_, err = s.Board()
+	for what, err := range map[string]error{"the board": err, "slot 3": s.Up(0, 3)} {
+		if !errors.Is(err, unix.EPERM) || errors.Is(err, errNotStarted) {
+			t.Errorf("%s: %v; want why there is none", what, err)
+		}
+	}
+	for range 3 {
+		if err := s.Attach("test", conns(group), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if again, whyNow := s.Mode(); again != mode || whyNow.Error() != why.Error() {
+		t.Errorf("attached again: %v, %v; was %v, %v", again, whyNow, mode, why)
 	}
 }
 

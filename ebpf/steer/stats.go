@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Stats is what came of the choices so far, since Start.
+// Stats is what came of the choices so far, since Start. Where Mode is not EBPF nobody counts them: then there are only
+// the workers' states, as they were set.
 type Stats struct {
 	Mode    Mode
 	Workers []WorkerStats
@@ -30,9 +31,17 @@ type WorkerStats struct {
 	ByCPU map[int]uint64
 }
 
-// String returns a table, a line for each worker.
+// String returns a table, a line for each worker, and what is not of one.
 func (s Stats) String() string {
 	var b strings.Builder
+	if s.Mode != EBPF {
+		fmt.Fprintf(&b, "%-7s%s\n", "worker", "state")
+		for id, w := range s.Workers {
+			fmt.Fprintf(&b, "%-7d%v\n", id, w.State)
+		}
+		fmt.Fprintf(&b, "steered by %s: nothing else is known\n", s.Mode)
+		return b.String()
+	}
 	fmt.Fprintf(&b, "%-7s%-9s%8s%8s%10s%10s%10s%10s%8s%8s\n", "worker", "state", "open", "queued", "local", "balanced", "spilled", "draining", "dead", "hung")
 	for id, w := range s.Workers {
 		fmt.Fprintf(&b, "%-7d%-9v%8d%8d%10d%10d%10d%10d%8d%8d\n", id, w.State, w.Open, w.Queued, w.Local, w.Balanced, w.Spilled, w.Draining, w.Dead, w.Hung)
@@ -47,12 +56,15 @@ func (s *Steering) Stats() (Stats, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := Stats{Mode: s.mode, Workers: make([]WorkerStats, len(s.workers))}
-	if s.kernel == nil {
-		return all, nil
+	if s.workers == nil {
+		return all, fmt.Errorf("steer: stats: %w", errNotStarted)
 	}
 	for id, w := range s.workers {
 		stats := &all.Workers[id]
 		stats.State, stats.Queued = w.state, w.queue
+		if s.kernel == nil {
+			continue
+		}
 		if w.hung {
 			stats.State = Hung
 		}
@@ -62,6 +74,9 @@ func (s *Steering) Stats() (Stats, error) {
 		if err := s.kernel.count(id, stats); err != nil {
 			return all, fmt.Errorf("steer: stats of worker %d: %w", id, err)
 		}
+	}
+	if s.kernel == nil {
+		return all, nil
 	}
 	var hash WorkerStats
 	if err := s.kernel.count(len(s.workers), &hash); err != nil {

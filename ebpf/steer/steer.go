@@ -85,6 +85,7 @@ type Steering struct {
 	mu      sync.Mutex
 	mode    Mode
 	reason  error // why the mode is not EBPF
+	refused error // why the program cannot be used
 	kernel  *kernel
 	workers []worker
 	slots   []*scoreboard.Slot
@@ -114,7 +115,7 @@ const slack = 4
 
 // New returns a Steering that has not been started.
 func New(options ...Option) *Steering {
-	s := &Steering{epsilon: 0.25, hungAfter: time.Second, mode: Hash}
+	s := &Steering{epsilon: 0.25, hungAfter: time.Second, mode: Hash, reason: errNotStarted}
 	for _, o := range options {
 		o(s)
 	}
@@ -153,13 +154,13 @@ func (s *Steering) Start(workers []affinity.Set) error {
 		s.workers[i] = worker{cpus: cpus, slot: -1}
 	}
 	if err := s.load(); err != nil {
-		s.mode, s.reason, s.kernel = Hash, err, nil
+		s.mode, s.reason, s.refused, s.kernel = Hash, err, err, nil
 		if s.require {
 			return fmt.Errorf("steer: %w", err)
 		}
 		return nil
 	}
-	s.mode, s.reason, s.groups = EBPF, nil, map[string]*group{}
+	s.mode, s.reason, s.refused, s.groups = EBPF, nil, nil, map[string]*group{}
 	if s.byHand {
 		return nil
 	}
@@ -169,7 +170,8 @@ func (s *Steering) Start(workers []affinity.Set) error {
 	return nil
 }
 
-// Mode returns how connections are steered, and, if it is not by the program, why.
+// Mode returns how connections are steered, and, if it is not by the program, why: before Start and after Close, that
+// this Steering does not.
 func (s *Steering) Mode() (Mode, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +180,8 @@ func (s *Steering) Mode() (Mode, error) {
 
 // Attach steers what comes to a group of sockets, all on one address, of which sockets[i] is worker i's. TCP sockets
 // must listen. The caller keeps them open; a closed one is never chosen. It can be called for several groups, such as
-// one for HTTP and one for HTTPS, by different names: they share the workers and their loads.
+// one for HTTP and one for HTTPS, by different names: they share the workers and their loads. Called again by the same
+// name, with the same sockets or others, it goes on with these.
 //
 // A dual-stack group loses its IPv4 connections to whoever listens on the same port of the IPv4 wildcard address.
 //
@@ -207,11 +210,17 @@ func (s *Steering) Attach(name string, sockets []syscall.Conn, inherited *os.Fil
 	if s.kernel == nil {
 		return s.attachWithout(sockets)
 	}
-	g, err := s.kernel.attach(sockets, inherited)
+	for other, g := range s.groups {
+		if i, ok := g.holdsAny(sockets); ok && other != name {
+			return fmt.Errorf("steer: attach: socket %d is attached already, by the name %q", i, other)
+		}
+	}
+	before := s.groups[name]
+	g, err := s.kernel.attach(sockets, inherited, before)
 	if err != nil {
 		return fmt.Errorf("steer: attach: %w", err)
 	}
-	if before := s.groups[name]; before != nil {
+	if before != nil {
 		before.close()
 	}
 	s.groups[name] = g
@@ -235,11 +244,15 @@ func (s *Steering) Export(name string) (*os.File, error) {
 }
 
 // Join finds a place, a slot, for a process or a thread that is to be a worker, to report in. Nothing is sent to it
-// before Up says so. Leave gives the place back. Where the program is not used, it is -1, and nothing is reported.
+// before Up says so. Leave gives the place back. Where the program is not used, it is -1, and nothing is reported: Up
+// takes it, and the Reporter for it notes nothing.
 func (s *Steering) Join() (slot int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.kernel == nil {
+	switch {
+	case s.workers == nil:
+		return -1, fmt.Errorf("steer: join: %w", errNotStarted)
+	case s.kernel == nil:
 		return -1, nil
 	}
 	for range s.taken {
@@ -276,13 +289,20 @@ func (s *Steering) Down(id int) error { return s.set(id, Dead, -1) }
 func (s *Steering) set(id int, state State, slot int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if id < 0 || id >= len(s.workers) {
+	switch {
+	case s.workers == nil:
+		return fmt.Errorf("steer: worker %d: %w", id, errNotStarted)
+	case id < 0 || id >= len(s.workers):
 		return fmt.Errorf("steer: there is no worker %d, of %d", id, len(s.workers))
 	}
+	w := &s.workers[id]
 	if s.kernel == nil {
+		if slot >= 0 {
+			return fmt.Errorf("steer: worker %d cannot report in slot %d: %w", id, slot, s.noBoard())
+		}
+		w.state = state // for Stats
 		return nil
 	}
-	w := &s.workers[id]
 	if slot < 0 {
 		slot = w.slot
 	}
@@ -307,12 +327,15 @@ func (s *Steering) set(id int, state State, slot int) error {
 }
 
 // Board returns a file on which workers in other processes report: pass it on to them, for OpenReporter. The caller
-// closes it.
+// closes it. Where the program is not used there is none, which is an error.
 func (s *Steering) Board() (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.kernel == nil {
+	switch {
+	case s.workers == nil:
 		return nil, fmt.Errorf("steer: board: %w", errNotStarted)
+	case s.kernel == nil:
+		return nil, fmt.Errorf("steer: board: %w", s.noBoard())
 	}
 	f, err := boardFile(s.kernel)
 	if err != nil {
@@ -321,9 +344,17 @@ func (s *Steering) Board() (*os.File, error) {
 	return f, nil
 }
 
+// noBoard is the error where the program is not used. It is called with mu locked.
+func (s *Steering) noBoard() error {
+	return fmt.Errorf("there is no board, since the program is not used: %w", s.refused)
+}
+
 // OpenReporter returns where a worker in this process reports, on the board of a Steering in another. f can be closed
-// then.
+// then. A slot of -1, as Join returns where there is no board, is an error: do without a Reporter.
 func OpenReporter(f *os.File, slot int) (*Reporter, error) {
+	if slot < 0 {
+		return nil, fmt.Errorf("steer: there is no slot %d", slot)
+	}
 	b, err := scoreboard.Map(f, slot+1)
 	if err != nil {
 		return nil, fmt.Errorf("steer: %w", err)
@@ -335,7 +366,8 @@ func OpenReporter(f *os.File, slot int) (*Reporter, error) {
 	return &Reporter{r}, nil
 }
 
-// Reporter returns where a worker in this process reports. For one in another process see Board.
+// Reporter returns where a worker in this process reports; one that takes no note of anything for a slot that there is
+// not, such as -1. For a worker in another process see Board.
 func (s *Steering) Reporter(slot int) *Reporter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -354,7 +386,8 @@ func (r *Reporter) Accept() {
 	r.slot.Open(1)
 }
 
-// Close notes that it has closed one.
+// Close notes that it has closed one of the connections that it has noted as accepted. One call too many is ignored
+// while it has none: it does not close the Reporter, which need not be closed.
 func (r *Reporter) Close() { r.slot.Open(-1) }
 
 // Beat notes that it is not hung. A worker that has done it once must go on, several times within HungAfter.
@@ -366,7 +399,7 @@ func (s *Steering) Close() error {
 	s.mu.Lock()
 	stop, k, groups := s.stop, s.kernel, s.groups
 	s.stop, s.kernel, s.groups, s.workers, s.slots, s.taken = nil, nil, nil, nil, nil, nil
-	s.mode = Hash
+	s.mode, s.reason, s.refused = Hash, errNotStarted, nil
 	s.mu.Unlock()
 	if stop != nil {
 		close(stop)

@@ -715,6 +715,64 @@ func TestStartsAnew(t *testing.T) {
 	}
 }
 
+// TestAttachAgain attaches sockets that are attached: the steering must go on, with those that were passed last.
+func TestAttachAgain(t *testing.T) {
+	s := started(t, 2, Epsilon(math.Inf(1)))
+	p := serve(t, s, "127.0.0.1:0", 2)
+	local := cpus(t)[0] % 2
+	steers := func(when string, want int) {
+		t.Helper()
+		if got := p.connect(cpus(t)[0], 50); got[want] != 50 {
+			t.Errorf("%s: %v; want all at %d", when, got, want)
+		}
+	}
+	for range 3 {
+		if err := s.Attach("test", conns(p.listeners), nil); err != nil {
+			t.Fatal(err)
+		}
+		steers("the same again", local)
+	}
+	swapped := []syscall.Conn{p.listeners[1].(syscall.Conn), p.listeners[0].(syscall.Conn)}
+	if err := s.Attach("test", swapped, nil); err != nil {
+		t.Fatal(err)
+	}
+	steers("in another order", 1-local)
+	if err := s.Attach("test", conns(p.listeners), nil); err != nil {
+		t.Fatal(err)
+	}
+	steers("in the first order", local)
+	one := p.listeners[0].(syscall.Conn)
+	for want, attach := range map[string]func() error{
+		`socket 0 is attached already, by the name "test"`: func() error {
+			return s.Attach("other", conns(p.listeners), nil)
+		},
+		"socket 1 is the same as socket 0": func() error { return s.Attach("test", []syscall.Conn{one, one}, nil) },
+	} {
+		if err := attach(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q", err, want)
+		}
+		steers(want, local)
+	}
+	p.replace(local)
+	if err := s.Attach("test", conns(p.listeners), nil); err != nil {
+		t.Fatal(err)
+	}
+	steers("with another socket", local)
+}
+
+// replace has a worker listen on another socket of the same address.
+func (p *pool) replace(id int) {
+	p.t.Helper()
+	l, err := reuseport.Listen(p.t.Context(), "tcp", p.listeners[id].Addr().String())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.listeners[id].Close()
+	<-p.stopped[id]
+	p.listeners[id] = l
+	p.accept(id)
+}
+
 // TestInherits has one Steering after another steer a group: none of many connections meanwhile may go elsewhere.
 func TestInherits(t *testing.T) {
 	s := started(t, 2, Epsilon(math.Inf(1)))
@@ -941,6 +999,23 @@ func TestMistakes(t *testing.T) {
 	} {
 		if err := s.Attach("test", conns(sockets), nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %q", err, want)
+		}
+	}
+	closed := New()
+	if err := errors.Join(closed.Start(onePerCPU(t, 2)), closed.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]*Steering{"not started": New(), "closed": closed} {
+		_, board := s.Board()
+		_, join := s.Join()
+		_, stats := s.Stats()
+		_, mode := s.Mode()
+		for what, err := range map[string]error{
+			"Board": board, "Join": join, "Stats": stats, "Mode": mode, "Up": s.Up(0, 0), "Down": s.Down(0),
+		} {
+			if !errors.Is(err, errNotStarted) {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
 		}
 	}
 	for want, err := range map[string]error{

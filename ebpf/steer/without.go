@@ -8,30 +8,31 @@ import (
 	"github.com/gopherpack/gopherpack/reuseport"
 )
 
-// attachWithout steers a group as well as can be without the program. It is called with mu locked.
+// attachWithout steers a group as well as can be without the program, and says why in no better way. It is called with
+// mu locked.
 //
 // By CPU alone is better than the hash only if every worker's CPU receives something. On a machine with one receive
 // queue one worker would get everything.
 func (s *Steering) attachWithout(sockets []syscall.Conn) error {
 	if err := receivesSpread(s.workers); err != nil {
-		s.mode, s.reason = Hash, fmt.Errorf("%w; and by CPU would be worse than by hash: %w", s.reason, err)
+		s.mode, s.reason = Hash, fmt.Errorf("%w; and by CPU would be worse than by hash: %w", s.refused, err)
 		return nil
 	}
 	members, err := everyCPU(s.workers)
 	if err != nil {
-		s.mode, s.reason = Hash, fmt.Errorf("%w; and %w", s.reason, err)
+		s.mode, s.reason = Hash, fmt.Errorf("%w; and %w", s.refused, err)
 		return nil
 	}
 	errCPU := reuseport.AttachCPU(sockets[0], members)
 	if errCPU == nil {
-		s.mode = ByCPU
+		s.mode, s.reason = ByCPU, s.refused
 		return nil
 	}
 	if err := preferIncoming(sockets, s.workers); err != nil {
-		s.mode, s.reason = Hash, fmt.Errorf("%w; and %w", s.reason, errCPU)
+		s.mode, s.reason = Hash, fmt.Errorf("%w; and %w", s.refused, errCPU)
 		return nil
 	}
-	s.mode = IncomingCPU
+	s.mode, s.reason = IncomingCPU, fmt.Errorf("%w; and %w", s.refused, errCPU)
 	return nil
 }
 

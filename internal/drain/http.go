@@ -248,12 +248,13 @@ func (h *HTTP) Prepare(w Worker) {
 }
 
 // BeginDrain makes every further response ask the client to close, but for connections that are handed over, if
-// that is wanted. It is called while the server still accepts.
+// that is wanted, and calls what was registered by RegisterOnShutdown. It is called while the server still accepts.
 func (h *HTTP) BeginDrain(delay time.Duration, handOver bool) {
 	h.drainDelay = delay
 	h.moving.Store(handOver)
 	if h.draining.CompareAndSwap(false, true) {
 		close(h.begun)
+		callHooks(h.Server)
 	}
 }
 

@@ -84,10 +84,14 @@ func (f *foreign) Serve(l net.Listener) error {
 }
 
 // BeginDrain leaves connections alone for the delay: nobody knows which of them are idle, and Shutdown may close those.
-// A server that tells its clients to go elsewhere, as gRPC does, needs none.
+// A server that tells its clients to go elsewhere, as gRPC does, needs none. If there is an http.Server in it, what was
+// registered with that is called now, not after the delay.
 func (f *foreign) BeginDrain(delay time.Duration, _ bool) {
 	if _, tells := f.serverOfOthers.(interface{ GracefulStop() }); !tells {
 		f.delay = delay
+	}
+	if e := Embedded(f.serverOfOthers); e.Server != nil {
+		callHooks(e.Server)
 	}
 }
 

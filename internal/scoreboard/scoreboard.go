@@ -12,6 +12,9 @@ import (
 // SlotSize is the size of a worker's part.
 const SlotSize = 64
 
+// maxSlots is a sanity check.
+const maxSlots = 1 << 20
+
 // Board is a mapped board.
 type Board struct{ memory []byte }
 
@@ -48,10 +51,18 @@ func (s *Slot) Accept() {
 	}
 }
 
-// Open notes that there are so many more connections.
+// Open notes that there are so many more connections; fewer if more is negative, but never fewer than none: a worker
+// with billions of them would not be chosen any more.
 func (s *Slot) Open(more int) {
-	if s != nil {
-		s.open.Add(uint32(more))
+	if s == nil {
+		return
+	}
+	for {
+		before := s.open.Load()
+		after := max(0, int64(before)+int64(more))
+		if s.open.CompareAndSwap(before, uint32(after)) {
+			return
+		}
 	}
 }
 

@@ -45,6 +45,9 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	if s.OnShutdown != nil {
 		s.OnShutdown(ctx)
 	}
+	if s.BeginDrain != nil {
+		s.BeginDrain()
+	}
 	for _, e := range o.unserved {
 		s.boundTo(e).Store(true)
 	}

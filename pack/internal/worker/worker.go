@@ -41,6 +41,7 @@ type Config struct {
 	OnStart    func(context.Context) error // called first; its context ends when the worker drains
 	Handles    func() []Handle             // called once, after OnStart
 	OnShutdown func(context.Context)       // called before a drain, while the worker still accepts
+	BeginDrain func()                      // called when it begins
 	OnReopen   func()                      // called when log files are to be opened anew
 
 	StopSignals  []os.Signal // ask for a stop, which the master is told
