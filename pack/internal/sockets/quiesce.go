@@ -71,6 +71,9 @@ func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
 }
 
 func (s *set) quiesce(l net.Listener) error {
+	if s.file != nil && !s.file.inPlace() { // it may have another name now
+		return shutdown(l.(syscall.Conn))
+	}
 	if s.file != nil {
 		return s.file.hide()
 	}
