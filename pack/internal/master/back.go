@@ -209,6 +209,9 @@ func (c *core) export() *handoff.State {
 				gs.Workers[id] = w.state
 			}
 		}
+		for _, e := range sorted(g.as) {
+			gs.Written = append(gs.Written, handoff.Written{Written: e, Endpoint: g.as[e]})
+		}
 		s.Generations = append(s.Generations, gs)
 	}
 	for _, e := range c.open() {

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -201,11 +202,17 @@ func (c *core) grow(ch *change) {
 }
 
 func (c *core) grown(e grown) {
+	for _, lost := range sorted(e.lost) {
+		c.log(slog.LevelWarn, "the file of a Unix socket is gone, or is another's: it is bound anew, for new workers",
+			"address", lost.Address)
+		c.rename(lost, e.lost[lost])
+	}
 	if e.err == nil {
-		for _, known := range c.endpoints {
+		for at, known := range c.endpoints {
 			if known.sockets > 0 && !known.shared {
 				known.sockets = max(known.sockets, e.workers)
 			}
+			known.address = cmp.Or(e.addresses[at], known.address)
 		}
 	}
 	ch := c.change

@@ -73,8 +73,9 @@ func (c *core) lend(what loan) {
 	l.by = c.taker(roster.Ref{Generation: -1, ID: what.socket % len(c.wishes)}, what.endpoint)
 	if w := c.workers[l.by]; w != nil {
 		w.draining[what] = true
+		m := wire.Message{Type: wire.DrainSocket, Endpoint: &what.endpoint, Socket: what.socket}
 		c.emit(send{
-			ref: l.by, msg: wire.Message{Type: wire.DrainSocket, Endpoint: &what.endpoint, Socket: what.socket},
+			ref: l.by, msg: w.generation.written(m),
 			socket: &sockets.Ref{Endpoint: what.endpoint, Socket: what.socket},
 		})
 	}

@@ -67,13 +67,16 @@ type (
 
 	// What hands report. change is for which change they did it, since an answer may come when that was given up.
 	opened struct {
-		info sockets.Info
-		err  error
+		endpoint wire.Endpoint
+		info     sockets.Info // of it, or of one that it is the same as
+		err      error
 	}
 	grown struct { // sockets for so many workers
-		change  int
-		workers int
-		err     error
+		change    int
+		workers   int
+		lost      map[wire.Endpoint]wire.Endpoint // whose files are, and how they are called now
+		addresses map[wire.Endpoint]string
+		err       error
 	}
 	planned struct {
 		change int
@@ -101,8 +104,9 @@ type (
 		reason   error
 		err      error
 	}
-	queues   struct{ waiting []sockets.Ref }
-	examined struct {
+	filesLost struct{} // of Unix sockets
+	queues    struct{ waiting []sockets.Ref }
+	examined  struct {
 		ref   roster.Ref
 		state string
 		times proc.Times

@@ -99,7 +99,8 @@ func (m *Master) perform(e effect) {
 		m.onWorker(e)
 	case drop:
 		e.parcel.(*handedOver).lose()
-	case openSockets, growSockets, directSockets, shrinkSockets, keepSockets, quiesceSockets, quiesceEndpoint, closeSockets:
+	case openSockets, growSockets, directSockets, checkFiles, shrinkSockets, keepSockets, quiesceSockets, quiesceEndpoint,
+		closeSockets:
 		m.onSockets(e)
 	case startSteering, attachSteering, steer, joinSteering, leaveSteering:
 		m.steering.perform(e)
@@ -160,18 +161,21 @@ func (m *Master) hook(h runHook) {
 func (m *Master) onSockets(e effect) {
 	if open, ok := e.(openSockets); ok {
 		go func() {
-			info, err := m.sockets.Open(m.hooks, open.endpoint, open.workers)
-			info.Endpoint = open.endpoint
-			m.post(opened{info, err})
+			info, err := m.sockets.Open(m.hooks, open.endpoint, open.workers, open.leaving...)
+			m.post(opened{open.endpoint, info, err})
 		}()
 		return
 	}
 	m.work.do(func() {
 		switch e := e.(type) {
 		case growSockets:
-			m.post(grown{e.change, e.workers, m.sockets.Grow(m.hooks, e.workers, e.steered)})
+			m.post(m.grow(e))
 		case directSockets:
 			m.post(directed{m.sockets.Direct(e.workers, e.steered)})
+		case checkFiles:
+			if m.sockets.Lost() {
+				m.post(filesLost{})
+			}
 		case shrinkSockets:
 			m.sockets.Shrink(e.workers)
 		case keepSockets:
@@ -192,6 +196,17 @@ func (m *Master) onSockets(e effect) {
 			m.sockets.Close()
 		}
 	})
+}
+
+// grow opens sockets for more workers, and makes room for those whose files are lost.
+func (m *Master) grow(e growSockets) grown {
+	g := grown{change: e.change, workers: e.workers, lost: m.sockets.GiveUpLost()}
+	g.err = m.sockets.Grow(m.hooks, e.workers, e.steered)
+	g.addresses = map[wire.Endpoint]string{}
+	for _, info := range m.sockets.Infos() {
+		g.addresses[info.Endpoint] = info.Address
+	}
+	return g
 }
 
 // watch begins to look again and again at what the kernel does not tell of by itself, until ctx ends.

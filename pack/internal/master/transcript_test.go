@@ -214,7 +214,7 @@ func (w *world) do(what string, args []string) error {
 		}
 		w.post(e)
 	case "opened", "refused": // sockets are open at last, or cannot be
-		e := opened{info: sockets.Info{Endpoint: endpointsOf[0], Sockets: 2, Address: ":80"}}
+		e := opened{endpoint: endpointsOf[0], info: sockets.Info{Endpoint: endpointsOf[0], Sockets: 2, Address: ":80"}}
 		if what == "refused" {
 			e.err = errors.New(arg)
 		}
@@ -238,6 +238,10 @@ func (w *world) do(what string, args []string) error {
 		w.succeed()
 	case "ill": // a worker's probe fails
 		w.process(args[0]).ill = strings.Join(args[1:], " ")
+	case "lose": // the file of a Unix socket
+		now := endpointsOf[0]
+		now.Index = -1
+		w.lost = map[wire.Endpoint]wire.Endpoint{endpointsOf[0]: now}
 	case "served": // so many requests, by a worker
 		fmt.Sscan(args[1], &w.process(args[0]).served)
 	default:

@@ -34,7 +34,8 @@ type generation struct {
 	ready   map[int]bool // until it is up
 	inPlace map[int]bool // workers that serve before it is the current generation
 	uses    map[wire.Endpoint]bool
-	sealed  bool // some worker was ready: there will be no other endpoints
+	as      map[wire.Endpoint]wire.Endpoint // those that its workers write otherwise, and the names that they are known by
+	sealed  bool                            // some worker was ready: there will be no other endpoints
 }
 
 // member is a worker of a generation, by its number.
