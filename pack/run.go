@@ -130,7 +130,7 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 			OnStart:    c.OnStart != nil, OnUpgrade: c.OnUpgrade != nil, OnReopen: c.OnReopen != nil,
 		},
 		Log: c.Logger, Files: files, Plan: pl, Request: c.request(), User: c.User,
-		OnStart: c.OnStart, OnUpgrade: c.OnUpgrade, OnReopen: c.OnReopen,
+		Control: c.Control, OnStart: c.OnStart, OnUpgrade: c.OnUpgrade, OnReopen: c.OnReopen,
 		Command: command,
 		Start:   startWorker,
 
@@ -207,7 +207,7 @@ func (p *Pack) workerConfig() worker.Config {
 		ID: process.id, Log: c.Logger.With("worker", process.id),
 		ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
 		HangTimeout: c.HangTimeout, Files: c.Files, Tickets: tickets, Probe: c.Probe, OnStart: c.OnWorkerStart, Handles: p.seal,
-		OnShutdown: c.OnShutdown, OnReopen: c.OnReopen, StopSignals: stopSignals, OtherSignals: otherSignals(),
+		Wrap: c.WrapListener, OnShutdown: c.OnShutdown, OnReopen: c.OnReopen, StopSignals: stopSignals, OtherSignals: otherSignals(),
 	}
 }
 
@@ -243,6 +243,8 @@ func (p *Pack) runInline(ctx context.Context) error {
 		return nil
 	}
 	own := sockets.New(files)
+	own.Control = p.config.Control
+	own.Waits = func(e wire.Endpoint, pids []int) { c.Log.Warn(sockets.WaitsFor, "address", e.String(), "pids", pids) }
 	defer own.Close()
 	listen := func(ctx context.Context, e wire.Endpoint) (net.Listener, error) {
 		if _, err := own.Open(ctx, e, 1); err != nil {

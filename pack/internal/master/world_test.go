@@ -38,8 +38,8 @@ type world struct {
 	ended     bool
 	parcels   int
 	lost      map[wire.Endpoint]wire.Endpoint // files of Unix sockets, and how they will be called
-	endpoints int                            // that workers serve
-	observe   func(e event, d time.Duration) // is told how long the core took, by clock; may be nil
+	endpoints int                             // that workers serve
+	observe   func(e event, d time.Duration)  // is told how long the core took, by clock; may be nil
 	clock     func() time.Duration
 }
 

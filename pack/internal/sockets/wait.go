@@ -20,6 +20,9 @@ const (
 	waitPoll       = 50 * time.Millisecond
 )
 
+// WaitsFor is what a log says of a wait.
+const WaitsFor = "waiting for an address on which workers listen whose master is gone"
+
 // holder is a process that listens on an address.
 type holder struct {
 	pid    int

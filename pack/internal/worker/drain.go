@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 	"github.com/gopherpack/gopherpack/reuseport"
 )
@@ -37,12 +38,15 @@ type drainOptions struct {
 	failed error
 	// closed, if set, is called when the sockets are closed.
 	closed func()
+	// orphaned is set if the master is gone: the sockets are closed at once, before the hook is called, since somebody may
+	// wait for the address, to start the pack anew.
+	orphaned bool
 }
 
 // drain stops accepting and finishes what is there until ctx ends, then cuts the rest and returns how many
 // connections that were.
 func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
-	if s.OnShutdown != nil {
+	if s.OnShutdown != nil && !o.orphaned {
 		s.OnShutdown(ctx)
 	}
 	for _, e := range o.unserved {
@@ -56,6 +60,9 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	total.Add(int64(s.disposeOfLeft(o)))
 	if o.closed != nil {
 		o.closed()
+	}
+	if s.OnShutdown != nil && o.orphaned {
+		s.OnShutdown(ctx)
 	}
 	var stopping sync.WaitGroup
 	for server, e := range s.servers() {
@@ -152,13 +159,17 @@ func (s *service) disposeOfLeft(o drainOptions) (cut int) {
 	return cut
 }
 
-// quiesceOwn keeps new connections out of the sockets that this worker serves, as the master does where there is one.
+// quiesceOwn keeps new connections out of the sockets that this worker serves, as the master does where there is one. The
+// other workers of a Unix socket are told likewise, and its file is left to who comes next.
 func (s *service) quiesceOwn() error {
 	var errs []error
 	for _, l := range s.all() {
 		for _, socket := range l.sockets() {
-			if tcp, ok := socket.(*net.TCPListener); ok {
-				errs = append(errs, reuseport.Quiesce(tcp))
+			switch socket := socket.(type) {
+			case *net.TCPListener:
+				errs = append(errs, reuseport.Quiesce(socket))
+			case *net.UnixListener:
+				errs = append(errs, sockets.Refuse(socket))
 			}
 		}
 	}
