@@ -69,8 +69,14 @@ func (c *core) isSame(asked, known wire.Endpoint, waiting []roster.Ref) {
 			continue
 		case g.means(asked) != known:
 			g.as[asked] = known
-			c.log(slog.LevelInfo, "an address is written otherwise than before, its sockets stay",
-				"before", known.String(), "now", asked.String())
+			before := known
+			if c.current != nil {
+				before = c.current.writes(known)
+			}
+			if before != asked {
+				c.log(slog.LevelInfo, "an address is written otherwise than before, its sockets stay",
+					"before", before.String(), "now", asked.String())
+			}
 		}
 		c.giveSocket(w, known)
 	}

@@ -18,9 +18,11 @@ import (
 
 // queueEmpty is how long a queue must stay empty to count as empty: a handshake may be under way. queueLimit is
 // how long that may take where new connections cannot be kept out.
+// orphanLimit is how long the queues may keep the sockets open when the master is gone.
 const (
-	queueEmpty = 20 * time.Millisecond
-	queueLimit = time.Second
+	queueEmpty  = 20 * time.Millisecond
+	queueLimit  = time.Second
+	orphanLimit = 3 * time.Second
 )
 
 // drainOptions is how a service is drained.
@@ -98,6 +100,9 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 		if err := o.quiesce(); err != nil {
 			s.log.Debug("new connections cannot be kept out", "error", err)
 			limit = min(limit, queueLimit)
+		}
+		if o.orphaned {
+			limit = min(limit, orphanLimit)
 		}
 	}
 	limited, cancel := context.WithTimeout(ctx, limit)
