@@ -373,6 +373,36 @@ func TestWrappedListener(t *testing.T) {
 	p.Stop()
 }
 
+// TestWrappedAfterwards has a reload wrap listeners that were not: connections that are kept stay open.
+func TestWrappedAfterwards(t *testing.T) {
+	t.Parallel()
+	bare := t.TempDir() + "/bare"
+	if err := os.WriteFile(bare, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "wrapped", nil, "-config="+bare, "-workers=2")
+	dial := func(i int) (net.Conn, error) {
+		_, address, _ := strings.Cut(p.Addresses()[i], " ")
+		return net.Dial("tcp", address)
+	}
+	var all []*underLoad
+	for i, a := range p.Addresses() {
+		if _, address, _ := strings.Cut(a, " "); kindOf(t, dial, i) == "http" && strings.HasPrefix(a, "tcp ") {
+			l := loadOn("tcp", address, 4, 0)
+			l.KeepAlive, l.Pause = true, 5*time.Millisecond
+			all = append(all, apply(t, l))
+		}
+	}
+	all[0].until(&all[0].answered, 20)
+	if err := os.Remove(bare); err != nil {
+		t.Fatal(err)
+	}
+	p.changes(all[0], syscall.SIGHUP, syscall.SIGUSR2)
+	all[0].until(&all[0].answered, all[0].answered.Load()+20)
+	loseNothing(t, all[:1]...)
+	p.Stop()
+}
+
 // kindOf finds out what a server behind a wrapped listener is.
 func kindOf(t *testing.T, dial func(int) (net.Conn, error), i int) string {
 	t.Helper()

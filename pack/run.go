@@ -244,7 +244,9 @@ func (p *Pack) runInline(ctx context.Context) error {
 	}
 	own := sockets.New(files)
 	own.Control = p.config.Control
-	own.Waits = func(e wire.Endpoint, pids []int) { c.Log.Warn(sockets.WaitsFor, "address", e.String(), "pids", pids) }
+	own.Waits = func(e wire.Endpoint, pids []int) {
+		c.Log.Warn(sockets.WaitsFor(pids), "address", e.String(), "pids", pids)
+	}
 	defer own.Close()
 	listen := func(ctx context.Context, e wire.Endpoint) (net.Listener, error) {
 		if _, err := own.Open(ctx, e, 1); err != nil {

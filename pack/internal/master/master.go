@@ -61,7 +61,7 @@ func New(c Config) *Master {
 	m.steering = newSteeringHand(m)
 	m.sockets.Control = c.Control
 	m.sockets.Waits = func(e wire.Endpoint, pids []int) {
-		m.log.put(logLine{slog.LevelWarn, sockets.WaitsFor, []any{"address", e.String(), "pids", pids}})
+		m.log.put(logLine{slog.LevelWarn, sockets.WaitsFor(pids), []any{"address", e.String(), "pids", pids}})
 	}
 	return m
 }

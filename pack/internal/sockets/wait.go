@@ -20,8 +20,13 @@ const (
 	waitPoll       = 50 * time.Millisecond
 )
 
-// WaitsFor is what a log says of a wait.
-const WaitsFor = "waiting for an address on which workers listen whose master is gone"
+// WaitsFor returns what a log says of a wait for processes, of which none may be known.
+func WaitsFor(pids []int) string {
+	if len(pids) == 0 {
+		return "waiting for an address that is in use"
+	}
+	return "waiting for an address on which workers listen whose master is gone"
+}
 
 // holder is a process that listens on an address.
 type holder struct {

@@ -78,12 +78,15 @@ func (s *service) serve(h Handle, own net.Listener) {
 	l.server = h.Server
 	exposed := l.exposed()
 	serveOn := s.wrapped(h.Endpoint, exposed)
-	// What wraps a connection may know of it what does not go along.
-	moves := s.handover != nil && !h.Endpoint.Own && serveOn == exposed
-	if w, ok := h.Server.(*drain.HTTP); ok && moves && w.CanMove() {
-		l.movable = true
+	if w, ok := h.Server.(*drain.HTTP); ok && s.handover != nil && !h.Endpoint.Own && w.CanMove() {
 		pass := func(c syscall.Conn) error { return s.handover(h.Endpoint, c) }
-		serveOn = w.Movable(l, pass, s.boundTo(h.Endpoint))
+		movable := func(l net.Listener) net.Listener { return w.Movable(l, pass, s.boundTo(h.Endpoint)) }
+		if serveOn == exposed {
+			l.movable = true
+			serveOn = movable(l)
+		} else { // what wraps a connection may know of it what would not go along
+			l.serveBare = func(c net.Conn) bool { return serveOne(w, c, movable) }
+		}
 	}
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
