@@ -66,6 +66,10 @@ func New(c Config) *Pack { return &Pack{config: c} }
 // can call Handle in the workers only, and the master learns of the address when a worker asks for it. An
 // address that the master does know is opened before the first worker starts.
 //
+// All workers must call it alike; for an address of each worker's own there is [Pack.HandleOwn]. In a reload or an
+// upgrade, addresses may change. They are compared as what they mean: with 127.0.0.1:80 instead of localhost:80 the
+// sockets stay. A name is looked up when its address is first asked for.
+//
 // network is tcp, tcp4, tcp6 or unix. A TCP address is as for [net.Listen]; with port 0 the kernel chooses a port, the
 // same for all workers. Nobody else may be listening on it: a second instance of the program is refused. A Unix socket
 // whose process is gone is replaced; it is removed when the pack stops. Its file is made as UnixMode and UnixOwner say.

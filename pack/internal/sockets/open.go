@@ -185,11 +185,11 @@ func (k *Keeper) control() func(network, address string, c syscall.RawConn) erro
 	return func(network, address string, c syscall.RawConn) (err error) {
 		defer func() {
 			if v := recover(); v != nil {
-				err = fmt.Errorf("Control: panic: %v\n%s", v, debug.Stack())
+				err = fmt.Errorf("Config.Control: panic: %v\n%s", v, debug.Stack())
 			}
 		}()
 		if err := k.Control(network, address, c); err != nil {
-			return fmt.Errorf("Control: %w", err)
+			return fmt.Errorf("Config.Control: %w", err)
 		}
 		return nil
 	}

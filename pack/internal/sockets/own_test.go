@@ -134,7 +134,7 @@ func TestControl(t *testing.T) {
 		t.Errorf("it was called for %q, want %q", seen, want)
 	}
 	for address, want := range map[string]string{
-		"[::1]:0": "Control: operation not permitted", "127.0.0.2:0": "Control: panic: oops",
+		"[::1]:0": "Config.Control: operation not permitted", "127.0.0.2:0": "Config.Control: panic: oops",
 	} {
 		if _, err := k.Open(t.Context(), tcp(address), 1); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", address, err, want)
