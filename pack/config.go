@@ -123,7 +123,8 @@ type Config struct {
 	// be accepted from: the listener itself, or one that wraps it, for the PROXY protocol, limits or filters. Whoever is
 	// accepted by it counts, and is drained, as without. Its Close must close the listener that it wraps, and its Accept
 	// return an error when that one does. A connection of a listener that is wrapped is not handed over to another
-	// worker; it is left open for DrainDelay, as one with TLS is. Default, nil: none is wrapped.
+	// worker; it is left open for DrainDelay, as one with TLS is. Hooks such as [http.Server.ConnContext] see a
+	// connection whose method NetConn returns the one that was accepted. Default, nil: none is wrapped.
 	WrapListener func(network, address string, l net.Listener) net.Listener
 
 	// Files is the limit of open files (RLIMIT_NOFILE) that workers must have. If it is above the hard
