@@ -76,3 +76,19 @@ func TestHolders(t *testing.T) {
 		t.Errorf("without /proc: %v", all)
 	}
 }
+
+// FuzzHolders reads tables that may be anything.
+func FuzzHolders(f *testing.F) {
+	f.Add([]byte("h\n 0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 11 1\n"))
+	f.Add([]byte("h\n0: 00000002 00000000 00010000 0001 01 21 /run/x.sock\n"))
+	f.Fuzz(func(t *testing.T, table []byte) {
+		file := &fstest.MapFile{Data: table}
+		proc := fstest.MapFS{
+			"self/net/tcp": file, "self/net/tcp6": file, "self/net/unix": file, "1/stat": file, "1/environ": file, "1/comm": file,
+			"1/fd/3": {Data: []byte("socket:[11]"), Mode: fs.ModeSymlink},
+		}
+		op := &net.OpError{Net: "tcp", Addr: &net.TCPAddr{Port: 8080}, Err: syscall.EADDRINUSE}
+		holdersIn(proc, tcp(":8080"), op)
+		holdersIn(proc, local("/run/x.sock"), op)
+	})
+}
