@@ -128,7 +128,7 @@ func (k *Keeper) openOrFind(ctx context.Context, e wire.Endpoint, workers int, l
 			if why := own.refusal(leaving); why != "" {
 				return nil, same, explain(err, why)
 			}
-			beside = true
+			beside, w.beside = true, true
 		case !w.wait(ctx, err):
 			return nil, same, explain(err, w.hint())
 		}

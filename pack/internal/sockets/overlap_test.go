@@ -119,3 +119,19 @@ func TestOverlapNotPossible(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestOverlapWithOthers has somebody else be in the way, too.
+func TestOverlapWithOthers(t *testing.T) {
+	k := keeper(t)
+	first := tcp("127.0.0.1:0")
+	_, port, _ := net.SplitHostPort(open(t, k, first, 1).Address)
+	other, err := net.Listen("tcp", "127.0.0.2:"+port)
+	if err != nil {
+		t.Skip(err) // only Linux has all of 127.0.0.0/8
+	}
+	defer other.Close()
+	_, err = k.Open(t.Context(), tcp(":"+port), 1, first)
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "(is another instance running?") {
+		t.Errorf("%v", err)
+	}
+}

@@ -42,6 +42,7 @@ type waiter struct {
 	begun    time.Time
 	looked   time.Time
 	told     bool
+	beside   bool     // sockets of this process are not in the way
 	holders  []holder // at the last look
 }
 
@@ -53,6 +54,9 @@ func (w *waiter) wait(ctx context.Context, inUse error) bool {
 	}
 	if now.Sub(w.looked) > 10*waitPoll {
 		w.holders, w.looked = holders(w.endpoint, inUse), now
+		if w.beside {
+			w.holders = slices.DeleteFunc(w.holders, func(h holder) bool { return h.pid == os.Getpid() })
+		}
 	}
 	limit := killedPatience
 	orphans := len(w.holders) > 0 && !slices.ContainsFunc(w.holders, func(h holder) bool { return !h.orphan })
