@@ -117,6 +117,40 @@ func TestAddressOverlaps(t *testing.T) {
 	p.Stop()
 }
 
+// TestAddressOverlapsDuringOnShutdown has the hook of the old workers take its time: they serve what only they have.
+func TestAddressOverlapsDuringOnShutdown(t *testing.T) {
+	t.Parallel()
+	hold := t.TempDir() + "/hold"
+	if err := os.WriteFile(hold, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := newConfig(t, "tcp 127.0.0.1:0")
+	p := start(t, "at", nil, "-config="+c.name, "-workers=2", "-hold="+hold)
+	port, address := port(p)
+	before := p.Workers()
+	c.set("tcp :" + port)
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "reloaded")
+	r := loadOn("tcp", address, 4, 5).Run(t.Context())
+	pids, _ := answers(t, r)
+	for _, pid := range pids {
+		if !slices.Contains(before, pid) {
+			t.Errorf("a new worker answers already: %v", pids)
+		}
+	}
+	if r.Failed() > 0 || len(pids) == 0 {
+		t.Errorf("%v by %v", r, pids)
+	}
+	if err := os.Remove(hold); err != nil {
+		t.Fatal(err)
+	}
+	p.Logged(1, "generation has drained")
+	if r := loadOn("tcp", address, 4, 5).Run(t.Context()); r.Failed() > 0 {
+		t.Errorf("%v", r)
+	}
+	p.Stop()
+}
+
 // TestStartedAgainAtOnce kills the master, and starts the pack anew while the workers that it had are still there.
 func TestStartedAgainAtOnce(t *testing.T) {
 	t.Parallel()

@@ -38,10 +38,11 @@ type State struct {
 	LostLines   int             `json:"lostLines,omitempty"` // of the log, which nobody has read
 }
 
-// Address is what an endpoint is listening on, for the log.
+// Address is what an endpoint is listening on, for the log, and whose sockets listen on some of the same.
 type Address struct {
-	Endpoint wire.Endpoint `json:"endpoint"`
-	Address  string        `json:"address"`
+	Endpoint wire.Endpoint   `json:"endpoint"`
+	Address  string          `json:"address"`
+	Beside   []wire.Endpoint `json:"beside,omitempty"`
 }
 
 // Wish is a change that was asked for during another, and is to be made afterwards.

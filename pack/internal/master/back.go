@@ -215,7 +215,9 @@ func (c *core) export() *handoff.State {
 		s.Generations = append(s.Generations, gs)
 	}
 	for _, e := range c.open() {
-		s.Addresses = append(s.Addresses, handoff.Address{Endpoint: e, Address: c.endpoints[e].address})
+		s.Addresses = append(s.Addresses, handoff.Address{
+			Endpoint: e, Address: c.endpoints[e].address, Beside: c.endpoints[e].beside,
+		})
 	}
 	return s
 }

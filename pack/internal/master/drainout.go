@@ -23,9 +23,22 @@ func (c *core) replace() {
 	}
 	for _, g := range c.generations {
 		for _, e := range g.usesMoreThan(ch.next) {
-			c.emit(quiesceEndpoint{e})
+			if !c.overlaps(e, ch.next) {
+				c.emit(quiesceEndpoint{e})
+			}
 		}
 	}
+}
+
+// overlaps reports whether sockets were opened for a generation beside those of an endpoint, which listen on some of the
+// same. Clients find somebody there in any case, so new connections are kept out only just before those are closed.
+func (c *core) overlaps(e wire.Endpoint, g *generation) bool {
+	for served := range g.uses {
+		if known := c.endpoints[served]; known != nil && slices.Contains(known.beside, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *core) directed(ch *change, err error) {

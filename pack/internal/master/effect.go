@@ -75,9 +75,10 @@ type (
 	shrinkSockets  struct{ workers int }
 	keepSockets    struct{ used []wire.Endpoint }
 	quiesceSockets struct { // quiesced
-		ref   roster.Ref // who asked
-		ids   []int
-		final bool
+		ref       roster.Ref // who asked
+		ids       []int
+		final     bool
+		endpoints []wire.Endpoint // all sockets of these, if it is not final
 	}
 	quiesceEndpoint struct{ endpoint wire.Endpoint }
 	closeSockets    struct{}

@@ -69,6 +69,7 @@ type (
 	opened struct {
 		endpoint wire.Endpoint
 		info     sockets.Info // of it, or of one that it is the same as
+		beside   []wire.Endpoint
 		err      error
 	}
 	grown struct { // sockets for so many workers

@@ -162,7 +162,7 @@ func (m *Master) onSockets(e effect) {
 	if open, ok := e.(openSockets); ok {
 		go func() {
 			info, err := m.sockets.Open(m.hooks, open.endpoint, open.workers, open.leaving...)
-			m.post(opened{open.endpoint, info, err})
+			m.post(opened{open.endpoint, info, m.sockets.Beside(info.Endpoint), err})
 		}()
 		return
 	}
@@ -188,6 +188,9 @@ func (m *Master) onSockets(e effect) {
 			var errs []error
 			for _, id := range e.ids {
 				errs = append(errs, m.sockets.QuiesceFinal(id))
+			}
+			for _, one := range e.endpoints {
+				errs = append(errs, m.sockets.QuiesceEndpoint(one))
 			}
 			m.post(quiesced{e.ref, errors.Join(errs...)})
 		case quiesceEndpoint:

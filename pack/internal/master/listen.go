@@ -97,6 +97,7 @@ func (c *core) opened(e opened) {
 		return
 	}
 	known.sockets, known.shared, known.address = e.info.Sockets, e.info.Shared, e.info.Address
+	known.beside = e.beside
 	c.attach(e.endpoint)
 	for _, ref := range waiting {
 		if w := c.workers[ref]; w != nil && w.state == wire.Starting && !w.ending {

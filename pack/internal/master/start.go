@@ -190,7 +190,7 @@ func (c *core) restore(s *handoff.State) {
 	}
 	for _, a := range s.Addresses {
 		if known := c.endpoints[a.Endpoint]; known != nil {
-			known.address = a.Address
+			known.address, known.beside = a.Address, a.Beside
 		}
 	}
 	for i := range s.Generations {

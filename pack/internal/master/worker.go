@@ -13,8 +13,9 @@ type endpoint struct {
 	sockets int // 0 while they are being opened
 	shared  bool
 	address string
-	steered bool         // a program that knows the sockets chooses among them
-	waiting []roster.Ref // workers that have asked for theirs meanwhile
+	beside  []wire.Endpoint // whose sockets listen on some of it
+	steered bool            // a program that knows the sockets chooses among them
+	waiting []roster.Ref    // workers that have asked for theirs meanwhile
 }
 
 // cover is a worker that serves the sockets of another.

@@ -225,7 +225,15 @@ func (c *core) ended(w *worker, cut int) {
 // serves them.
 func (c *core) quiesce(w *worker) {
 	if c.stage != stopping {
-		c.tell(w, wire.Message{Type: wire.Quiesced, Error: "others serve the sockets"})
+		var unserved []wire.Endpoint
+		if c.current != nil {
+			unserved = w.generation.usesMoreThan(c.current)
+		}
+		if len(unserved) == 0 {
+			c.tell(w, wire.Message{Type: wire.Quiesced, Error: "others serve the sockets"})
+			return
+		}
+		c.emit(quiesceSockets{ref: w.Ref, endpoints: unserved})
 		return
 	}
 	ids := []int{w.ID}

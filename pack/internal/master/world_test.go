@@ -298,7 +298,7 @@ func (w *world) hears(p *fakeProcess, s send) {
 	case wire.EndHandover:
 		w.says(p, wire.Message{Type: wire.HandoverEnded})
 	case wire.Drain:
-		if m.Final {
+		if m.Final || len(m.Unserved) > 0 {
 			w.says(p, wire.Message{Type: wire.Quiesce})
 		}
 		clear(p.serves)
@@ -381,7 +381,11 @@ func (w *world) perform(e effect) {
 			return
 		}
 		n := e.workers
-		w.then(opened{endpoint: e.endpoint, info: sockets.Info{Endpoint: e.endpoint, Sockets: n, Address: e.endpoint.Address}})
+		var beside []wire.Endpoint
+		if w.held["overlap"] {
+			beside = e.leaving
+		}
+		w.then(opened{beside: beside, endpoint: e.endpoint, info: sockets.Info{Endpoint: e.endpoint, Sockets: n, Address: e.endpoint.Address}})
 	case growSockets:
 		lost := w.lost
 		w.lost = nil
@@ -394,7 +398,11 @@ func (w *world) perform(e effect) {
 		w.printf("direct to %d sockets", e.workers)
 		w.then(directed{})
 	case quiesceSockets:
-		w.printf("keep new connections out of sockets %v", e.ids)
+		if e.endpoints != nil {
+			w.printf("keep new connections out of %v", e.endpoints)
+		} else {
+			w.printf("keep new connections out of sockets %v", e.ids)
+		}
 		w.then(quiesced{ref: e.ref})
 	case examine:
 		w.then(examined{ref: e.ref, times: proc.Times{Runnable: w.held["CPU"]}, why: e.why})

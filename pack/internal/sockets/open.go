@@ -115,20 +115,25 @@ func (k *Keeper) openOrFind(ctx context.Context, e wire.Endpoint, workers int, l
 	s *set, same wire.Endpoint, err error,
 ) {
 	w := waiter{keeper: k, endpoint: e}
-	for beside := false; ; {
-		s, err = k.openSet(ctx, e, workers, beside)
-		if !errors.Is(err, syscall.EADDRINUSE) {
-			return s, same, explain(err, "")
+	var beside []wire.Endpoint
+	for {
+		s, err = k.openSet(ctx, e, workers, beside != nil)
+		switch {
+		case err == nil:
+			s.beside = beside
+			return s, same, nil
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return nil, same, explain(err, "")
 		}
 		own := k.inTheWay(e, err)
 		switch {
 		case own.same(leaving):
 			return nil, own.endpoints[0], nil
-		case len(own.endpoints) > 0 && !beside:
+		case len(own.endpoints) > 0 && beside == nil:
 			if why := own.refusal(leaving); why != "" {
 				return nil, same, explain(err, why)
 			}
-			beside, w.beside = true, true
+			beside, w.beside = own.endpoints, true
 		case !w.wait(ctx, err):
 			return nil, same, explain(err, w.hint())
 		}

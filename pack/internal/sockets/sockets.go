@@ -53,6 +53,7 @@ type set struct {
 	own       bool                  // each worker's has another address
 	file      *file                 // of a Unix socket in the file system; nil for others
 	final     map[net.Listener]bool // to these new connections are kept out for good
+	beside    []wire.Endpoint       // it listens on some of what these do
 }
 
 // New returns a keeper without sockets.
@@ -66,6 +67,16 @@ type Info struct {
 	Sockets  int    // one per worker, or 1
 	Shared   bool   // one socket for all: Unix sockets, and all where the system spreads no connections
 	Address  string // what is listened on, with the port that the kernel chose; by each worker if they differ
+}
+
+// Beside returns the endpoints beside whose sockets those of an endpoint were opened, since they listen on some of it.
+func (k *Keeper) Beside(e wire.Endpoint) []wire.Endpoint {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s := k.open[e]; s != nil {
+		return s.beside
+	}
+	return nil
 }
 
 func (s *set) info(e wire.Endpoint) Info {

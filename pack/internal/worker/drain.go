@@ -33,9 +33,10 @@ type drainOptions struct {
 	// takenOver is set if other workers go on serving what this one did, and handOver if they take its idle
 	// connections.
 	takenOver, handOver bool
-	// unserved are endpoints that others do not go on serving all the same. New connections are kept out, if that can
-	// be.
-	unserved []wire.Endpoint
+	// unserved are endpoints that others do not go on serving all the same. quiesceUnserved keeps new connections out, if
+	// that can be.
+	unserved        []wire.Endpoint
+	quiesceUnserved func() error
 	// failed is why the worker drains that was not told to; nil if it was.
 	failed error
 	// closed, if set, is called when the sockets are closed.
@@ -93,6 +94,11 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 		for _, l := range all {
 			if slices.Contains(o.unserved, l.endpoint) {
 				last = append(last, l)
+			}
+		}
+		if len(last) > 0 && o.quiesceUnserved != nil {
+			if err := o.quiesceUnserved(); err != nil {
+				s.log.Debug("new connections cannot be kept out", "error", err)
 			}
 		}
 	} else {

@@ -222,7 +222,7 @@ func (w *worker) drain(serving context.Context) {
 	case asked.final:
 		options.takenOver, options.quiesce = false, w.quiesce
 	default:
-		options.handOver, options.unserved = asked.handOver, asked.unserved
+		options.handOver, options.unserved, options.quiesceUnserved = asked.handOver, asked.unserved, w.quiesce
 	}
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(serving), w.drainTimeout())
 	defer cancel()
