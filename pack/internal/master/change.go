@@ -202,10 +202,8 @@ func (c *core) grow(ch *change) {
 }
 
 func (c *core) grown(e grown) {
-	for _, lost := range sorted(e.lost) {
-		c.log(slog.LevelWarn, "the file of a Unix socket is gone, or is another's: it is bound anew, for new workers",
-			"address", lost.Address)
-		c.rename(lost, e.lost[lost])
+	for _, r := range e.renewed {
+		c.renewed(r)
 	}
 	if e.err == nil {
 		for at, known := range c.endpoints {
@@ -219,6 +217,7 @@ func (c *core) grown(e grown) {
 	switch {
 	case ch == nil || !ch.sockets: // what it was for was given up meanwhile
 		c.shrink()
+		c.closeUnused()
 	case ch.number != e.change: // likewise; this one shrinks when it ends
 	case e.err != nil:
 		c.abort(e.err)

@@ -75,7 +75,7 @@ type (
 	grown struct { // sockets for so many workers
 		change    int
 		workers   int
-		lost      map[wire.Endpoint]wire.Endpoint // whose files are, and how they are called now
+		renewed   []sockets.Renewed // since their files were lost
 		addresses map[wire.Endpoint]string
 		err       error
 	}

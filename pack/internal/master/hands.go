@@ -201,9 +201,9 @@ func (m *Master) onSockets(e effect) {
 	})
 }
 
-// grow opens sockets for more workers, and makes room for those whose files are lost.
+// grow opens sockets for more workers, and those anew whose files are lost.
 func (m *Master) grow(e growSockets) grown {
-	g := grown{change: e.change, workers: e.workers, lost: m.sockets.GiveUpLost()}
+	g := grown{change: e.change, workers: e.workers, renewed: m.sockets.Renew(m.hooks)}
 	g.err = m.sockets.Grow(m.hooks, e.workers, e.steered)
 	g.addresses = map[wire.Endpoint]string{}
 	for _, info := range m.sockets.Infos() {

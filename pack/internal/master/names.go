@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
+	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
@@ -86,6 +87,20 @@ func (c *core) isSame(asked, known wire.Endpoint, waiting []roster.Ref) {
 func (c *core) refuseTwice(w *worker, asked, known wire.Endpoint) {
 	c.refuse(w, fmt.Errorf("listen %s: that is what this worker serves as %s: call Handle for one of them",
 		asked, w.generation.writes(known)))
+}
+
+// renewed notes that a Unix socket was bound anew, or could not be, since its file was lost.
+func (c *core) renewed(r sockets.Renewed) {
+	switch {
+	case r.Err != nil:
+		c.log(slog.LevelError, "the file of a Unix socket is gone, or is another's, and nobody can connect",
+			"address", r.Endpoint.Address, "error", r.Err)
+	case c.endpoints[r.Endpoint] != nil:
+		c.log(slog.LevelWarn, "the file of a Unix socket is gone, or is another's: it is bound anew, for new workers",
+			"address", r.Endpoint.Address)
+		c.rename(r.Endpoint, r.Before)
+		c.endpoints[r.Endpoint] = &endpoint{sockets: r.Info.Sockets, shared: r.Info.Shared, address: r.Info.Address}
+	}
 }
 
 // rename notes that an endpoint is known by another name from now on, since its own is to be opened anew.

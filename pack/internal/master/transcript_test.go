@@ -239,9 +239,13 @@ func (w *world) do(what string, args []string) error {
 	case "ill": // a worker's probe fails
 		w.process(args[0]).ill = strings.Join(args[1:], " ")
 	case "lose": // the file of a Unix socket
-		now := endpointsOf[0]
-		now.Index = -1
-		w.lost = map[wire.Endpoint]wire.Endpoint{endpointsOf[0]: now}
+		r := sockets.Renewed{Endpoint: endpointsOf[0], Before: endpointsOf[0]}
+		r.Before.Index = -1
+		r.Info = sockets.Info{Endpoint: r.Endpoint, Sockets: 1, Shared: true, Address: r.Endpoint.Address}
+		if arg != "" {
+			r.Err = errors.New(arg)
+		}
+		w.lost = []sockets.Renewed{r}
 	case "served": // so many requests, by a worker
 		fmt.Sscan(args[1], &w.process(args[0]).served)
 	default:

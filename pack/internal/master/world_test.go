@@ -37,9 +37,9 @@ type world struct {
 	state     *handoff.State // what was passed on
 	ended     bool
 	parcels   int
-	lost      map[wire.Endpoint]wire.Endpoint // files of Unix sockets, and how they will be called
-	endpoints int                             // that workers serve
-	observe   func(e event, d time.Duration)  // is told how long the core took, by clock; may be nil
+	lost      []sockets.Renewed              // files of Unix sockets
+	endpoints int                            // that workers serve
+	observe   func(e event, d time.Duration) // is told how long the core took, by clock; may be nil
 	clock     func() time.Duration
 }
 
@@ -389,7 +389,7 @@ func (w *world) perform(e effect) {
 	case growSockets:
 		lost := w.lost
 		w.lost = nil
-		w.answer("grow", grown{change: e.change, workers: e.workers, lost: lost})
+		w.answer("grow", grown{change: e.change, workers: e.workers, renewed: lost})
 	case checkFiles:
 		if w.lost != nil {
 			w.then(filesLost{})

@@ -3,9 +3,12 @@
 package sockets
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -55,7 +58,7 @@ func TestLost(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer queued.Close()
-			if k.Lost() || len(k.GiveUpLost()) != 0 {
+			if k.Lost() || k.Renew(t.Context()) != nil {
 				t.Error("it is lost already")
 			}
 			if err := lose(dir); err != nil {
@@ -64,11 +67,11 @@ func TestLost(t *testing.T) {
 			if !k.Lost() {
 				t.Error("nobody notices")
 			}
-			old := k.GiveUpLost()[e]
-			if old == (wire.Endpoint{}) || k.Lost() || len(k.GiveUpLost()) != 0 {
-				t.Errorf("it is %v now", old)
+			renewed := k.Renew(t.Context())
+			if len(renewed) != 1 || renewed[0].Err != nil || renewed[0].Info != open(t, k, e, 1) || k.Lost() {
+				t.Fatalf("%+v", renewed)
 			}
-			open(t, k, e, 1)
+			old := renewed[0].Before
 			if !reaches(t, "unix", e.Address, listener(t, k, e, 0)) {
 				t.Error("it cannot be reached")
 			}
@@ -88,5 +91,22 @@ func TestLost(t *testing.T) {
 				t.Error("it cannot be reached when the old one is closed")
 			}
 		})
+	}
+}
+
+// TestLostForGood has something be in the place of the file that cannot be replaced.
+func TestLostForGood(t *testing.T) {
+	k := keeper(t)
+	e := local(t.TempDir() + "/x")
+	info := open(t, k, e, 1)
+	if err := os.Remove(e.Address); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(e.Address, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := k.Renew(t.Context())
+	if len(r) != 1 || !errors.Is(r[0].Err, fs.ErrExist) || !slices.Equal(k.Infos(), []Info{info}) || !k.Lost() {
+		t.Errorf("%+v; open are %+v", r, k.Infos())
 	}
 }
