@@ -23,12 +23,15 @@ func (k *Keeper) lost() (all []wire.Endpoint) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, e := range k.endpoints() {
-		if s := k.open[e]; s.file != nil && e.Index >= 0 && !s.file.inPlace() {
+		if s := k.open[e]; s.file != nil && !isReplaced(e) && !s.file.inPlace() {
 			all = append(all, e)
 		}
 	}
 	return all
 }
+
+// isReplaced reports whether the endpoint has the name of sockets that others have taken the place of.
+func isReplaced(e wire.Endpoint) bool { return e.Index < 0 }
 
 // Renew binds sockets anew whose file is lost.
 func (k *Keeper) Renew(ctx context.Context) (all []Renewed) {

@@ -66,7 +66,11 @@ func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
 	}
 	var errs []error
 	for _, l := range s.listeners {
-		errs = append(errs, s.quiesce(l))
+		if isReplaced(e) { // its file may have another name now
+			errs = append(errs, shutdown(l.(syscall.Conn)))
+		} else {
+			errs = append(errs, s.quiesce(l))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%s: %w", e, err)
@@ -75,9 +79,6 @@ func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
 }
 
 func (s *set) quiesce(l net.Listener) error {
-	if s.file != nil && !s.file.inPlace() { // it may have another name now
-		return shutdown(l.(syscall.Conn))
-	}
 	if s.file != nil {
 		return s.file.hide()
 	}
