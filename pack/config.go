@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/gopherpack/gopherpack/affinity"
@@ -116,6 +118,21 @@ type Config struct {
 	// UnixOwner is whose they are, as User. Default, "": the master's user.
 	UnixOwner string
 
+	// Control is called in the master with each listening socket before it is bound, as [net.ListenConfig.Control] is:
+	// for options such as IP_FREEBIND, TCP_FASTOPEN, or the size of buffers (setsockopt(2)), which connections inherit,
+	// and which workers could not set any more. address is one that is resolved, or a Unix socket's path. An error, or a
+	// panic, is why the socket cannot be had. It must return at once. Sockets that an upgrade takes over are what they
+	// are: options of the new executable are those of sockets that it opens. Default, nil: none.
+	Control func(network, address string, c syscall.RawConn) error
+
+	// WrapListener is called in each worker for each address that it serves, as given to Handle, and returns what is to
+	// be accepted from: the listener itself, or one that wraps it, for the PROXY protocol, limits or filters. Whoever is
+	// accepted by it counts, and is drained, as without. Its Close must close the listener that it wraps, and its Accept
+	// return an error when that one does. A connection of a listener that is wrapped is not handed over to another
+	// worker; it is left open for DrainDelay, as one with TLS is. Hooks such as [http.Server.ConnContext] see a
+	// connection whose method NetConn returns the one that was accepted. Default, nil: none is wrapped.
+	WrapListener func(network, address string, l net.Listener) net.Listener
+
 	// Files is the limit of open files (RLIMIT_NOFILE) that workers must have. If it is above the hard limit and may
 	// not be raised, Run fails. Default, 0: the hard limit, or one less, which is what the Go runtime gives a program.
 	// Programs that a worker starts get the soft limit that the pack was started with, unless the limit had to be raised
@@ -144,7 +161,8 @@ type Config struct {
 	OnReopen func()
 
 	// OnShutdown is called in each worker before it drains, in a reload as when the pack stops, while it still
-	// accepts. The context ends when the time for that is over.
+	// accepts. The context ends when the time for that is over. When the master has died it is called when the worker
+	// has closed its sockets, so that the pack can be started anew meanwhile.
 	OnShutdown func(context.Context)
 }
 

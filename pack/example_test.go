@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/pack"
 )
@@ -66,6 +68,30 @@ func Example_supervision() {
 			MemoryHard: 1 << 30,   // killed and replaced
 		},
 		OnReopen: func() { log.Print("open log files anew") }, // at USR1
+	})
+	p.Handle("tcp", ":8080", &http.Server{})
+	if err := p.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// Profiles of one certain worker: worker 0 serves them at port 9100, worker 1 at 9101. In each, package net/http/pprof is
+// imported for its handlers.
+func ExamplePack_HandleOwn() {
+	p := pack.New(pack.Config{})
+	p.Handle("tcp", ":8080", &http.Server{})
+	p.HandleOwn("tcp", "localhost:9100", &http.Server{Handler: http.DefaultServeMux})
+	if err := p.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A limit of connections for each worker.
+func ExampleConfig_wrapListener() {
+	p := pack.New(pack.Config{
+		WrapListener: func(network, address string, l net.Listener) net.Listener {
+			return netutil.LimitListener(l, 1000)
+		},
 	})
 	p.Handle("tcp", ":8080", &http.Server{})
 	if err := p.Run(context.Background()); err != nil {

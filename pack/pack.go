@@ -69,6 +69,10 @@ func New(c Config) *Pack { return &Pack{config: c} }
 // can call Handle in the workers only, and the master learns of the address when a worker asks for it. An
 // address that the master does know is opened before the first worker starts.
 //
+// All workers must call it alike; for an address of each worker's own there is [Pack.HandleOwn]. In a reload or an
+// upgrade, addresses may change. They are compared as what they mean: with 127.0.0.1:80 instead of localhost:80 the
+// sockets stay. A name is looked up when its address is first asked for.
+//
 // network is tcp, tcp4, tcp6 or unix. A TCP address is as for [net.Listen]; with port 0 the kernel chooses a port, the
 // same for all workers. Nobody else may be listening on it: a second instance of the program is refused. A Unix socket
 // whose process is gone is replaced; it is removed when the pack stops. Its file is made as UnixMode and UnixOwner say.
@@ -81,12 +85,27 @@ func New(c Config) *Pack { return &Pack{config: c} }
 // still come. Run sets its TLSConfig, Handler, ConnState and ConnContext to ones that call those that were set; without
 // TLS, the connections that these hooks see are not [*net.TCPConn] but embed it.
 func (p *Pack) Handle(network, address string, s Server) {
+	p.handle("Handle", wire.Endpoint{Network: network, Address: address}, s)
+}
+
+// HandleOwn is [Pack.Handle] for an address of each worker's own, such as of net/http/pprof or of metrics, of which those
+// of just this worker are wanted: worker i serves the port of address plus i, or with port 0 any that the kernel chooses.
+// network is tcp, tcp4 or tcp6. The log tells the addresses in the order of the workers.
+//
+// The master keeps these sockets as it does others, so the worker in the place of one that has ended, or that a reload or
+// an upgrade replaces, serves the same address; until it is there, connections wait for it. While both are there, either
+// answers. Nobody serves such an address for another worker, and idle connections are not handed over.
+func (p *Pack) HandleOwn(network, address string, s Server) {
+	p.handle("HandleOwn", wire.Endpoint{Network: network, Address: address, Own: true}, s)
+}
+
+func (p *Pack) handle(method string, e wire.Endpoint, s Server) {
 	if p.sealed.Load() {
-		panic(fmt.Sprintf("pack: Handle(%q, %q) comes too late: call it before Run or in OnWorkerStart", network, address))
+		panic(fmt.Sprintf("pack: %s(%q, %q) comes too late: call it before Run or in OnWorkerStart",
+			method, e.Network, e.Address))
 	}
-	e := wire.Endpoint{Network: network, Address: address}
 	for _, h := range p.handles {
-		if h.endpoint.Network == network && h.endpoint.Address == address {
+		if h.endpoint.Network == e.Network && h.endpoint.Address == e.Address && h.endpoint.Own == e.Own {
 			e.Index++
 		}
 	}

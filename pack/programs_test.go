@@ -26,15 +26,18 @@ import (
 
 // The programs of the tests. Each is master and worker, as a user's would be.
 var programs = map[string]func() error{
-	"http":    httpProgram,
-	"https":   httpsProgram,
-	"tcp":     tcpProgram,
-	"many":    manyProgram,
-	"lazy":    lazyProgram,
-	"hooks":   hooksProgram,
-	"oneline": onelineProgram,
-	"broken":  brokenProgram,
-	"func":    funcProgram,
+	"http":     httpProgram,
+	"https":    httpsProgram,
+	"tcp":      tcpProgram,
+	"many":     manyProgram,
+	"lazy":     lazyProgram,
+	"hooks":    hooksProgram,
+	"oneline":  onelineProgram,
+	"broken":   brokenProgram,
+	"func":     funcProgram,
+	"at":       atProgram,
+	"wrapped":  wrappedProgram,
+	"squatter": squatterProgram,
 }
 
 // configFlags are flags for the fields of a Config.

@@ -134,7 +134,7 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 			OnStart:    c.OnStart != nil, OnUpgrade: c.OnUpgrade != nil, OnReopen: c.OnReopen != nil,
 		},
 		Log: c.Logger, Files: files, Plan: pl, Request: c.request(), User: c.User,
-		OnStart: c.OnStart, OnUpgrade: c.OnUpgrade, OnReopen: c.OnReopen,
+		Control: c.Control, OnStart: c.OnStart, OnUpgrade: c.OnUpgrade, OnReopen: c.OnReopen,
 		Command: p.command,
 		Start:   startWorker,
 
@@ -215,8 +215,8 @@ func (p *Pack) workerConfig() worker.Config {
 		ID: process.id, Log: c.Logger.With("worker", process.id),
 		ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
 		HangTimeout: c.HangTimeout, Files: c.Files, Tickets: tickets, Probe: c.Probe, OnStart: c.OnWorkerStart, Handles: p.seal,
-		OnShutdown: c.OnShutdown, BeginDrain: ownDrain.next(), OnReopen: c.OnReopen, StopSignals: stopSignals,
-		OtherSignals: otherSignals(),
+		Wrap: c.WrapListener, OnShutdown: c.OnShutdown, BeginDrain: ownDrain.next(), OnReopen: c.OnReopen,
+		StopSignals: stopSignals, OtherSignals: otherSignals(),
 	}
 }
 
@@ -254,6 +254,10 @@ func (p *Pack) runInline(ctx context.Context) error {
 		return nil
 	}
 	own := sockets.New(files)
+	own.Control = p.config.Control
+	own.Waits = func(e wire.Endpoint, pids []int) {
+		c.Log.Warn(sockets.WaitsFor(pids), "address", e.String(), "pids", pids)
+	}
 	defer own.Close()
 	listen := func(ctx context.Context, e wire.Endpoint) (net.Listener, error) {
 		if _, err := own.Open(ctx, e, 1); err != nil {

@@ -151,6 +151,9 @@ type countedConn struct {
 	touch, closed func()
 }
 
+// NetConn returns the connection that was accepted, whose type says more.
+func (c *countedConn) NetConn() net.Conn { return c.Conn }
+
 func (c *countedConn) Read(b []byte) (int, error) {
 	c.touch()
 	return c.Conn.Read(b)

@@ -134,12 +134,19 @@ func (s *TCP) Open() int {
 	return len(s.conns)
 }
 
-// CloseRead makes reads from a connection end once what has arrived is read.
+// CloseRead makes reads from a connection end once what has arrived is read. With one that wraps another, and tells
+// neither how to do that nor what it wraps, they end at once.
 func CloseRead(c net.Conn) {
-	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn()
-	}
-	if r, ok := c.(interface{ CloseRead() error }); ok {
-		r.CloseRead()
+	for {
+		if r, ok := c.(interface{ CloseRead() error }); ok {
+			r.CloseRead()
+			return
+		}
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			c.SetReadDeadline(time.Unix(1, 0))
+			return
+		}
+		c = w.NetConn()
 	}
 }

@@ -108,7 +108,7 @@ func (l tracking) Accept() (net.Conn, error) {
 	case *net.UnixConn:
 		return &trackedUnix{countedUnix: countedUnix{c, nothing, closed}}, nil
 	default:
-		return &countedConn{c, nothing, closed}, nil
+		return &trackedConn{countedConn: countedConn{c, nothing, closed}}, nil
 	}
 }
 
@@ -142,4 +142,21 @@ func (c *trackedUnix) Read(b []byte) (int, error) {
 func (c *trackedUnix) Write(b []byte) (int, error) {
 	c.beforeWrite()
 	return c.UnixConn.Write(b)
+}
+
+// trackedConn is any other, such as one that a listener of the user's has wrapped.
+type trackedConn struct {
+	countedConn
+	tracker
+}
+
+func (c *trackedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.afterRead(b[:n])
+	return n, err
+}
+
+func (c *trackedConn) Write(b []byte) (int, error) {
+	c.beforeWrite()
+	return c.Conn.Write(b)
 }

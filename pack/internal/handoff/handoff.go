@@ -39,10 +39,11 @@ type State struct {
 	NoHUP       bool            `json:"noHUP,omitempty"`     // the pack was started with HUP ignored
 }
 
-// Address is what an endpoint is listening on, for the log.
+// Address is what an endpoint is listening on, for the log, and whose sockets listen on some of the same.
 type Address struct {
-	Endpoint wire.Endpoint `json:"endpoint"`
-	Address  string        `json:"address"`
+	Endpoint wire.Endpoint   `json:"endpoint"`
+	Address  string          `json:"address"`
+	Beside   []wire.Endpoint `json:"beside,omitempty"`
 }
 
 // Wish is a change that was asked for during another, and is to be made afterwards.
@@ -61,10 +62,17 @@ type Generation struct {
 	User     string             `json:"user,omitempty"`
 	Plan     plan.Plan          `json:"plan"`
 	Uses     []wire.Endpoint    `json:"uses"`
+	Written  []Written          `json:"written,omitempty"` // those that its workers write otherwise
 	Group    *procgroup.State   `json:"group"`
 	Controls map[int]int        `json:"controls"` // descriptors of control sockets, by worker ID
 	Workers  map[int]wire.State `json:"workers"`  // how far those have come that have a process, by worker ID
 	InPlace  []int              `json:"inPlace,omitempty"`
+}
+
+// Written is an endpoint that the workers of a generation write otherwise than it is known by.
+type Written struct {
+	Endpoint wire.Endpoint `json:"endpoint"`
+	Written  wire.Endpoint `json:"written"`
 }
 
 // Encode returns the state as a successor reads it.

@@ -209,10 +209,15 @@ func (c *core) export() *handoff.State {
 				gs.Workers[id] = w.state
 			}
 		}
+		for _, e := range sorted(g.as) {
+			gs.Written = append(gs.Written, handoff.Written{Written: e, Endpoint: g.as[e]})
+		}
 		s.Generations = append(s.Generations, gs)
 	}
 	for _, e := range c.open() {
-		s.Addresses = append(s.Addresses, handoff.Address{Endpoint: e, Address: c.endpoints[e].address})
+		s.Addresses = append(s.Addresses, handoff.Address{
+			Endpoint: e, Address: c.endpoints[e].address, Beside: c.endpoints[e].beside,
+		})
 	}
 	return s
 }

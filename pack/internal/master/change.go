@@ -1,6 +1,7 @@
 package master
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -201,17 +202,22 @@ func (c *core) grow(ch *change) {
 }
 
 func (c *core) grown(e grown) {
+	for _, r := range e.renewed {
+		c.renewed(r)
+	}
 	if e.err == nil {
-		for _, known := range c.endpoints {
+		for at, known := range c.endpoints {
 			if known.sockets > 0 && !known.shared {
 				known.sockets = max(known.sockets, e.workers)
 			}
+			known.address = cmp.Or(e.addresses[at], known.address)
 		}
 	}
 	ch := c.change
 	switch {
 	case ch == nil || !ch.sockets: // what it was for was given up meanwhile
 		c.shrink()
+		c.closeUnused()
 	case ch.number != e.change: // likewise; this one shrinks when it ends
 	case e.err != nil:
 		c.abort(e.err)

@@ -218,6 +218,8 @@ func (c *core) on(e event) {
 		c.forward(e.from, e.endpoint, e.parcel)
 	case quiesced:
 		c.quiesced(e)
+	case filesLost:
+		c.wanted(reload{})
 	case queues:
 		c.queues(e)
 	case examined:
@@ -295,6 +297,6 @@ func (c *core) removeWorker(w *worker) {
 // tell sends a message to a worker, unless it cannot understand any.
 func (c *core) tell(w *worker, m wire.Message) {
 	if w != nil && w.state > wire.Joining && !w.ending {
-		c.emit(send{ref: w.Ref, msg: m})
+		c.emit(send{ref: w.Ref, msg: w.generation.written(m)})
 	}
 }

@@ -23,9 +23,22 @@ func (c *core) replace() {
 	}
 	for _, g := range c.generations {
 		for _, e := range g.usesMoreThan(ch.next) {
-			c.emit(quiesceEndpoint{e})
+			if !c.overlaps(e, ch.next) {
+				c.emit(quiesceEndpoint{e})
+			}
 		}
 	}
+}
+
+// overlaps reports whether sockets were opened for a generation beside those of an endpoint, which listen on some of the
+// same. Clients find somebody there in any case, so new connections are kept out only just before those are closed.
+func (c *core) overlaps(e wire.Endpoint, g *generation) bool {
+	for served := range g.uses {
+		if known := c.endpoints[served]; known != nil && slices.Contains(known.beside, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *core) directed(ch *change, err error) {
@@ -73,8 +86,9 @@ func (c *core) lend(what loan) {
 	l.by = c.taker(roster.Ref{Generation: -1, ID: what.socket % len(c.wishes)}, what.endpoint)
 	if w := c.workers[l.by]; w != nil {
 		w.draining[what] = true
+		m := wire.Message{Type: wire.DrainSocket, Endpoint: &what.endpoint, Socket: what.socket}
 		c.emit(send{
-			ref: l.by, msg: wire.Message{Type: wire.DrainSocket, Endpoint: &what.endpoint, Socket: what.socket},
+			ref: l.by, msg: w.generation.written(m),
 			socket: &sockets.Ref{Endpoint: what.endpoint, Socket: what.socket},
 		})
 	}

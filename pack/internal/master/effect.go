@@ -51,6 +51,7 @@ type (
 	forward struct { // a connection; comes back as undelivered, or not at all
 		to, from roster.Ref
 		endpoint wire.Endpoint
+		writes   wire.Endpoint // how who gets it writes that
 		parcel   parcel
 	}
 	drop struct{ parcel parcel } // a connection that nobody takes
@@ -59,6 +60,7 @@ type (
 	openSockets struct { // opened
 		endpoint wire.Endpoint
 		workers  int
+		leaving  []wire.Endpoint // who asks does not serve them
 	}
 	growSockets struct { // grown
 		change  int
@@ -69,12 +71,14 @@ type (
 		workers int
 		steered map[wire.Endpoint]bool
 	}
+	checkFiles     struct{} // filesLost, if some are
 	shrinkSockets  struct{ workers int }
 	keepSockets    struct{ used []wire.Endpoint }
 	quiesceSockets struct { // quiesced
-		ref   roster.Ref // who asked
-		ids   []int
-		final bool
+		ref       roster.Ref // who asked
+		ids       []int
+		final     bool
+		endpoints []wire.Endpoint // all sockets of these, if it is not final
 	}
 	quiesceEndpoint struct{ endpoint wire.Endpoint }
 	closeSockets    struct{}

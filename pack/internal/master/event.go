@@ -67,13 +67,17 @@ type (
 
 	// What hands report. change is for which change they did it, since an answer may come when that was given up.
 	opened struct {
-		info sockets.Info
-		err  error
+		endpoint wire.Endpoint
+		info     sockets.Info // of it, or of one that it is the same as
+		beside   []wire.Endpoint
+		err      error
 	}
 	grown struct { // sockets for so many workers
-		change  int
-		workers int
-		err     error
+		change    int
+		workers   int
+		renewed   []sockets.Renewed // since their files were lost
+		addresses map[wire.Endpoint]string
+		err       error
 	}
 	planned struct {
 		change int
@@ -101,8 +105,9 @@ type (
 		reason   error
 		err      error
 	}
-	queues   struct{ waiting []sockets.Ref }
-	examined struct {
+	filesLost struct{} // of Unix sockets
+	queues    struct{ waiting []sockets.Ref }
+	examined  struct {
 		ref   roster.Ref
 		state string
 		times proc.Times

@@ -41,7 +41,7 @@ func (c *core) forward(from roster.Ref, e wire.Endpoint, p parcel) {
 		return
 	}
 	if to := c.taker(from, e); to != (roster.Ref{}) && c.detached == 0 {
-		c.emit(forward{to: to, from: from, endpoint: e, parcel: p})
+		c.emit(forward{to, from, e, c.workers[to].generation.writes(e), p})
 		return
 	}
 	c.parked = append(c.parked, parkedConn{from, e, p, c.now.Add(parkTime)})
@@ -73,7 +73,7 @@ func (c *core) retryParked() {
 	c.parked = nil
 	for _, p := range parked {
 		if to := c.taker(p.from, p.endpoint); to != (roster.Ref{}) && c.detached == 0 {
-			c.emit(forward{to: to, from: p.from, endpoint: p.endpoint, parcel: p.parcel})
+			c.emit(forward{to, p.from, p.endpoint, c.workers[to].generation.writes(p.endpoint), p.parcel})
 		} else {
 			c.parked = append(c.parked, p)
 		}

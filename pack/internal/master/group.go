@@ -225,7 +225,8 @@ func (m *Master) onWorker(e effect) {
 			w.outbox.put(letter{msg: e.msg, socket: e.socket, board: e.board})
 		}
 	case forward:
-		l := letter{msg: wire.Message{Type: wire.Handover, Endpoint: &e.endpoint}, from: e.from, conn: e.parcel.(*handedOver)}
+		msg := wire.Message{Type: wire.Handover, Endpoint: &e.writes}
+		l := letter{msg: msg, from: e.from, endpoint: e.endpoint, conn: e.parcel.(*handedOver)}
 		if w := m.spokenTo(e.to); w == nil || !w.outbox.put(l) {
 			m.post(undelivered{e.from, e.endpoint, e.parcel})
 		}

@@ -99,7 +99,8 @@ func (m *Master) perform(e effect) {
 		m.onWorker(e)
 	case drop:
 		e.parcel.(*handedOver).lose()
-	case openSockets, growSockets, directSockets, shrinkSockets, keepSockets, quiesceSockets, quiesceEndpoint, closeSockets:
+	case openSockets, growSockets, directSockets, checkFiles, shrinkSockets, keepSockets, quiesceSockets, quiesceEndpoint,
+		closeSockets:
 		m.onSockets(e)
 	case startSteering, attachSteering, steer, joinSteering, leaveSteering:
 		m.steering.perform(e)
@@ -160,18 +161,21 @@ func (m *Master) hook(h runHook) {
 func (m *Master) onSockets(e effect) {
 	if open, ok := e.(openSockets); ok {
 		go func() {
-			info, err := m.sockets.Open(m.hooks, open.endpoint, open.workers)
-			info.Endpoint = open.endpoint
-			m.post(opened{info, err})
+			info, err := m.sockets.Open(m.hooks, open.endpoint, open.workers, open.leaving...)
+			m.post(opened{open.endpoint, info, m.sockets.Beside(info.Endpoint), err})
 		}()
 		return
 	}
 	m.work.do(func() {
 		switch e := e.(type) {
 		case growSockets:
-			m.post(grown{e.change, e.workers, m.sockets.Grow(m.hooks, e.workers, e.steered)})
+			m.post(m.grow(e))
 		case directSockets:
 			m.post(directed{m.sockets.Direct(e.workers, e.steered)})
+		case checkFiles:
+			if m.sockets.Lost() {
+				m.post(filesLost{})
+			}
 		case shrinkSockets:
 			m.sockets.Shrink(e.workers)
 		case keepSockets:
@@ -185,6 +189,9 @@ func (m *Master) onSockets(e effect) {
 			for _, id := range e.ids {
 				errs = append(errs, m.sockets.QuiesceFinal(id))
 			}
+			for _, one := range e.endpoints {
+				errs = append(errs, m.sockets.QuiesceEndpoint(one))
+			}
 			m.post(quiesced{e.ref, errors.Join(errs...)})
 		case quiesceEndpoint:
 			m.sockets.QuiesceEndpoint(e.endpoint) // what cannot be kept out is served until the socket is closed
@@ -192,6 +199,17 @@ func (m *Master) onSockets(e effect) {
 			m.sockets.Close()
 		}
 	})
+}
+
+// grow opens sockets for more workers, and those anew whose files are lost.
+func (m *Master) grow(e growSockets) grown {
+	g := grown{change: e.change, workers: e.workers, renewed: m.sockets.Renew(m.hooks)}
+	g.err = m.sockets.Grow(m.hooks, e.workers, e.steered)
+	g.addresses = map[wire.Endpoint]string{}
+	for _, info := range m.sockets.Infos() {
+		g.addresses[info.Endpoint] = info.Address
+	}
+	return g
 }
 
 // watch begins to look again and again at what the kernel does not tell of by itself, until ctx ends.

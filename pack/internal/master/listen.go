@@ -12,23 +12,23 @@ import (
 const maxEndpoints = 256
 
 // listen gives a worker the socket that it asks for, which is opened if need be.
-func (c *core) listen(w *worker, e wire.Endpoint) {
+func (c *core) listen(w *worker, asked wire.Endpoint) {
 	g := w.generation
-	if !g.uses[e] {
-		var err error
-		switch {
-		case g.sealed:
-			err = fmt.Errorf("listen %s: the other workers of this generation do not serve it, and all must serve the same", e)
-		case c.answersFor(g) >= maxEndpoints:
-			err = fmt.Errorf("listen %s: more than %d addresses", e, maxEndpoints)
-		}
-		if err != nil {
-			c.tell(w, wire.Message{Type: wire.Refused, Error: wire.Clip(err.Error())})
-			return
-		}
+	e := g.means(asked)
+	switch {
+	case g.uses[e] && g.writes(e) != asked:
+		c.refuseTwice(w, asked, e)
+		return
+	case g.uses[e]:
+	case g.sealed:
+		c.refuse(w, fmt.Errorf("listen %s: the other workers of this generation do not serve it, and %s", asked, sameForAll))
+		return
+	case c.answersFor(g) >= maxEndpoints:
+		c.refuse(w, fmt.Errorf("listen %s: more than %d addresses", asked, maxEndpoints))
+		return
 	}
 	if c.stage >= leaving || w.state >= wire.Draining {
-		c.tell(w, wire.Message{Type: wire.Refused, Error: fmt.Sprintf("listen %s: the worker is to stop", e)})
+		c.refuse(w, fmt.Errorf("listen %s: the worker is to stop", asked))
 		return
 	}
 	known := c.endpoints[e]
@@ -39,9 +39,18 @@ func (c *core) listen(w *worker, e wire.Endpoint) {
 	if known == nil {
 		known = &endpoint{}
 		c.endpoints[e] = known
-		c.emit(openSockets{e, max(g.plan.Workers(), c.sockets())})
+		c.emit(openSockets{e, max(g.plan.Workers(), c.sockets()), c.leaving(g)})
 	}
 	known.waiting = append(known.waiting, w.Ref)
+}
+
+// sameForAll is what to do about workers that serve different addresses.
+const sameForAll = "all must serve the same: call Handle alike in every worker, and HandleOwn for an address of each " +
+	"worker's own"
+
+// refuse tells a worker why it gets no socket.
+func (c *core) refuse(w *worker, err error) {
+	c.tell(w, wire.Message{Type: wire.Refused, Error: wire.Clip(err.Error())})
 }
 
 // answersFor returns how many addresses a generation has to do with: all but those that only others serve. One that
@@ -64,27 +73,35 @@ func (c *core) giveSocket(w *worker, e wire.Endpoint) {
 
 // opened notes that sockets are open, or why they are not.
 func (c *core) opened(e opened) {
-	known := c.endpoints[e.info.Endpoint]
+	known := c.endpoints[e.endpoint]
 	if known == nil {
 		return
 	}
 	waiting := known.waiting
 	known.waiting = nil
-	if e.err != nil {
-		delete(c.endpoints, e.info.Endpoint)
+	switch {
+	case e.err != nil:
+		delete(c.endpoints, e.endpoint)
 		for _, ref := range waiting {
-			c.tell(c.workers[ref], wire.Message{Type: wire.Refused, Error: wire.Clip(e.err.Error())})
+			if w := c.workers[ref]; w != nil {
+				c.refuse(w, e.err)
+			}
 		}
 		if c.stage == opening {
 			c.giveUp(e.err)
 		}
 		return
+	case e.info.Endpoint != e.endpoint:
+		delete(c.endpoints, e.endpoint)
+		c.isSame(e.endpoint, e.info.Endpoint, waiting)
+		return
 	}
 	known.sockets, known.shared, known.address = e.info.Sockets, e.info.Shared, e.info.Address
-	c.attach(e.info.Endpoint)
+	known.beside = e.beside
+	c.attach(e.endpoint)
 	for _, ref := range waiting {
 		if w := c.workers[ref]; w != nil && w.state == wire.Starting && !w.ending {
-			c.giveSocket(w, e.info.Endpoint)
+			c.giveSocket(w, e.endpoint)
 		}
 	}
 	c.changed() // who covers serves these, too

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 	"github.com/gopherpack/gopherpack/pack/internal/terminal"
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
 	"github.com/gopherpack/gopherpack/procgroup"
 	"github.com/gopherpack/gopherpack/upgrade"
 )
@@ -58,6 +60,10 @@ func New(c Config) *Master {
 	}
 	m.hooks, m.endHooks = context.WithCancel(context.Background())
 	m.steering = newSteeringHand(m)
+	m.sockets.Control = c.Control
+	m.sockets.Waits = func(e wire.Endpoint, pids []int) {
+		m.log.put(logLine{slog.LevelWarn, sockets.WaitsFor(pids), []any{"address", e.String(), "pids", pids}})
+	}
 	return m
 }
 

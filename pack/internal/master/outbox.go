@@ -21,11 +21,12 @@ const maxLetters = 1000
 
 // letter is a message to a worker.
 type letter struct {
-	msg    wire.Message
-	socket *sockets.Ref // whose descriptor goes along
-	board  bool         // the scoreboard's does
-	from   roster.Ref
-	conn   *handedOver // that does
+	msg      wire.Message
+	socket   *sockets.Ref // whose descriptor goes along
+	board    bool         // the scoreboard's does
+	from     roster.Ref
+	endpoint wire.Endpoint // as the core knows it
+	conn     *handedOver   // that does
 }
 
 // outbox sends a worker what it is told, in order, in a goroutine that may wait for as long as the worker lives.
@@ -114,7 +115,7 @@ func (o *outbox) deliver(l letter) error {
 				"worker", l.from.ID, "error", err,
 			}})
 		case err != nil:
-			o.master.post(undelivered{l.from, *l.msg.Endpoint, l.conn})
+			o.master.post(undelivered{l.from, l.endpoint, l.conn})
 			return err
 		}
 		l.conn.lose() // this process's copy
@@ -183,7 +184,7 @@ func (o *outbox) stop() {
 	o.stopped = true
 	for _, l := range o.letters {
 		if l.conn != nil {
-			o.master.post(undelivered{l.from, *l.msg.Endpoint, l.conn})
+			o.master.post(undelivered{l.from, l.endpoint, l.conn})
 		}
 	}
 	o.letters = nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -165,9 +166,12 @@ func (c *core) shrink() {
 		return // the end closes them all
 	}
 	n, more := c.current.plan.Workers(), false
-	for _, known := range c.endpoints {
+	for e, known := range c.endpoints {
 		if !known.shared && known.sockets > n {
 			known.sockets, more = n, true
+			if each := strings.Split(known.address, ", "); e.Own && len(each) > n {
+				known.address = strings.Join(each[:n], ", ")
+			}
 		}
 	}
 	if more {

@@ -66,12 +66,13 @@ func (c *core) coverAll() {
 		}
 		sent := c.covers[i].sent
 		for _, e := range c.open() {
-			if known := c.endpoints[e]; sent[e] || known.shared || i >= known.sockets || !w.generation.uses[e] {
+			known := c.endpoints[e]
+			if sent[e] || known.shared || e.Own || i >= known.sockets || !w.generation.uses[e] {
 				continue
 			}
 			sent[e] = true
 			c.emit(send{
-				ref: w.Ref, msg: wire.Message{Type: wire.Cover, Endpoint: &e, Socket: i},
+				ref: w.Ref, msg: w.generation.written(wire.Message{Type: wire.Cover, Endpoint: &e, Socket: i}),
 				socket: &sockets.Ref{Endpoint: e, Socket: i},
 			})
 		}
@@ -117,12 +118,21 @@ func compareEndpoints(a, b wire.Endpoint) int { return strings.Compare(a.Name(),
 func (c *core) addresses() []string {
 	var all []string
 	for e, known := range c.endpoints {
-		if known.sockets > 0 {
-			all = append(all, e.Network+" "+known.address)
+		if known.sockets == 0 {
+			continue
 		}
+		address := known.address
+		if c.current != nil {
+			own := c.current.writes(e)
+			if own != e && own.Network == "unix" {
+				address = own.Address
+			}
+			e = own
+		}
+		all = append(all, e.Network+" "+address)
 	}
 	slices.Sort(all)
-	return all
+	return slices.Compact(all)
 }
 
 // couldNotServe notes that a worker cannot serve a socket that is not its own: another is to.
@@ -141,6 +151,19 @@ func (c *core) couldNotServe(w *worker, what loan, err string) {
 	if covers {
 		w.unfit = c.now.Add(pause)
 		c.changed()
+	}
+}
+
+// closeUnasked closes the sockets of addresses that the master was told of, and that no worker has asked for: clients
+// would wait there for ever.
+func (c *core) closeUnasked(g *generation) {
+	unasked := c.leaving(g)
+	for _, e := range unasked {
+		c.log(slog.LevelWarn, "no worker serves an address that the master was told of, it is closed: call Handle for it "+
+			"in the workers, too", "address", e.String())
+	}
+	if len(unasked) > 0 {
+		c.closeUnused()
 	}
 }
 

@@ -86,6 +86,9 @@ type Config struct {
 	User      string          // that workers run as, for the state
 	Steering  Steering        // nil if there is none
 
+	// Control is called with each socket before it is bound; nil if there is none.
+	Control func(network, address string, c syscall.RawConn) error
+
 	OnStart   func(context.Context) error
 	OnUpgrade func(context.Context) error
 	OnReopen  func()

@@ -36,7 +36,7 @@ func (c *core) openNext() {
 		c.toOpen = c.toOpen[1:]
 		if c.endpoints[e] == nil {
 			c.endpoints[e] = &endpoint{}
-			c.emit(openSockets{e, c.first.plan.Workers()})
+			c.emit(openSockets{e, c.first.plan.Workers(), nil})
 			return
 		}
 	}
@@ -124,7 +124,7 @@ func (c *core) launch(s spec, held bool) *generation {
 func newGeneration(s spec, number int, held bool) *generation {
 	return &generation{
 		spec: s, number: number, held: held, members: make([]member, s.plan.Workers()),
-		ready: map[int]bool{}, inPlace: map[int]bool{}, uses: map[wire.Endpoint]bool{},
+		ready: map[int]bool{}, inPlace: map[int]bool{}, uses: map[wire.Endpoint]bool{}, as: map[wire.Endpoint]wire.Endpoint{},
 	}
 }
 
@@ -190,7 +190,7 @@ func (c *core) restore(s *handoff.State) {
 	}
 	for _, a := range s.Addresses {
 		if known := c.endpoints[a.Endpoint]; known != nil {
-			known.address = a.Address
+			known.address, known.beside = a.Address, a.Beside
 		}
 	}
 	for i := range s.Generations {
@@ -208,6 +208,9 @@ func (c *core) restoreGeneration(state *handoff.Generation) *generation {
 	g.up, g.stopped, g.sealed = state.Up, state.Stopped, true
 	for _, e := range state.Uses {
 		g.uses[e] = true
+	}
+	for _, s := range state.Written {
+		g.as[s.Written] = s.Endpoint
 	}
 	for _, id := range state.InPlace {
 		g.inPlace[id] = true

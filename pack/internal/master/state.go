@@ -2,6 +2,7 @@ package master
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -36,6 +37,9 @@ func (c *core) reopened() {
 		c.tell(w, wire.Message{Type: wire.Reopen})
 	}
 	c.status()
+	if slices.ContainsFunc(c.open(), func(e wire.Endpoint) bool { return e.Network == "unix" }) {
+		c.emit(checkFiles{}) // an operator who finds nobody at a socket asks how the pack is
+	}
 }
 
 // status writes the state of the pack to the log.

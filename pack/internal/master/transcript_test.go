@@ -214,7 +214,7 @@ func (w *world) do(what string, args []string) error {
 		}
 		w.post(e)
 	case "opened", "refused": // sockets are open at last, or cannot be
-		e := opened{info: sockets.Info{Endpoint: endpointsOf[0], Sockets: 2, Address: ":80"}}
+		e := opened{endpoint: endpointsOf[0], info: sockets.Info{Endpoint: endpointsOf[0], Sockets: 2, Address: ":80"}}
 		if what == "refused" {
 			e.err = errors.New(arg)
 		}
@@ -238,6 +238,14 @@ func (w *world) do(what string, args []string) error {
 		w.succeed()
 	case "ill": // a worker's probe fails
 		w.process(args[0]).ill = strings.Join(args[1:], " ")
+	case "lose": // the file of a Unix socket
+		r := sockets.Renewed{Endpoint: endpointsOf[0], Before: endpointsOf[0]}
+		r.Before.Index = -1
+		r.Info = sockets.Info{Endpoint: r.Endpoint, Sockets: 1, Shared: true, Address: r.Endpoint.Address}
+		if arg != "" {
+			r.Err = errors.New(arg)
+		}
+		w.lost = []sockets.Renewed{r}
 	case "served": // so many requests, by a worker
 		fmt.Sscan(args[1], &w.process(args[0]).served)
 	default:

@@ -46,7 +46,7 @@ func (c *core) queues(e queues) {
 		}
 		if r := c.wishes[s.Socket].Server; r != (roster.Ref{}) {
 			waiting[r] = true
-		} else if cover := c.covers[s.Socket]; cover != nil {
+		} else if cover := c.covers[s.Socket]; cover != nil && !s.Endpoint.Own {
 			waiting[cover.by] = true
 		}
 	}

@@ -13,8 +13,9 @@ type endpoint struct {
 	sockets int // 0 while they are being opened
 	shared  bool
 	address string
-	steered bool         // a program that knows the sockets chooses among them
-	waiting []roster.Ref // workers that have asked for theirs meanwhile
+	beside  []wire.Endpoint // whose sockets listen on some of it
+	steered bool            // a program that knows the sockets chooses among them
+	waiting []roster.Ref    // workers that have asked for theirs meanwhile
 }
 
 // cover is a worker that serves the sockets of another.
@@ -34,7 +35,8 @@ type generation struct {
 	ready   map[int]bool // until it is up
 	inPlace map[int]bool // workers that serve before it is the current generation
 	uses    map[wire.Endpoint]bool
-	sealed  bool // some worker was ready: there will be no other endpoints
+	as      map[wire.Endpoint]wire.Endpoint // those that its workers write otherwise, and the names that they are known by
+	sealed  bool                            // some worker was ready: there will be no other endpoints
 }
 
 // member is a worker of a generation, by its number.

@@ -75,6 +75,10 @@ func (c *core) message(e message) {
 		return
 	}
 	w.said[m.Type] = true
+	if m.Endpoint != nil && m.Type != wire.Listen {
+		known := w.generation.means(*m.Endpoint)
+		m.Endpoint, e.msg.Endpoint = &known, &known
+	}
 	switch m.Type {
 	case wire.Hello:
 		c.hello(w, m.Version)
@@ -136,7 +140,8 @@ func (c *core) ready(w *worker) {
 	g := w.generation
 	for _, e := range sorted(g.uses) {
 		if !w.asked[e] { // connections to its socket would wait for ever
-			c.condemn(w, fmt.Errorf("it does not serve %s, as the other workers of its generation do", e))
+			c.condemn(w, fmt.Errorf("it does not serve %s, as the other workers of its generation do, and %s",
+				g.writes(e), sameForAll))
 			return
 		}
 	}
@@ -155,6 +160,7 @@ func (c *core) ready(w *worker) {
 	if len(g.ready) == g.plan.Workers() {
 		g.up = true
 		if g == c.current && c.stage == running {
+			c.closeUnasked(g)
 			c.announce()
 		}
 	}
@@ -219,7 +225,15 @@ func (c *core) ended(w *worker, cut int) {
 // serves them.
 func (c *core) quiesce(w *worker) {
 	if c.stage != stopping {
-		c.tell(w, wire.Message{Type: wire.Quiesced, Error: "others serve the sockets"})
+		var unserved []wire.Endpoint
+		if c.current != nil {
+			unserved = w.generation.usesMoreThan(c.current)
+		}
+		if len(unserved) == 0 {
+			c.tell(w, wire.Message{Type: wire.Quiesced, Error: "others serve the sockets"})
+			return
+		}
+		c.emit(quiesceSockets{ref: w.Ref, endpoints: unserved})
 		return
 	}
 	ids := []int{w.ID}

@@ -37,6 +37,7 @@ type world struct {
 	state     *handoff.State // what was passed on
 	ended     bool
 	parcels   int
+	lost      []sockets.Renewed              // files of Unix sockets
 	endpoints int                            // that workers serve
 	observe   func(e event, d time.Duration) // is told how long the core took, by clock; may be nil
 	clock     func() time.Duration
@@ -97,6 +98,9 @@ var endpointsOf = []wire.Endpoint{
 	{Network: "tcp", Address: ":80"}, {Network: "tcp", Address: ":443"}, {Network: "tcp", Address: ":1"}, {Network: "tcp", Address: ":2"},
 	{Network: "tcp", Address: ":3"}, {Network: "tcp", Address: ":4"}, {Network: "tcp", Address: ":5"}, {Network: "tcp", Address: ":6"},
 }
+
+// otherSpelling is the first of endpointsOf, written otherwise.
+var otherSpelling = wire.Endpoint{Network: "tcp", Address: "*:80"}
 
 // post has the core told of an event, and of what follows from it.
 func (w *world) post(e event) {
@@ -204,6 +208,9 @@ func (w *world) listenNext(p *fakeProcess) {
 	if p.ref.Generation > 1 && w.held["other addresses"] {
 		endpoints = endpointsOf[1:2]
 	}
+	if w.held["other spelling"] && p.ref.Generation%2 == 0 {
+		endpoints = []wire.Endpoint{otherSpelling}
+	}
 	switch {
 	case p.listed < len(endpoints):
 		w.says(p, wire.Message{Type: wire.Listen, Endpoint: &endpoints[p.listed]})
@@ -291,7 +298,7 @@ func (w *world) hears(p *fakeProcess, s send) {
 	case wire.EndHandover:
 		w.says(p, wire.Message{Type: wire.HandoverEnded})
 	case wire.Drain:
-		if m.Final {
+		if m.Final || len(m.Unserved) > 0 {
 			w.says(p, wire.Message{Type: wire.Quiesce})
 		}
 		clear(p.serves)
@@ -362,22 +369,40 @@ func (w *world) perform(e effect) {
 			w.hears(p, e)
 		}
 	case forward:
-		w.printf("connection %v of %v to %v", e.parcel, e.from, e.to)
+		w.printf("connection %v of %v to %v%s", e.parcel, e.from, e.to, map[bool]string{true: " for " + e.writes.String()}[e.writes != e.endpoint])
 	case drop:
 		w.printf("connection %v is closed", e.parcel)
 	case openSockets:
 		if w.held["open"] {
 			return
 		}
+		if e.endpoint == otherSpelling && slices.Contains(e.leaving, endpointsOf[0]) {
+			w.then(opened{endpoint: e.endpoint, info: sockets.Info{Endpoint: endpointsOf[0]}})
+			return
+		}
 		n := e.workers
-		w.then(opened{info: sockets.Info{Endpoint: e.endpoint, Sockets: n, Address: e.endpoint.Address}})
+		var beside []wire.Endpoint
+		if w.held["overlap"] {
+			beside = e.leaving
+		}
+		w.then(opened{beside: beside, endpoint: e.endpoint, info: sockets.Info{Endpoint: e.endpoint, Sockets: n, Address: e.endpoint.Address}})
 	case growSockets:
-		w.answer("grow", grown{change: e.change, workers: e.workers})
+		lost := w.lost
+		w.lost = nil
+		w.answer("grow", grown{change: e.change, workers: e.workers, renewed: lost})
+	case checkFiles:
+		if w.lost != nil {
+			w.then(filesLost{})
+		}
 	case directSockets:
 		w.printf("direct to %d sockets", e.workers)
 		w.then(directed{})
 	case quiesceSockets:
-		w.printf("keep new connections out of sockets %v", e.ids)
+		if e.endpoints != nil {
+			w.printf("keep new connections out of %v", e.endpoints)
+		} else {
+			w.printf("keep new connections out of sockets %v", e.ids)
+		}
 		w.then(quiesced{ref: e.ref})
 	case examine:
 		w.then(examined{ref: e.ref, times: proc.Times{Runnable: w.held["CPU"]}, why: e.why})
@@ -421,7 +446,11 @@ func (w *world) perform(e effect) {
 		w.printf("close all sockets")
 	case shrinkSockets:
 		w.printf("close sockets from %d on", e.workers)
-	case keepSockets, quiesceEndpoint, dropImage:
+	case keepSockets:
+		w.printf("keep sockets of %v", e.used)
+	case quiesceEndpoint:
+		w.printf("keep new connections out of %s", e.endpoint.Name())
+	case dropImage:
 		w.printf("%s", describe(e))
 	case done:
 		w.printf("the end: %v", e.err)

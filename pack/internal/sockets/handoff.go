@@ -120,7 +120,7 @@ func (k *Keeper) Import(states []State, files []*os.File) (steering map[wire.End
 		if taken[state.Endpoint] != nil {
 			return steering, fmt.Errorf("take over %s: it is there twice", state.Endpoint)
 		}
-		s := &set{shared: state.Shared}
+		s := &set{shared: state.Shared, own: state.Endpoint.Own}
 		taken[state.Endpoint] = s
 		if err := s.take(state, files); err != nil {
 			return steering, fmt.Errorf("take over %s: %w", state.Endpoint, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -23,17 +24,23 @@ type opening struct {
 }
 
 // Open opens the sockets of an endpoint, one for each of so many workers, unless they are open. It may wait for a name
-// to be resolved. If several callers ask for one endpoint, one opens it and the others get the result.
+// to be resolved, and for some seconds for workers to end whose master is gone, and that still have the address. If
+// several callers ask for one endpoint, one opens it and the others get the result.
 //
 // A Unix socket whose process is gone is replaced. A path that is relative means the current directory, now and later.
-func (k *Keeper) Open(ctx context.Context, e wire.Endpoint, workers int) (Info, error) {
+//
+// leaving are endpoints that whoever asks does not serve. If the sockets of one of them listen on just what the endpoint
+// asked for means, as localhost:80 and 127.0.0.1:80 do, those are returned, with the endpoint that they are known by. If
+// they listen on some of it, the new ones are opened beside them, if the kernel lets both be. All other sockets that are
+// open already are in the way.
+func (k *Keeper) Open(ctx context.Context, e wire.Endpoint, workers int, leaving ...wire.Endpoint) (Info, error) {
 	for {
 		o, info, err := k.begin(ctx, e)
 		switch {
 		case err != nil || info.Sockets > 0:
 			return info, err
 		case o.ctx != nil:
-			return k.finish(o, e, workers)
+			return k.finish(o, e, workers, leaving)
 		}
 		select {
 		case <-o.done:
@@ -72,19 +79,24 @@ func (k *Keeper) begin(ctx context.Context, e wire.Endpoint) (attempt, Info, err
 }
 
 // finish opens the sockets, without the lock, and tells who waits for them.
-func (k *Keeper) finish(a attempt, e wire.Endpoint, workers int) (info Info, err error) {
-	s, err := k.openSet(a.ctx, e, workers)
+func (k *Keeper) finish(a attempt, e wire.Endpoint, workers int, leaving []wire.Endpoint) (info Info, err error) {
+	s, same, err := k.openOrFind(a.ctx, e, workers, leaving)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
 	case k.closed:
-		if err == nil {
+		if s != nil {
 			s.close()
 		}
 		err = stopping(e)
 	case err != nil:
-		err = k.explain(err)
 		a.canceled = a.ctx.Err() != nil
+	case s == nil:
+		if s = k.open[same]; s == nil {
+			err = fmt.Errorf("listen %s: %s was closed just now", e, same)
+			break
+		}
+		info = s.info(same)
 	default:
 		k.open[e] = s
 		info = s.info(e)
@@ -97,24 +109,66 @@ func (k *Keeper) finish(a attempt, e wire.Endpoint, workers int) (info Info, err
 	return info, err
 }
 
-func (k *Keeper) openSet(ctx context.Context, e wire.Endpoint, workers int) (*set, error) {
+// openOrFind opens the sockets of an endpoint, or finds among those that are open under another name the ones that it
+// means.
+func (k *Keeper) openOrFind(ctx context.Context, e wire.Endpoint, workers int, leaving []wire.Endpoint) (
+	s *set, same wire.Endpoint, err error,
+) {
+	w := waiter{keeper: k, endpoint: e}
+	var beside []wire.Endpoint
+	for {
+		s, err = k.openSet(ctx, e, workers, beside != nil)
+		switch {
+		case err == nil:
+			s.beside = beside
+			return s, same, nil
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return nil, same, explain(err, "")
+		}
+		own := k.inTheWay(e, err)
+		switch {
+		case own.same(leaving):
+			return nil, own.endpoints[0], nil
+		case len(own.endpoints) > 0 && beside == nil:
+			if why := own.refusal(leaving); why != "" {
+				return nil, same, explain(err, why)
+			}
+			beside, w.beside = own.endpoints, true
+		case !w.wait(ctx, err):
+			return nil, same, explain(err, w.hint())
+		}
+	}
+}
+
+// openSet opens the sockets of an endpoint. beside says that the address is shared with sockets of this process.
+func (k *Keeper) openSet(ctx context.Context, e wire.Endpoint, workers int, beside bool) (*set, error) {
 	switch e.Network {
 	case "tcp", "tcp4", "tcp6":
-		return openTCP(ctx, e, workers)
+		if e.Own {
+			return k.openEach(ctx, e, workers)
+		}
+		return k.openTCP(ctx, e, workers, beside)
 	case "unix":
-		return openUnix(ctx, e.Address, k.files)
+		if !e.Own {
+			return k.openUnix(ctx, e.Address)
+		}
+		return nil, fmt.Errorf("listen %s in each worker: want the network to be tcp, tcp4 or tcp6: %w",
+			e, net.UnknownNetworkError(e.Network))
 	}
 	return nil, fmt.Errorf("listen %s: want the network to be tcp, tcp4, tcp6 or unix: %w",
 		e, net.UnknownNetworkError(e.Network))
 }
 
-func openTCP(ctx context.Context, e wire.Endpoint, workers int) (*set, error) {
+// openTCP lets nobody else in who listens there already: with sockets of this process there, who they let in has been
+// looked at before.
+func (k *Keeper) openTCP(ctx context.Context, e wire.Endpoint, workers int, beside bool) (*set, error) {
 	shared := false
-	config := reuseport.Config{Exclusive: true}
+	config := reuseport.Config{Exclusive: !beside, Control: k.control()}
 	listeners, err := config.ListenGroup(ctx, e.Network, e.Address, workers)
 	if errors.Is(err, errors.ErrUnsupported) {
 		var one net.Listener
-		if one, err = new(net.ListenConfig).Listen(ctx, e.Network, e.Address); err == nil {
+		config := net.ListenConfig{Control: k.control()}
+		if one, err = config.Listen(ctx, e.Network, e.Address); err == nil {
 			listeners, shared = []net.Listener{one}, true
 		}
 	}
@@ -128,18 +182,31 @@ func openTCP(ctx context.Context, e wire.Endpoint, workers int) (*set, error) {
 	return &set{listeners: listeners, shared: shared}, nil
 }
 
-// explain adds what to do to the errors that users meet most. It is called with mu locked.
-func (k *Keeper) explain(err error) error {
+// control returns the user's function, whose panic is an error; nil if there is none.
+func (k *Keeper) control() func(network, address string, c syscall.RawConn) error {
+	if k.Control == nil {
+		return nil
+	}
+	return func(network, address string, c syscall.RawConn) (err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("Config.Control: panic: %v\n%s", v, debug.Stack())
+			}
+		}()
+		if err := k.Control(network, address, c); err != nil {
+			return fmt.Errorf("Config.Control: %w", err)
+		}
+		return nil
+	}
+}
+
+// explain adds what to do to the errors that users meet most. inUse says it of an address that is in use.
+func explain(err error, inUse string) error {
 	op, isOp := errors.AsType[*net.OpError](err) // of the bind
 	hint := ""
 	switch linux := runtime.GOOS == "linux"; {
 	case errors.Is(err, syscall.EADDRINUSE):
-		hint = "is another instance running?"
-		if own := k.occupant(err); own != "" {
-			hint = "this pack listens on " + own + " already"
-		} else if linux {
-			hint += " ss -lntxp shows who listens"
-		}
+		hint = inUse
 	case errors.Is(err, syscall.EACCES) && isOp && op.Net == "unix":
 		hint = "the directory must be writable for this user"
 	case errors.Is(err, syscall.EACCES) && isOp && linux:
@@ -151,37 +218,4 @@ func (k *Keeper) explain(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", err, hint)
-}
-
-// occupant returns the endpoint of ours that takes an address which another was to have; "" if there is none. It is
-// called with mu locked.
-func (k *Keeper) occupant(err error) string {
-	op, _ := errors.AsType[*net.OpError](err)
-	taken, _ := errors.AsType[*takenError](err)
-	for _, e := range k.endpoints() {
-		s := k.open[e]
-		if taken != nil && s.file != nil && s.file.id == taken.id || op != nil && s.overlaps(e.Network, op) {
-			return e.Network + " " + s.address()
-		}
-	}
-	return ""
-}
-
-// overlaps reports whether who has these sockets gets some of what would come to the address of an error.
-func (s *set) overlaps(network string, op *net.OpError) bool {
-	a, ok := s.listeners[0].Addr().(*net.TCPAddr)
-	b, bok := op.Addr.(*net.TCPAddr)
-	return ok && bok && a.Port == b.Port && (covers(network, a.IP, b.IP) || covers(op.Net, b.IP, a.IP))
-}
-
-// covers reports whether who listens on a also gets what comes to b.
-func covers(network string, a, b net.IP) bool {
-	v4 := a.To4() != nil
-	switch {
-	case len(a) > 0 && !a.IsUnspecified():
-		return a.Equal(b)
-	case v4 == (b.To4() != nil):
-		return true
-	}
-	return !v4 && network != "tcp6"
 }

@@ -51,6 +51,10 @@ func (s *set) quiesceFinal(l net.Listener) error {
 	return reuseport.Quiesce(l.(syscall.Conn))
 }
 
+// Refuse has a listening Unix socket refuse new connections, in all processes that have it. What is queued can be
+// accepted. Only Linux can.
+func Refuse(l *net.UnixListener) error { return shutdown(l) }
+
 // QuiesceEndpoint keeps new connections out of all sockets of an endpoint, if it is open, until [Keeper.Copy] lets them
 // in again. The file of a Unix socket is moved to another name meanwhile.
 func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
@@ -62,7 +66,11 @@ func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
 	}
 	var errs []error
 	for _, l := range s.listeners {
-		errs = append(errs, s.quiesce(l))
+		if isReplaced(e) { // its file may have another name now
+			errs = append(errs, shutdown(l.(syscall.Conn)))
+		} else {
+			errs = append(errs, s.quiesce(l))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%s: %w", e, err)

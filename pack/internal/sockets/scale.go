@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"syscall"
 
@@ -32,14 +33,14 @@ func (k *Keeper) Grow(ctx context.Context, n int, steered map[wire.Endpoint]bool
 		if s.shared || n <= len(s.listeners) {
 			continue
 		}
-		if !steered[e] {
+		if !steered[e] && !s.own {
 			if err := s.limit(len(s.listeners)); err != nil {
 				return fmt.Errorf("more sockets for %s: %w", e, err)
 			}
 		}
 		before[e] = len(s.listeners)
 		for len(s.listeners) < n {
-			l, err := reuseport.Listen(ctx, e.Network, s.address())
+			l, err := k.openMore(ctx, e, s)
 			if err != nil {
 				return fmt.Errorf("more sockets for %s: %w", e, err)
 			}
@@ -49,12 +50,25 @@ func (k *Keeper) Grow(ctx context.Context, n int, steered map[wire.Endpoint]bool
 	return nil
 }
 
+// openMore opens the socket of the next worker.
+func (k *Keeper) openMore(ctx context.Context, e wire.Endpoint, s *set) (net.Listener, error) {
+	if s.own {
+		return k.openOwn(ctx, e, len(s.listeners))
+	}
+	config := reuseport.Config{Control: k.control()}
+	more, err := config.ListenGroup(ctx, e.Network, s.address(), 1)
+	if err != nil {
+		return nil, err
+	}
+	return more[0], nil
+}
+
 // undoGrow makes the numbers of sockets what they were.
 func (k *Keeper) undoGrow(before map[wire.Endpoint]int, steered map[wire.Endpoint]bool) {
 	for e, n := range before {
 		s := k.open[e]
 		s.closeLast(n)
-		if !steered[e] {
+		if !steered[e] && !s.own {
 			// If it cannot (before Linux 5.3), the program goes on choosing among those that are left, which are all.
 			reuseport.Detach(s.listeners[0].(syscall.Conn))
 		}
@@ -69,7 +83,7 @@ func (k *Keeper) Direct(n int, steered map[wire.Endpoint]bool) error {
 	var errs []error
 	for _, e := range k.endpoints() {
 		s := k.open[e]
-		if s.shared || steered[e] {
+		if s.shared || s.own || steered[e] {
 			continue
 		}
 		if err := s.direct(n); err != nil {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -31,6 +32,11 @@ type Owner struct{ UID, GID int }
 // Keeper holds the listening sockets of a pack. All methods are safe for concurrent use, and none but Open waits for
 // anything but a system call.
 type Keeper struct {
+	// Control, if it is not nil, is called with each socket before it is bound, as [net.ListenConfig.Control] is.
+	// Waits is told, once in an Open, for which processes it waits: see Open. Both are set before the first Open.
+	Control func(network, address string, c syscall.RawConn) error
+	Waits   func(e wire.Endpoint, pids []int)
+
 	files Files
 
 	mu      sync.Mutex
@@ -44,8 +50,10 @@ type Keeper struct {
 type set struct {
 	listeners []net.Listener // one per worker, or one for all if it is shared
 	shared    bool
+	own       bool                  // each worker's has another address
 	file      *file                 // of a Unix socket in the file system; nil for others
 	final     map[net.Listener]bool // to these new connections are kept out for good
+	beside    []wire.Endpoint       // it listens on some of what these do
 }
 
 // New returns a keeper without sockets.
@@ -58,7 +66,17 @@ type Info struct {
 	Endpoint wire.Endpoint
 	Sockets  int    // one per worker, or 1
 	Shared   bool   // one socket for all: Unix sockets, and all where the system spreads no connections
-	Address  string // what is listened on, with the port that the kernel chose
+	Address  string // what is listened on, with the port that the kernel chose; by each worker if they differ
+}
+
+// Beside returns the endpoints beside whose sockets those of an endpoint were opened, since they listen on some of it.
+func (k *Keeper) Beside(e wire.Endpoint) []wire.Endpoint {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s := k.open[e]; s != nil {
+		return s.beside
+	}
+	return nil
 }
 
 func (s *set) info(e wire.Endpoint) Info {
@@ -69,6 +87,13 @@ func (s *set) info(e wire.Endpoint) Info {
 func (s *set) address() string {
 	if s.file != nil {
 		return s.file.path
+	}
+	if s.own {
+		var all []string
+		for _, l := range s.listeners {
+			all = append(all, l.Addr().String())
+		}
+		return strings.Join(all, ", ")
 	}
 	return s.listeners[0].Addr().String()
 }
@@ -157,12 +182,13 @@ func (k *Keeper) find(e wire.Endpoint) (*set, error) {
 
 func stopping(e wire.Endpoint) error { return fmt.Errorf("listen %s: the pack is stopping", e) }
 
-// Listeners returns the sockets of the first n workers, to be steered; nil if there are fewer, or workers share one.
+// Listeners returns the sockets of the first n workers, to be steered; nil if there are fewer, or workers share one, or
+// have addresses of their own.
 func (k *Keeper) Listeners(e wire.Endpoint, n int) []syscall.Conn {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.open[e]
-	if s == nil || s.shared || n > len(s.listeners) {
+	if s == nil || s.shared || s.own || n > len(s.listeners) {
 		return nil
 	}
 	var all []syscall.Conn

@@ -39,18 +39,18 @@ func (e *takenError) Unwrap() error { return syscall.EADDRINUSE }
 var errSwapped = errors.New("somebody else has put another file in the place of the socket")
 
 // openUnix opens a Unix socket, in place of one whose process is gone.
-func openUnix(ctx context.Context, path string, files Files) (*set, error) {
+func (k *Keeper) openUnix(ctx context.Context, path string) (*set, error) {
 	if ctx.Err() != nil { // ListenConfig notices that only when it has to wait for something
 		return nil, fmt.Errorf("listen unix %s: %w", path, context.Cause(ctx))
 	}
 	if nameless(path) {
-		l, err := listenUnix(ctx, path, path, nil)
+		l, err := k.listenUnix(ctx, path, path, nil)
 		if err != nil {
 			return nil, err
 		}
 		return &set{listeners: []net.Listener{l}, shared: true}, nil
 	}
-	s, err := openFile(ctx, path, files)
+	s, err := k.openFile(ctx, path)
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return nil, op
 	}
@@ -67,7 +67,7 @@ func nameless(path string) bool {
 	return path == "" || linux && (path[0] == '@' || path[0] == 0)
 }
 
-func openFile(ctx context.Context, path string, files Files) (_ *set, err error) {
+func (k *Keeper) openFile(ctx context.Context, path string) (_ *set, err error) {
 	dir, name := filepath.Split(path)
 	if name == "" || name == "." || name == ".." {
 		return nil, fmt.Errorf("it names a directory: %w", syscall.EISDIR)
@@ -91,22 +91,30 @@ func openFile(ctx context.Context, path string, files Files) (_ *set, err error)
 		return nil, err
 	}
 	marked := false
-	l, err := listenUnix(ctx, address, path, func(fd int) { marked = mark(fd) })
+	l, err := k.listenUnix(ctx, address, path, func(fd int) { marked = mark(fd) })
 	if err != nil {
 		return nil, err
 	}
 	s.listeners = []net.Listener{l}
-	return s, f.make(files, marked)
+	return s, f.make(k.files, marked)
 }
 
 // listenUnix listens on an address that is called by another name in errors.
-func listenUnix(ctx context.Context, address, name string, prepare func(fd int)) (*net.UnixListener, error) {
-	var config net.ListenConfig
-	if prepare != nil {
-		config.Control = func(_, _ string, c syscall.RawConn) error {
-			return c.Control(func(fd uintptr) { prepare(int(fd)) })
+func (k *Keeper) listenUnix(ctx context.Context, address, name string, prepare func(fd int)) (
+	*net.UnixListener, error,
+) {
+	control := k.control()
+	config := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
+		if prepare != nil {
+			if err := c.Control(func(fd uintptr) { prepare(int(fd)) }); err != nil {
+				return err
+			}
 		}
-	}
+		if control != nil {
+			return control(network, name, c)
+		}
+		return nil
+	}}
 	l, err := config.Listen(ctx, "unix", address)
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok {
@@ -183,6 +191,23 @@ func (f *file) hide() error {
 	}
 	f.hidden = err == nil
 	return err
+}
+
+// inPlace reports whether who connects to the path comes to this socket, as far as one can tell: whether the file is
+// there, and the directory, which can be removed and made anew as well.
+func (f *file) inPlace() bool {
+	if f.hidden {
+		return true
+	}
+	now, _, err := f.stat(f.name)
+	if err == nil && now == f.id && filepath.IsAbs(f.path) {
+		again := *f
+		if again.dir, err = openDirectory(filepath.Dir(f.path)); err == nil {
+			defer again.release()
+			now, _, err = again.stat(f.name)
+		}
+	}
+	return err == nil && now == f.id || err != nil && !errors.Is(err, fs.ErrNotExist)
 }
 
 // show gives the file its own name again, if that is free.

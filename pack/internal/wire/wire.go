@@ -74,12 +74,20 @@ type Endpoint struct {
 	Address string `json:"address"`
 	// Index tells apart endpoints that are written alike, such as two of "localhost:0".
 	Index int `json:"index,omitempty"`
+	// Own is set if each worker has an address of its own: the port is that of Address and the worker's ID, or any.
+	Own bool `json:"own,omitempty"`
 }
 
 func (e Endpoint) String() string { return e.Network + " " + e.Address }
 
 // Name returns what no other endpoint has.
-func (e Endpoint) Name() string { return fmt.Sprintf("%s %s %d", e.Network, e.Address, e.Index) }
+func (e Endpoint) Name() string {
+	name := fmt.Sprintf("%s %s %d", e.Network, e.Address, e.Index)
+	if e.Own {
+		name += " own"
+	}
+	return name
+}
 
 // Vitals is how a worker does, by itself.
 type Vitals struct {

@@ -209,6 +209,8 @@ func TestUnserved(t *testing.T) {
 	<-blocked
 	queued := dial(t, alone)
 	close(release)
+	m.expect(wire.Quiesce)
+	m.tell(wire.Message{Type: wire.Quiesced})
 	if err := get(queued, "/"); err != nil {
 		t.Error(err)
 	}

@@ -11,15 +11,18 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 	"github.com/gopherpack/gopherpack/reuseport"
 )
 
 // queueEmpty is how long a queue must stay empty to count as empty: a handshake may be under way. queueLimit is
 // how long that may take where new connections cannot be kept out.
+// orphanLimit is how long the queues may keep the sockets open when the master is gone.
 const (
-	queueEmpty = 20 * time.Millisecond
-	queueLimit = time.Second
+	queueEmpty  = 20 * time.Millisecond
+	queueLimit  = time.Second
+	orphanLimit = 3 * time.Second
 )
 
 // drainOptions is how a service is drained.
@@ -30,19 +33,23 @@ type drainOptions struct {
 	// takenOver is set if other workers go on serving what this one did, and handOver if they take its idle
 	// connections.
 	takenOver, handOver bool
-	// unserved are endpoints that others do not go on serving all the same. New connections are kept out, if that can
-	// be.
-	unserved []wire.Endpoint
+	// unserved are endpoints that others do not go on serving all the same. quiesceUnserved keeps new connections out, if
+	// that can be.
+	unserved        []wire.Endpoint
+	quiesceUnserved func() error
 	// failed is why the worker drains that was not told to; nil if it was.
 	failed error
 	// closed, if set, is called when the sockets are closed.
 	closed func()
+	// orphaned is set if the master is gone: the sockets are closed at once, before the hook is called, since somebody may
+	// wait for the address, to start the pack anew.
+	orphaned bool
 }
 
 // drain stops accepting and finishes what is there until ctx ends, then cuts the rest and returns how many
 // connections that were.
 func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
-	if s.OnShutdown != nil {
+	if s.OnShutdown != nil && !o.orphaned {
 		s.OnShutdown(ctx)
 	}
 	if s.BeginDrain != nil {
@@ -59,6 +66,9 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	total.Add(int64(s.disposeOfLeft(o)))
 	if o.closed != nil {
 		o.closed()
+	}
+	if s.OnShutdown != nil && o.orphaned {
+		s.OnShutdown(ctx)
 	}
 	var stopping sync.WaitGroup
 	for server, e := range s.servers() {
@@ -89,11 +99,19 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 				last = append(last, l)
 			}
 		}
+		if len(last) > 0 && o.quiesceUnserved != nil {
+			if err := o.quiesceUnserved(); err != nil {
+				s.log.Debug("new connections cannot be kept out", "error", err)
+			}
+		}
 	} else {
 		last = all
 		if err := o.quiesce(); err != nil {
 			s.log.Debug("new connections cannot be kept out", "error", err)
 			limit = min(limit, queueLimit)
+		}
+		if o.orphaned {
+			limit = min(limit, orphanLimit)
 		}
 	}
 	limited, cancel := context.WithTimeout(ctx, limit)
@@ -155,13 +173,17 @@ func (s *service) disposeOfLeft(o drainOptions) (cut int) {
 	return cut
 }
 
-// quiesceOwn keeps new connections out of the sockets that this worker serves, as the master does where there is one.
+// quiesceOwn keeps new connections out of the sockets that this worker serves, as the master does where there is one. The
+// other workers of a Unix socket are told likewise, and its file is left to who comes next.
 func (s *service) quiesceOwn() error {
 	var errs []error
 	for _, l := range s.all() {
 		for _, socket := range l.sockets() {
-			if tcp, ok := socket.(*net.TCPListener); ok {
-				errs = append(errs, reuseport.Quiesce(tcp))
+			switch socket := socket.(type) {
+			case *net.TCPListener:
+				errs = append(errs, reuseport.Quiesce(socket))
+			case *net.UnixListener:
+				errs = append(errs, sockets.Refuse(socket))
 			}
 		}
 	}

@@ -96,21 +96,34 @@ func (w *worker) arrive(r *wire.Received) {
 	}
 	f.Close()
 	l := w.service.of(*r.Endpoint)
+	if l != nil && l.serveBare != nil {
+		go w.arriveBare(l, c)
+		return
+	}
 	if l == nil || !l.movable {
 		w.log.Error("a connection that was handed over is closed: this worker does not serve the endpoint",
 			"endpoint", r.Endpoint.String())
 		go c.Close()
 		return
 	}
-	if l.push(c, nil) {
-		return
+	if !l.push(c, nil) {
+		go w.passOn(*r.Endpoint, c)
 	}
-	go func() {
-		defer c.Close()
-		if sc, ok := c.(syscall.Conn); ok {
-			w.handover(*r.Endpoint, sc)
-		}
-	}()
+}
+
+// arriveBare serves a connection that was handed over beside a listener that wraps what it accepts.
+func (w *worker) arriveBare(l *listener, c net.Conn) {
+	if l.isClosing() || !l.serveBare(c) {
+		w.passOn(l.endpoint, c)
+	}
+}
+
+// passOn hands a connection over that was handed over to this worker.
+func (w *worker) passOn(e wire.Endpoint, c net.Conn) {
+	defer c.Close()
+	if sc, ok := c.(syscall.Conn); ok {
+		w.handover(e, sc)
+	}
 }
 
 // endHandover hands no connections over any more, and says so when none is on its way.

@@ -31,6 +31,10 @@ type listener struct {
 	server       drain.Server
 	movable      bool // its connections can be handed over, and others' to it
 
+	// serveBare serves a connection that was handed over by a worker that did not wrap it, where this one does, and
+	// reports whether it could; nil if that cannot be.
+	serveBare func(net.Conn) bool
+
 	accepting chan struct{} // closed when Accept is first called
 	once      sync.Once
 	closing   chan struct{} // closed by Close

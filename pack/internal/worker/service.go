@@ -76,11 +76,17 @@ func (s *service) start(ctx context.Context) error {
 func (s *service) serve(h Handle, own net.Listener) {
 	l := newListener(own, h.Endpoint, s.log, s.reporter.accepted)
 	l.server = h.Server
-	serveOn := l.exposed()
-	if w, ok := h.Server.(*drain.HTTP); ok && s.handover != nil && w.CanMove() {
-		l.movable = true
+	exposed := l.exposed()
+	serveOn := s.wrapped(h.Endpoint, exposed)
+	if w, ok := h.Server.(*drain.HTTP); ok && s.handover != nil && !h.Endpoint.Own && w.CanMove() {
 		pass := func(c syscall.Conn) error { return s.handover(h.Endpoint, c) }
-		serveOn = w.Movable(l, pass, s.boundTo(h.Endpoint))
+		movable := func(l net.Listener) net.Listener { return w.Movable(l, pass, s.boundTo(h.Endpoint)) }
+		if serveOn == exposed {
+			l.movable = true
+			serveOn = movable(l)
+		} else { // what wraps a connection may know of it what would not go along
+			l.serveBare = func(c net.Conn) bool { return serveOne(w, c, movable) }
+		}
 	}
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
@@ -94,6 +100,17 @@ func (s *service) serve(h Handle, own net.Listener) {
 			s.broken <- fmt.Errorf("the server for %s stopped serving: %w", h.Endpoint, err)
 		}
 	})
+}
+
+// wrapped returns what the user wants to be served from instead of a listener.
+func (s *service) wrapped(e wire.Endpoint, l net.Listener) net.Listener {
+	if s.Wrap == nil {
+		return l
+	}
+	if w := s.Wrap(e.Network, e.Address, l); w != nil {
+		return w
+	}
+	return l
 }
 
 // all returns the listeners.

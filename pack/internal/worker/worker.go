@@ -37,10 +37,13 @@ type Config struct {
 	Files           uint64                             // as of RaiseFiles
 	Tickets         *Tickets                           // for TLS sessions; nil for new ones
 
+	// Wrap returns what is served from instead of the listener of an address.
+	Wrap func(network, address string, l net.Listener) net.Listener
+
 	Probe      func(context.Context) error // called again and again while the worker serves; its error is reported
 	OnStart    func(context.Context) error // called first; its context ends when the worker drains
 	Handles    func() []Handle             // called once, after OnStart
-	OnShutdown func(context.Context)       // called before a drain, while the worker still accepts
+	OnShutdown func(context.Context)       // called before a drain, while the worker still accepts, if there is a master
 	BeginDrain func()                      // called when it begins
 	OnReopen   func()                      // called when log files are to be opened anew
 
@@ -216,11 +219,11 @@ func (w *worker) drain(serving context.Context) {
 		options.failed = context.Cause(serving)
 	case asked.masterGone:
 		w.log.Warn("the master is gone, stopping")
-		options.takenOver, options.quiesce = false, w.service.quiesceOwn
+		options.takenOver, options.orphaned, options.quiesce = false, true, w.service.quiesceOwn
 	case asked.final:
 		options.takenOver, options.quiesce = false, w.quiesce
 	default:
-		options.handOver, options.unserved = asked.handOver, asked.unserved
+		options.handOver, options.unserved, options.quiesceUnserved = asked.handOver, asked.unserved, w.quiesce
 	}
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(serving), w.drainTimeout())
 	defer cancel()

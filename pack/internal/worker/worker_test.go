@@ -118,7 +118,8 @@ func TestContextIsASignal(t *testing.T) {
 	m.expectEnd(0)
 }
 
-// TestMasterGone wants what is queued to be served.
+// TestMasterGone wants what is queued to be served, and the sockets to be closed before the hook is called: whoever starts
+// the pack anew waits for that.
 func TestMasterGone(t *testing.T) {
 	blocked, release := make(chan struct{}), make(chan struct{})
 	c := Config{OnShutdown: func(context.Context) { close(blocked); <-release }}
@@ -127,15 +128,23 @@ func TestMasterGone(t *testing.T) {
 	m.expect(wire.Ready)
 	m.tell(wire.Message{Type: wire.Cover, Endpoint: &anyPort, Socket: 1}, other.(syscall.Conn))
 	m.ping()
+	queued := []net.Conn{dial(t, m.socket), dial(t, other)}
 	m.conn.Close()
-	<-blocked
-	late := []net.Conn{dial(t, m.socket), dial(t, other)}
-	close(release)
-	for _, c := range late {
+	for _, c := range queued {
 		if err := get(c, "/"); err != nil {
 			t.Error(err)
 		}
 	}
+	<-blocked
+	for _, l := range []net.Listener{m.socket, other} {
+		dial(t, l)
+		if c, err := l.Accept(); err != nil { // by this copy, which is the last
+			t.Error(err)
+		} else {
+			c.Close()
+		}
+	}
+	close(release)
 	m.expectNothing()
 	if m.log.count(slog.LevelWarn, "the master is gone") != 1 {
 		t.Errorf("it logged\n%s", m.log)

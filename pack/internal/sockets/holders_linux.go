@@ -1,0 +1,151 @@
+package sockets
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+)
+
+// holders returns the processes that listen on an address that is in use, as far as this process may see them.
+func holders(e wire.Endpoint, inUse error) []holder {
+	return holdersIn(os.DirFS("/proc").(fs.ReadLinkFS), e, inUse)
+}
+
+func holdersIn(proc fs.ReadLinkFS, e wire.Endpoint, inUse error) (all []holder) {
+	inodes := map[string]bool{}
+	if e.Network == "unix" {
+		listenUnixInodes(proc, e.Address, inodes)
+	} else if op, ok := errors.AsType[*net.OpError](inUse); ok {
+		listenTCPInodes(proc, op, inodes)
+	}
+	if len(inodes) == 0 {
+		return nil
+	}
+	processes, _ := fs.Glob(proc, "[0-9]*")
+	for _, name := range processes {
+		pid, err := strconv.Atoi(name)
+		if err != nil || !hasSocket(proc, name, inodes) {
+			continue
+		}
+		h := holder{pid: pid, orphan: isOrphan(proc, name)}
+		if comm, err := fs.ReadFile(proc, name+"/comm"); err == nil {
+			h.name = strings.TrimSpace(string(comm))
+		}
+		all = append(all, h)
+	}
+	slices.SortFunc(all, func(a, b holder) int { return a.pid - b.pid })
+	return all
+}
+
+// hasSocket reports whether a process has one of some sockets open.
+func hasSocket(proc fs.ReadLinkFS, pid string, inodes map[string]bool) bool {
+	descriptors, _ := fs.ReadDir(proc, pid+"/fd") // others' cannot be read
+	for _, d := range descriptors {
+		target, _ := proc.ReadLink(pid + "/fd/" + d.Name())
+		if inode, ok := strings.CutPrefix(target, "socket:["); ok && inodes[strings.TrimSuffix(inode, "]")] {
+			return true
+		}
+	}
+	return false
+}
+
+// isOrphan reports whether a process was started as a worker by another than its parent now. What its environment was
+// tells that, see package procgroup.
+func isOrphan(proc fs.FS, pid string) bool {
+	environment, err := fs.ReadFile(proc, pid+"/environ")
+	if err != nil {
+		return false
+	}
+	stat, err := fs.ReadFile(proc, pid+"/stat")
+	if err != nil {
+		return false
+	}
+	var state, parent string // "123 (name) R 1 ...", where the name may have spaces and brackets
+	fmt.Sscan(string(stat[bytes.LastIndexByte(stat, ')')+1:]), &state, &parent)
+	for variable := range bytes.SplitSeq(environment, []byte{0}) {
+		if value, ok := bytes.CutPrefix(variable, []byte("PROCGROUP_LIFELINE=")); ok {
+			_, master, ok := strings.Cut(string(value), ",")
+			return ok && parent != "" && master != parent
+		}
+	}
+	return false
+}
+
+// listenTCPInodes finds the sockets that listen on what an error of a bind was about (proc_net_tcp(5)).
+func listenTCPInodes(proc fs.FS, op *net.OpError, inodes map[string]bool) {
+	wanted, ok := op.Addr.(*net.TCPAddr)
+	if !ok {
+		return
+	}
+	const listening = "0A"
+	for _, table := range []string{"self/net/tcp", "self/net/tcp6"} {
+		eachLine(proc, table, func(fields []string) {
+			// sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode
+			if len(fields) < 10 || fields[3] != listening {
+				return
+			}
+			a, ok := parseTCPAddr(fields[1])
+			if !ok || a.Port != wanted.Port {
+				return
+			}
+			x, y := scopeOf("tcp", a), scopeOf(op.Net, wanted)
+			if x.covers(y) || y.covers(x) {
+				inodes[fields[9]] = true
+			}
+		})
+	}
+}
+
+// parseTCPAddr reads an address such as 0100007F:1F90: words of the machine's own order, and the port.
+func parseTCPAddr(text string) (*net.TCPAddr, bool) {
+	words, port, _ := strings.Cut(text, ":")
+	raw, err := hex.DecodeString(words)
+	n, perr := strconv.ParseUint(port, 16, 16)
+	if err != nil || perr != nil || len(raw) != net.IPv4len && len(raw) != net.IPv6len {
+		return nil, false
+	}
+	for i := 0; i < len(raw); i += 4 {
+		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
+	}
+	return &net.TCPAddr{IP: raw, Port: int(n)}, true
+}
+
+// listenUnixInodes finds the sockets that listen at a path (proc_net_unix(5)).
+func listenUnixInodes(proc fs.FS, path string, inodes map[string]bool) {
+	const accepts = 1 << 16 // __SO_ACCEPTCON
+	absolute, _ := filepath.Abs(path)
+	eachLine(proc, "self/net/unix", func(fields []string) {
+		// Num RefCount Protocol Flags Type St Inode Path
+		if len(fields) < 8 {
+			return
+		}
+		flags, err := strconv.ParseUint(fields[3], 16, 64)
+		bound := fields[7]
+		if err == nil && flags&accepts != 0 && (bound == abstractName(path) || bound == path || bound == absolute) {
+			inodes[fields[6]] = true
+		}
+	})
+}
+
+func eachLine(proc fs.FS, table string, do func(fields []string)) {
+	f, err := proc.Open(table)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		do(strings.Fields(lines.Text()))
+	}
+}

@@ -1,0 +1,109 @@
+package sockets
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+)
+
+// Workers whose master was killed close their sockets at once, which takes a moment all the same. So whoever starts the
+// pack anew just then waits for them. For others it does not wait: that is another instance.
+const (
+	orphanPatience = 10 * time.Second
+	killedPatience = 300 * time.Millisecond // a process that was killed may look alive for that long
+	waitPoll       = 50 * time.Millisecond
+)
+
+// WaitsFor returns what a log says of a wait for processes, of which none may be known.
+func WaitsFor(pids []int) string {
+	if len(pids) == 0 {
+		return "waiting for an address that is in use"
+	}
+	return "waiting for an address on which workers listen whose master is gone"
+}
+
+// holder is a process that listens on an address.
+type holder struct {
+	pid    int
+	name   string
+	orphan bool // it is a worker whose master is gone
+}
+
+// waiter waits for an address to be free.
+type waiter struct {
+	keeper   *Keeper
+	endpoint wire.Endpoint
+	begun    time.Time
+	looked   time.Time
+	told     bool
+	beside   bool     // sockets of this process are not in the way
+	holders  []holder // at the last look
+}
+
+// wait waits a little, and reports whether it is worth another try.
+func (w *waiter) wait(ctx context.Context, inUse error) bool {
+	now := time.Now()
+	if w.begun.IsZero() {
+		w.begun = now
+	}
+	if now.Sub(w.looked) > 10*waitPoll {
+		w.holders, w.looked = holders(w.endpoint, inUse), now
+		if w.beside {
+			w.holders = slices.DeleteFunc(w.holders, func(h holder) bool { return h.pid == os.Getpid() })
+		}
+	}
+	limit := killedPatience
+	orphans := len(w.holders) > 0 && !slices.ContainsFunc(w.holders, func(h holder) bool { return !h.orphan })
+	if orphans || runtime.GOOS != "linux" { // where nobody tells who it is
+		limit = orphanPatience
+	}
+	if now.Sub(w.begun) > limit {
+		return false
+	}
+	if limit == orphanPatience && !w.told && w.keeper.Waits != nil {
+		w.told = true
+		var pids []int
+		for _, h := range w.holders {
+			pids = append(pids, h.pid)
+		}
+		w.keeper.Waits(w.endpoint, pids)
+	}
+	timer := time.NewTimer(waitPoll)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// hint says what to do about it.
+func (w *waiter) hint() string {
+	if len(w.holders) == 0 {
+		if runtime.GOOS == "linux" {
+			return "is another instance running? ss -lntxp shows who listens"
+		}
+		return "is another instance running?"
+	}
+	var who []string
+	orphans := true
+	for _, h := range w.holders {
+		if h.pid == os.Getpid() {
+			return "this process listens there itself, but not by the pack"
+		}
+		who = append(who, fmt.Sprintf("%d (%s)", h.pid, h.name))
+		orphans = orphans && h.orphan
+	}
+	if orphans {
+		return fmt.Sprintf("workers of a pack whose master is gone listen there, and do not end: kill process %s",
+			strings.Join(who, ", "))
+	}
+	return fmt.Sprintf("is another instance running? process %s listens there", strings.Join(who, ", "))
+}
