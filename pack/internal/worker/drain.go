@@ -173,7 +173,7 @@ func (s *service) endHandover(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, handoverLimit)
 	defer cancel()
 	for server := range s.servers() {
-		if h, ok := server.(*drain.HTTP); ok {
+		if h, ok := server.(drain.Mover); ok {
 			h.EndHandover(ctx)
 		}
 	}

@@ -77,10 +77,10 @@ func (s *service) serve(h Handle, own net.Listener) {
 	l := newListener(own, h.Endpoint, s.log, s.reporter.accepted)
 	l.server = h.Server
 	serveOn := l.exposed()
-	if w, ok := h.Server.(*drain.HTTP); ok && s.handover != nil && w.CanMove() {
+	if w, ok := h.Server.(drain.Mover); ok && s.handover != nil && w.CanMove() {
 		l.movable = true
 		pass := func(c syscall.Conn) error { return s.handover(h.Endpoint, c) }
-		serveOn = w.Movable(l, pass, s.boundTo(h.Endpoint))
+		serveOn = w.Movable(serveOn, pass, s.boundTo(h.Endpoint))
 	}
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
