@@ -100,12 +100,12 @@ func (f *foreign) leave(g *guest) {
 }
 
 // BeginDrain leaves connections alone for the delay: nobody knows which of them are idle, and Shutdown may close those.
-// A server that tells its clients to go elsewhere, as gRPC does, needs none.
+// A server that tells its clients to go elsewhere, as gRPC does, needs none, if there is an elsewhere.
 func (f *foreign) BeginDrain(delay time.Duration, handOver bool) {
-	if !f.tells {
+	if !f.tells || !handOver {
 		f.delay = delay
-		f.moving.Store(handOver)
 	}
+	f.moving.Store(handOver && !f.tells)
 }
 
 // EndHandover implements Mover.

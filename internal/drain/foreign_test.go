@@ -91,7 +91,8 @@ func TestForeignIsWaitedFor(t *testing.T) {
 	}
 }
 
-// TestForeignDelay wants connections to have the delay to themselves, unless the server tells its clients.
+// TestForeignDelay wants connections to have the delay to themselves, unless the server tells its clients to go
+// elsewhere.
 func TestForeignDelay(t *testing.T) {
 	called := make(chan struct{}, 1)
 	s := &stranger{shutdown: func(context.Context) error { called <- struct{}{}; return nil }}
@@ -113,7 +114,22 @@ func TestForeignDelay(t *testing.T) {
 
 	f = Foreign(graceful{s})
 	c = strange(t, s, f)
-	f.BeginDrain(time.Hour, false)
+	f.BeginDrain(time.Hour, false) // there is nowhere else to go
+	go func() { drained <- f.Shutdown(t.Context()) }()
+	select {
+	case <-called:
+		t.Error("Shutdown is called at once, and nobody else serves")
+	case <-time.After(20 * time.Millisecond):
+	}
+	c.Close()
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	<-called
+
+	f = Foreign(graceful{s})
+	c = strange(t, s, f)
+	f.BeginDrain(time.Hour, true)
 	go func() { drained <- f.Shutdown(t.Context()) }()
 	<-called
 	c.Close()

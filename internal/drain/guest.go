@@ -135,8 +135,8 @@ func (g *guest) beforeRead(mayGo bool) (over bool) {
 	return false
 }
 
-// afterRead takes our deadline back, if it is set, and reports whether the Read has failed for nothing else and is to be
-// repeated. If the connection can go now, it has the Read end.
+// afterRead takes our deadline back, if it is set, and reports whether the Read has failed for nothing else and is to
+// be repeated. If the connection can go now, it has the Read end.
 func (g *guest) afterRead(b []byte, mayGo bool, err error) (again bool, _ error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -278,7 +278,8 @@ func (c *guestConn) Close() error                      { return c.g.close() }
 func (c *guestConn) SetDeadline(t time.Time) error     { return c.g.setDeadline(t) }
 func (c *guestConn) SetReadDeadline(t time.Time) error { return c.g.setReadDeadline(t) }
 
-// guestSocket has what TCP and Unix sockets have besides. It does not embed these: net.Buffers would be written past it.
+// guestSocket has what TCP and Unix sockets have besides. It does not embed these: net.Buffers would be written past
+// it.
 type guestSocket struct {
 	guestConn
 	socketOptions
