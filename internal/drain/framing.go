@@ -38,14 +38,30 @@ func (f *framing) lose() { *f = framing{lost: true} }
 
 // request follows what was read.
 func (f *framing) request(b []byte) {
-	if !f.lost && !f.requests.follow(b, f.beginRequest, func() {}) {
+	if f.lost || len(b) == 0 {
+		return
+	}
+	if !f.requests.within && !beginsRequest(b) || !f.requests.follow(b, f.beginRequest, func() {}) {
 		f.lose()
 	}
 }
 
+// beginsRequest reports whether b can be the beginning of a request, so that nothing is kept of what is none.
+func beginsRequest(b []byte) bool {
+	method, _, _ := bytes.Cut(b, []byte(" "))
+	return isToken(method) && len(method) < maxMethod
+}
+
+// maxMethod is how long the name of a method may be in a request that is followed.
+const maxMethod = 32
+
 // response follows what is written.
 func (f *framing) response(b []byte) {
-	if !f.lost && !f.responses.follow(b, f.beginResponse, f.answered) {
+	if f.lost || len(b) == 0 {
+		return
+	}
+	unasked := len(f.asked) == 0 && !f.responses.within
+	if unasked || !f.responses.follow(b, f.beginResponse, f.answered) {
 		f.lose()
 	}
 }

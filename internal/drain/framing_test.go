@@ -1,6 +1,10 @@
 package drain
 
 import (
+	"bufio"
+	"bytes"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -76,6 +80,9 @@ func TestFramingGivesUp(t *testing.T) {
 		strings.Repeat("y", maxHead+1),
 		"\x16\x03\x01\x00\xa5\x01\x00",
 		"*1\r\n$4\r\nPING\r\n\r\n\r\n",
+		"SSH-2.0-Go\r\n\r\n",
+		"\x00\x1d",
+		"VERSION-CONTROLLED-BY-SOMEBODY-ELSE / HTTP/1.1\r\n\r\n",
 	} {
 		var f framing
 		f.request([]byte(request))
@@ -140,4 +147,34 @@ func BenchmarkFraming(b *testing.B) {
 	if !f.between() {
 		b.Fatal("lost")
 	}
+}
+
+// FuzzFraming wants net/http to find the same requests, and nothing behind them, wherever one says that it is between
+// requests.
+func FuzzFraming(f *testing.F) {
+	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\nHEAD / HTTP/1.1\r\nHost: x\r\n\r\n"), uint(3))
+	f.Add([]byte("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"), uint(50))
+	f.Add([]byte("PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), uint(60))
+	f.Fuzz(func(t *testing.T, b []byte, at uint) {
+		var f framing
+		at = min(at, uint(len(b)))
+		f.request(b[:at])
+		f.request(b[at:])
+		if f.lost || f.requests.within || !f.known {
+			return
+		}
+		r := bufio.NewReader(bytes.NewReader(b))
+		for range f.asked {
+			request, err := http.ReadRequest(r)
+			if err != nil {
+				return // net/http refuses it, and answers by closing the connection
+			}
+			if _, err := io.Copy(io.Discard, request.Body); err != nil {
+				return
+			}
+		}
+		if rest, _ := io.ReadAll(r); len(rest) > 0 {
+			t.Errorf("net/http finds %q behind %d requests in %q", rest, len(f.asked), b)
+		}
+	})
 }
