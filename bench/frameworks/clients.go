@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -49,6 +50,7 @@ type load struct {
 	request string
 	pause   time.Duration // between requests, on average
 	once    bool          // each asks once
+	sent    *atomic.Int64 // counts requests as they go
 }
 
 // timeout is how long an answer may take.
@@ -59,7 +61,7 @@ func (l load) run(ctx context.Context) *strictclient.Result {
 	if l.dial == nil {
 		h := strictclient.Load{
 			Network: "tcp", Address: l.address, Clients: l.clients, KeepAlive: l.keep, Pause: l.pause, Path: "/" + l.request,
-			Timeout: timeout,
+			Timeout: timeout, Sent: l.sent,
 		}
 		if l.once {
 			h.PerClient = 1
@@ -131,6 +133,7 @@ func (c *client) request() error {
 		c.conn, c.since = conn, time.Now()
 		c.opened++
 	}
+	c.sent.Add(1)
 	err := c.ask(c.load.request)
 	if err != nil || !c.keep {
 		c.close()

@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +35,7 @@ var (
 	reloads = flag.Int("reloads", 3, "how often each pack is reloaded (HUP)")
 	grades  = flag.Int("upgrades", 2, "how often each pack is upgraded (USR2)")
 	clients = flag.Int("clients", 8, "clients of each kind")
+	slow    = flag.Duration("slow", time.Second, "how long a request takes that is in flight during a change")
 	pause   = flag.Duration("pause", time.Millisecond, "time between the requests of a client, on average")
 	atOnce  = flag.Int("at-once", 1, "how many frameworks are measured at once")
 	verbose = flag.Bool("v", false, "show the logs of the packs")
@@ -134,7 +136,7 @@ func measure(f framework) (r row) {
 	results := make([]*strictclient.Result, len(kinds))
 	var loads sync.WaitGroup
 	for i, l := range kinds {
-		l.protocol, l.address, l.clients = f.speak, p.address, *clients
+		l.protocol, l.address, l.clients, l.sent = f.speak, p.address, *clients, new(atomic.Int64)
 		loads.Go(func() { results[i] = l.run(ctx) })
 	}
 	err = p.change()
@@ -167,7 +169,7 @@ func (r *row) cut(f framework) {
 	result, said, err := p.stop(f, "hang")
 	r.cells = append(r.cells, fmt.Sprintf("%d, %d", result.Failed(), said))
 	if err != nil || result.Failed() != said {
-		r.fail("%d were cut, and it said %d: %v", result.Failed(), said, err)
+		r.fail("%v, and it said that it has cut %d: %v", result, said, err)
 	}
 }
 
@@ -192,7 +194,7 @@ func start(name string, timeout time.Duration) (*running, error) {
 		return nil, err
 	}
 	p := &running{address: address, lines: make(chan string, 1000)}
-	p.Cmd = exec.Command(exe, "-serve", name, "-addr", address, "-timeout", timeout.String())
+	p.Cmd = exec.Command(exe, "-serve", name, "-addr", address, "-timeout", timeout.String(), "-slow", slow.String())
 	out, err := p.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -248,7 +250,7 @@ func (p *running) await(text string) (line string, err error) {
 
 // change reloads and upgrades the pack, and returns when all old workers have gone.
 func (p *running) change() error {
-	time.Sleep(slow / 2) // something is in flight
+	time.Sleep(*slow / 2) // something is in flight
 	changes := slices.Repeat([]syscall.Signal{syscall.SIGHUP}, *reloads)
 	changes = append(changes, slices.Repeat([]syscall.Signal{syscall.SIGUSR2}, *grades)...)
 	for _, s := range changes {
@@ -262,7 +264,7 @@ func (p *running) change() error {
 		if _, err := p.await(done); err != nil {
 			return err
 		}
-		time.Sleep(slow / 2)
+		time.Sleep(*slow / 2)
 	}
 	for p.drained < len(changes) {
 		if _, err := p.await("generation has drained"); err != nil {
@@ -278,11 +280,13 @@ var cutBy = regexp.MustCompile(` cut=(\d+)`)
 // the pack says it has cut.
 func (p *running) stop(f framework, request string) (result *strictclient.Result, cut int, err error) {
 	results := make(chan *strictclient.Result)
-	go func() {
-		l := load{protocol: f.speak, address: p.address, clients: *clients, request: request, once: true}
-		results <- l.run(context.Background())
-	}()
-	time.Sleep(slow / 2)
+	var sent atomic.Int64
+	l := load{protocol: f.speak, address: p.address, clients: *clients, request: request, once: true, sent: &sent}
+	go func() { results <- l.run(context.Background()) }()
+	for deadline := time.Now().Add(timeout); sent.Load() < int64(*clients) && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(*slow / 2) // until the server has them
 	if err = p.Process.Signal(syscall.SIGTERM); err == nil {
 		var line string
 		if line, err = p.await("stopped "); err == nil {

@@ -65,21 +65,17 @@ var frameworks = []framework{
 func answer(request string) string {
 	switch {
 	case strings.Contains(request, "slow"):
-		time.Sleep(slow)
+		time.Sleep(*slow)
 	case strings.Contains(request, "hang"):
 		time.Sleep(time.Hour)
 	}
 	return "hello"
 }
 
-// slow is how long a request takes that is in flight during a change.
-const slow = time.Second
-
 func handler(w http.ResponseWriter, r *http.Request) { io.WriteString(w, answer(r.URL.Path)) }
 
 func makeNetHTTP() *http.Server {
-	srv := &http.Server{Handler: http.HandlerFunc(handler)}
-	return srv
+	return &http.Server{Handler: http.HandlerFunc(handler)}
 }
 
 func makeFiber() pack.Server {
@@ -131,7 +127,11 @@ func makeCmux() pack.Server {
 }
 
 func makeH2C() *http.Server {
-	srv := &http.Server{Handler: h2c.NewHandler(http.HandlerFunc(handler), &http2.Server{})}
+	h2 := &http2.Server{}
+	srv := &http.Server{Handler: h2c.NewHandler(http.HandlerFunc(handler), h2)}
+	if err := http2.ConfigureServer(srv, h2); err != nil { // so that clients get a GOAWAY when srv is shut down
+		log.Fatal(err)
+	}
 	return srv
 }
 
