@@ -63,9 +63,13 @@ type Config struct {
 
 	// DrainDelay is how long a worker that drains leaves idle HTTP connections open that it cannot hand over to
 	// another, for a next request, which is answered with "Connection: close" (HTTP/2: GOAWAY), so that no client
-	// writes to a connection that is just being closed. Handlers of [TCP] are told to end after it. Default, 0: 5 s, or
-	// half of ShutdownTimeout if that is less, when other workers take over, as in a reload; none when the pack stops.
-	// If it is set it holds for both.
+	// writes to a connection that is just being closed. Handlers of [TCP] are told to end after it, and so are servers
+	// that others wrote; gRPC is told at once, except when the pack stops. Default, 0: 5 s, or half of ShutdownTimeout
+	// if that is less, when other workers take over, as in a reload; none when the pack stops. If it is set it holds for
+	// both.
+	//
+	// A service that calls another of the same pack needs it when the pack stops: all drain at once, and those that are
+	// called go on for this long on connections that are open. So make it longer than the slowest request.
 	DrainDelay time.Duration
 
 	// MinReady is how long new workers must serve, in a reload or an upgrade, until the old ones drain: if one of the

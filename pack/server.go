@@ -13,11 +13,15 @@ import (
 // Server is what a worker serves with. An [*http.Server] is one as it is, and is treated specially; see
 // [Pack.Handle].
 type Server interface {
-	// Serve accepts connections and serves them until the listener is closed, or Shutdown or Close begins.
+	// Serve accepts connections and serves them until Accept fails with [net.ErrClosed], or Shutdown or Close begins. It
+	// is called once for each address. In a drain, Accept fails just before Shutdown, although the socket is closed long
+	// before: some servers cut their connections then.
 	Serve(net.Listener) error
 
-	// Shutdown finishes what is there and returns when that is done, or when ctx ends. When it is called the
-	// listener has been closed and Serve has returned, unless that takes Serve more than a quarter of ShutdownTimeout.
+	// Shutdown finishes what is there and returns when that is done, or when ctx ends. It is called when idle
+	// connections have been handed over, or had DrainDelay to end by themselves, and no client waits for an answer, as
+	// far as one can tell. Serve has returned then, unless that takes it more than a second. Connections that are open
+	// when Shutdown returns nil are waited for; if it returns an error they are cut, and counted as such.
 	Shutdown(context.Context) error
 
 	// Close cuts what is left. It is called if Shutdown returned an error.
@@ -58,11 +62,17 @@ func (s grpcServer) Close() error {
 	return nil
 }
 
-// Func returns a Server for a framework that has functions of its own: serve must return when the listener is
-// closed, shutdown finishes what is there, and may be nil if there is nothing to finish.
+// Func returns a Server for a framework that has functions of its own: serve must return when Accept fails with
+// [net.ErrClosed], shutdown finishes what is there, and may be nil if that takes no more than to wait for connections
+// to end. See [Server] for when each is called.
 //
-//	serve := func(l net.Listener) error { return app.Listener(l) } // fiber's has more parameters
-//	pack.Func(serve, app.ShutdownWithContext)
+//	pack.Func(srv.Serve, srv.ShutdownWithContext) // fasthttp
+//	pack.Func(engine.RunListener, nil)            // gin
+//
+// If what is served turns out to be plaintext HTTP/1.1, idle connections are handed over to the workers that take over,
+// whatever the framework, as those of an [*http.Server] are. To tell when they are idle, the pack follows requests and
+// responses by their heads. It gives up on a connection at the first that is not plain: one that upgrades or closes it,
+// has trailers, or could be understood in several ways.
 func Func(serve func(net.Listener) error, shutdown func(context.Context) error) Server {
 	return funcServer{serve, shutdown}
 }

@@ -152,6 +152,27 @@ func TestDrainingOfOthers(t *testing.T) {
 	}
 }
 
+// TestFuncChanges reloads and upgrades a pack whose server is somebody else's, under clients that keep their
+// connections. None of them may have to connect again.
+func TestFuncChanges(t *testing.T) {
+	t.Parallel()
+	p := start(t, "func", nil)
+	busy := load(p, 8, 0)
+	busy.KeepAlive = true
+	pausing := busy
+	pausing.Pause = 20 * time.Millisecond
+	loads := []*underLoad{apply(t, busy), apply(t, pausing), apply(t, load(p, 4, 0))}
+	for i, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2} {
+		for _, u := range loads {
+			u.until(&u.answered, u.answered.Load()+50)
+		}
+		p.Signal(s)
+		p.Logged(i+1, "generation has drained")
+	}
+	loseNothing(t, loads...)
+	p.Stop()
+}
+
 // TestLongConnections drains workers that have event streams and hijacked connections, by a reload and by a stop. Those
 // that listen to Draining, or to what RegisterOnShutdown has called, say good-bye; one that does not is cut.
 func TestLongConnections(t *testing.T) {

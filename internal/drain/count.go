@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -12,7 +11,6 @@ import (
 type count struct {
 	mu       sync.Mutex
 	n        int
-	fresh    int  // those that the server has done nothing with yet
 	load     Load // is told, too; nil if nobody is
 	requests bool // what is served are requests, which somebody else counts
 }
@@ -36,20 +34,6 @@ func (c *count) open() int {
 	return c.n
 }
 
-// untouched returns how many connections the server has been given, and done nothing with yet.
-func (c *count) untouched() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.fresh
-}
-
-// freshen notes that so many more connections are untouched.
-func (c *count) freshen(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.fresh += n
-}
-
 // wait waits until no connection is open, or ctx ends.
 func (c *count) wait(ctx context.Context) error { return waitForNone(ctx, c.open) }
 
@@ -67,58 +51,11 @@ func waitForNone(ctx context.Context, how func() int) error {
 	return nil
 }
 
-// counting is a listener that counts its open connections.
-type counting struct {
-	net.Listener
-	conns *count
-}
-
-// counted returns a listener that counts its open connections, and has SyscallConn if l has it.
-func counted(l net.Listener, conns *count) net.Listener {
-	if sc, ok := l.(syscall.Conn); ok {
-		return countingSocket{counting{l, conns}, sc}
-	}
-	return counting{l, conns}
-}
-
-type countingSocket struct {
-	counting
-	syscall.Conn
-}
-
-func (l counting) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	l.conns.add(1)
-	l.conns.freshen(1)
-	touch := sync.OnceFunc(func() { l.conns.freshen(-1) })
-	closed := sync.OnceFunc(func() { touch(); l.conns.add(-1) })
-	// Embedding the concrete type keeps ReadFrom (sendfile, splice), SyscallConn, CloseWrite and the rest.
-	switch c := c.(type) {
-	case *net.TCPConn:
-		return &countedTCP{c, touch, closed}, nil
-	case *net.UnixConn:
-		return &countedUnix{c, touch, closed}, nil
-	default:
-		return &countedConn{c, touch, closed}, nil
-	}
-}
-
+// countedTCP, countedUnix and countedConn tell when they are closed. Embedding the concrete type keeps ReadFrom
+// (sendfile, splice), SyscallConn, CloseWrite and the rest.
 type countedTCP struct {
 	*net.TCPConn
-	touch, closed func()
-}
-
-func (c *countedTCP) Read(b []byte) (int, error) {
-	c.touch()
-	return c.TCPConn.Read(b)
-}
-
-func (c *countedTCP) SetDeadline(d time.Time) error {
-	c.touch()
-	return c.TCPConn.SetDeadline(d)
+	closed func()
 }
 
 func (c *countedTCP) Close() error {
@@ -128,17 +65,7 @@ func (c *countedTCP) Close() error {
 
 type countedUnix struct {
 	*net.UnixConn
-	touch, closed func()
-}
-
-func (c *countedUnix) Read(b []byte) (int, error) {
-	c.touch()
-	return c.UnixConn.Read(b)
-}
-
-func (c *countedUnix) SetDeadline(d time.Time) error {
-	c.touch()
-	return c.UnixConn.SetDeadline(d)
+	closed func()
 }
 
 func (c *countedUnix) Close() error {
@@ -148,25 +75,13 @@ func (c *countedUnix) Close() error {
 
 type countedConn struct {
 	net.Conn
-	touch, closed func()
+	closed func()
 }
 
 // NetConn returns the connection that was accepted, whose type says more.
 func (c *countedConn) NetConn() net.Conn { return c.Conn }
 
-func (c *countedConn) Read(b []byte) (int, error) {
-	c.touch()
-	return c.Conn.Read(b)
-}
-
-func (c *countedConn) SetDeadline(d time.Time) error {
-	c.touch()
-	return c.Conn.SetDeadline(d)
-}
-
 func (c *countedConn) Close() error {
 	c.closed()
 	return c.Conn.Close()
 }
-
-func nothing() {}

@@ -253,7 +253,7 @@ func TestPipelinedCut(t *testing.T) {
 		if err := exchange(c, nil, "1:"); err != nil {
 			t.Fatal(err)
 		}
-		s := &served{HTTP: r.current.Load().HTTP, t: t}
+		s := &served{HTTP: r.current.Load().Mover.(*HTTP), t: t}
 		s.begins()
 		launched := make(chan struct{})
 		go func() {
@@ -317,7 +317,7 @@ func TestArrivalIsIdle(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.launch()
-		s := &served{HTTP: r.current.Load().HTTP, t: t}
+		s := &served{HTTP: r.current.Load().Mover.(*HTTP), t: t}
 		waitFor(t, "its arrival", func() bool { return s.Open() == 1 })
 		c.SetReadDeadline(time.Now().Add(2 * headerTime))
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {

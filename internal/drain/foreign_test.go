@@ -3,10 +3,13 @@
 package drain
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"net"
+	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -88,7 +91,8 @@ func TestForeignIsWaitedFor(t *testing.T) {
 	}
 }
 
-// TestForeignDelay wants connections to have the delay to themselves, unless the server tells its clients.
+// TestForeignDelay wants connections to have the delay to themselves, unless the server tells its clients to go
+// elsewhere.
 func TestForeignDelay(t *testing.T) {
 	called := make(chan struct{}, 1)
 	s := &stranger{shutdown: func(context.Context) error { called <- struct{}{}; return nil }}
@@ -110,7 +114,22 @@ func TestForeignDelay(t *testing.T) {
 
 	f = Foreign(graceful{s})
 	c = strange(t, s, f)
-	f.BeginDrain(time.Hour, false)
+	f.BeginDrain(time.Hour, false) // there is nowhere else to go
+	go func() { drained <- f.Shutdown(t.Context()) }()
+	select {
+	case <-called:
+		t.Error("Shutdown is called at once, and nobody else serves")
+	case <-time.After(20 * time.Millisecond):
+	}
+	c.Close()
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	<-called
+
+	f = Foreign(graceful{s})
+	c = strange(t, s, f)
+	f.BeginDrain(time.Hour, true)
 	go func() { drained <- f.Shutdown(t.Context()) }()
 	<-called
 	c.Close()
@@ -193,5 +212,153 @@ func TestForeignIsGivenTime(t *testing.T) {
 	c.Close()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// cutter is a server that cuts its connections when Accept fails, as redcon does. It answers each line, when told to.
+type cutter struct {
+	proceed chan struct{}
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func (s *cutter) Serve(l net.Listener) error {
+	for {
+		c, err := l.Accept()
+		s.mu.Lock()
+		if err != nil {
+			for _, c := range s.conns {
+				c.Close()
+			}
+			s.mu.Unlock()
+			return err
+		}
+		s.conns = append(s.conns, c)
+		s.mu.Unlock()
+		go func() {
+			defer c.Close()
+			for r := bufio.NewReader(c); ; {
+				line, err := r.ReadString('\n')
+				if err != nil {
+					return
+				}
+				<-s.proceed
+				io.WriteString(c, line)
+			}
+		}()
+	}
+}
+
+func (s *cutter) Shutdown(context.Context) error { return nil }
+func (s *cutter) Close() error                   { return nil }
+
+// TestForeignAnswersFirst has a server owe an answer when its drain begins.
+func TestForeignAnswersFirst(t *testing.T) {
+	own := &cutter{proceed: make(chan struct{})}
+	s := Foreign(own)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ask := func() { io.WriteString(c, "x\n") }
+	answered := func() error {
+		_, err := io.ReadFull(c, make([]byte, 2))
+		return err
+	}
+	ask()
+	own.proceed <- struct{}{}
+	if err := answered(); err != nil {
+		t.Fatal(err)
+	}
+	ask()
+	own.proceed <- struct{}{}
+	if err := answered(); err != nil {
+		t.Fatal(err)
+	}
+	ask()
+	waitFor(t, "the request", func() bool { return s.(*foreign).number((*guest).isAsked) == 1 })
+	l.Close()
+	<-served
+	s.BeginDrain(0, false)
+	expired, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Shutdown(expired); !errors.Is(err, context.Canceled) || s.Open() != 1 {
+		t.Errorf("when there is no time it says %v, with %d connections; want that it is not done, with 1", err, s.Open())
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Shutdown(t.Context()) }()
+	own.proceed <- struct{}{}
+	if err := answered(); err != nil {
+		t.Errorf("no answer: %v", err)
+	}
+	if err := <-done; err != nil || s.Open() != 0 {
+		t.Errorf("%v with %d connections", err, s.Open())
+	}
+}
+
+// TestArrivalMayBeIdle has a connection arrive at a server that gives a new one little time.
+func TestArrivalMayBeIdle(t *testing.T) {
+	f := Foreign(&stranger{}).(*foreign)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	socket, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := f.enter(Arrived(socket), newDoor(l, f))
+	defer c.Close()
+	const little = 10 * time.Millisecond
+	c.SetReadDeadline(time.Now().Add(little))
+	read := make(chan error, 1)
+	go func() {
+		_, err := c.Read(make([]byte, 10))
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		t.Errorf("while it is idle: %v", err)
+	case <-time.After(3 * little):
+		io.WriteString(client, "G")
+		if err := <-read; err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := c.Read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("when a request has begun: %v; want that the time is over", err)
+	}
+}
+
+// TestGuestKeepsFastPaths wants what servers look for in a connection.
+func TestGuestKeepsFastPaths(t *testing.T) {
+	var c net.Conn = (&guest{socket: &net.TCPConn{}}).conn()
+	if _, ok := c.(io.ReaderFrom); !ok {
+		t.Error("no ReadFrom: no sendfile")
+	}
+	for _, c := range []net.Conn{c, (&guest{socket: &net.UnixConn{}}).conn()} {
+		if _, ok := c.(syscall.Conn); !ok {
+			t.Error("no SyscallConn")
+		}
+		if _, ok := c.(interface{ CloseWrite() error }); !ok {
+			t.Error("no CloseWrite")
+		}
+	}
+	if _, ok := c.(interface{ SetNoDelay(bool) error }); !ok {
+		t.Error("no SetNoDelay")
 	}
 }

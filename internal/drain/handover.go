@@ -252,8 +252,7 @@ func (c *movableUnix) Close() error                      { return c.m.close() }
 func (c *movableUnix) SetDeadline(t time.Time) error     { return c.m.setDeadline(t) }
 func (c *movableUnix) SetReadDeadline(t time.Time) error { return c.m.setReadDeadline(t) }
 
-// Movable returns a listener for Serve whose connections are handed over by pass when they are idle and their server
-// drains, unless bound is set: then nobody else will serve them. It must be asked for only if CanMove.
+// Movable implements Mover.
 func (h *HTTP) Movable(l net.Listener, pass func(syscall.Conn) error, bound *atomic.Bool) net.Listener {
 	return movableListener{l, pass, &h.open, bound, h.Server}
 }
@@ -300,5 +299,5 @@ func (l movableListener) wrap(c net.Conn) net.Conn {
 		m.socket = c
 		return &movableUnix{c, m}
 	}
-	return &countedConn{c, nothing, m.closed} // no listener of a worker has others
+	return &countedConn{c, m.closed} // no listener of a worker has others
 }

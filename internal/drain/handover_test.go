@@ -31,6 +31,7 @@ type relay struct {
 	t       *testing.T
 	handler http.Handler
 	tune    func(*http.Server)
+	server  func(*http.Server) Mover
 	socket  net.Listener
 	delay   time.Duration // of a drain; 0 is 5 s
 
@@ -39,13 +40,30 @@ type relay struct {
 }
 
 type relayServer struct {
-	*HTTP
+	Mover
 	copied   net.Listener // its copy of the socket
 	arrivals *arrivals
 	serving  sync.WaitGroup
 }
 
 func newRelay(t *testing.T, network string, handler http.Handler, tune func(*http.Server)) *relay {
+	t.Helper()
+	return newRelayOf(t, network, handler, tune, ours)
+}
+
+func ours(srv *http.Server) Mover { return NewHTTP(srv) }
+
+// theirs makes of an http.Server one of which nothing is known.
+func theirs(srv *http.Server) Mover { return Foreign(&hiddenHTTP{srv}).(Mover) }
+
+type hiddenHTTP struct{ srv *http.Server }
+
+func (h *hiddenHTTP) Serve(l net.Listener) error         { return h.srv.Serve(l) }
+func (h *hiddenHTTP) Shutdown(ctx context.Context) error { return h.srv.Shutdown(ctx) }
+func (h *hiddenHTTP) Close() error                       { return h.srv.Close() }
+
+func newRelayOf(t *testing.T, network string, handler http.Handler, tune func(*http.Server),
+	server func(*http.Server) Mover) *relay {
 	t.Helper()
 	address := "127.0.0.1:0"
 	if network == "unix" {
@@ -55,7 +73,7 @@ func newRelay(t *testing.T, network string, handler http.Handler, tune func(*htt
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{t: t, handler: handler, tune: tune, socket: l}
+	r := &relay{t: t, handler: handler, tune: tune, server: server, socket: l}
 	r.launch()
 	t.Cleanup(func() {
 		l.Close()
@@ -63,7 +81,8 @@ func newRelay(t *testing.T, network string, handler http.Handler, tune func(*htt
 		s.arrivals.Close()
 		s.copied.Close()
 		s.serving.Wait()
-		s.Server.Close()
+		s.Close()
+		s.Shutdown(context.Background())
 	})
 	return r
 }
@@ -78,7 +97,7 @@ func (r *relay) launch() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	s := &relayServer{HTTP: NewHTTP(srv), copied: copied, arrivals: newArrivals(r.socket.Addr())}
+	s := &relayServer{Mover: r.server(srv), copied: copied, arrivals: newArrivals(r.socket.Addr())}
 	s.serving.Go(func() { s.Serve(s.Movable(copied, r.pass, new(atomic.Bool))) })
 	s.serving.Go(func() { s.Serve(s.Movable(s.arrivals, r.pass, new(atomic.Bool))) })
 	old := r.current.Swap(s)
@@ -188,9 +207,15 @@ func echoHandler() http.Handler {
 // TestHandOver moves busy, pausing, posting and pipelining clients through many servers. Nothing may be lost, and no
 // client may have to connect again.
 func TestHandOver(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
-		t.Run(network, func(t *testing.T) {
-			r := newRelay(t, network, echoHandler(), nil)
+	for _, tt := range []struct {
+		name, network string
+		server        func(*http.Server) Mover
+	}{
+		{"tcp", "tcp", ours}, {"unix", "unix", ours}, {"of others", "tcp", theirs}, {"of others, unix", "unix", theirs},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			network := tt.network
+			r := newRelayOf(t, network, echoHandler(), nil, tt.server)
 			const clients, servers = 40, 50
 			var done atomic.Bool
 			var requests atomic.Int64

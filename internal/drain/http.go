@@ -97,7 +97,7 @@ func (h *HTTP) isSecure() bool {
 	return h.secure
 }
 
-// CanMove reports whether its idle connections can be handed over: they have no state but the socket's.
+// CanMove implements Mover: plaintext HTTP/1.1 connections have no state but the socket's.
 func (h *HTTP) CanMove() bool {
 	return !h.isSecure() && (h.Protocols == nil || !h.Protocols.UnencryptedHTTP2())
 }
@@ -260,7 +260,7 @@ func (h *HTTP) BeginDrain(delay time.Duration, handOver bool) {
 
 func (h *HTTP) handsOver() bool { return h.moving.Load() && !h.staying.Load() }
 
-// EndHandover ends handing over, and returns when nothing is on its way any more, or ctx has ended.
+// EndHandover implements Mover.
 func (h *HTTP) EndHandover(ctx context.Context) {
 	h.staying.Store(true)
 	poll := time.NewTicker(time.Millisecond)

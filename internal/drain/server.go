@@ -6,11 +6,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"reflect"
 	"slices"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -50,66 +51,20 @@ type Load interface {
 	Served(more uint64) // requests, of servers that tell of them, and connections of others
 }
 
-// serverOfOthers is the part of Server that somebody else's server has.
-type serverOfOthers interface {
-	Serve(net.Listener) error
-	Shutdown(context.Context) error
-	Close() error
-}
+// Mover is a Server whose idle connections can be handed over to another worker.
+type Mover interface {
+	Server
 
-// Foreign makes a Server of one that somebody else wrote: its own Shutdown drains it. It can neither hand over
-// connections nor tell how many it has, so these are counted for it. What is a Server already stays as it is.
-func Foreign(s serverOfOthers) Server {
-	if s, ok := s.(Server); ok {
-		return s
-	}
-	return &foreign{serverOfOthers: s}
-}
+	// CanMove reports whether they can be.
+	CanMove() bool
 
-type foreign struct {
-	serverOfOthers
-	conns count
-	delay time.Duration // before its Shutdown
-}
+	// Movable returns a listener for Serve whose connections are handed over by pass when they are idle and their server
+	// drains, unless bound is set: then nobody else will serve them. It must be asked for only if CanMove. What Accept of
+	// l returns was handed over if it is made by Arrived.
+	Movable(l net.Listener, pass func(syscall.Conn) error, bound *atomic.Bool) net.Listener
 
-func (f *foreign) Prepare(w Worker) { f.conns.load = w.Load }
-func (f *foreign) Open() int        { return f.conns.open() }
-
-func (f *foreign) Serve(l net.Listener) error {
-	if e := Embedded(f.serverOfOthers); e.Server != nil && e.Serves && wantsTLS(e.TLSConfig) {
-		return fmt.Errorf("the Serve of %T is that of the http.Server in it, which serves no TLS although there is a "+
-			"TLSConfig: pass that http.Server itself, or by pack.Func a function that serves TLS", f.serverOfOthers)
-	}
-	return f.serverOfOthers.Serve(counted(l, &f.conns))
-}
-
-// BeginDrain leaves connections alone for the delay: nobody knows which of them are idle, and Shutdown may close those.
-// A server that tells its clients to go elsewhere, as gRPC does, needs none. If there is an http.Server in it, what was
-// registered with that is called now, not after the delay.
-func (f *foreign) BeginDrain(delay time.Duration, _ bool) {
-	if _, tells := f.serverOfOthers.(interface{ GracefulStop() }); !tells {
-		f.delay = delay
-	}
-	if e := Embedded(f.serverOfOthers); e.Server != nil {
-		callHooks(e.Server)
-	}
-}
-
-// Shutdown is the server's own, after connections were given the time to end by themselves. Not every Shutdown waits
-// for the connections, and so this does.
-func (f *foreign) Shutdown(ctx context.Context) error {
-	alone, cancel := context.WithTimeout(ctx, f.delay)
-	defer cancel()
-	f.conns.wait(alone)
-	// A connection may be on its way from Accept to where the server looks after it: grpc closes one of which it finds
-	// then that it is to stop.
-	begun, cancel := context.WithTimeout(ctx, newConnGrace)
-	defer cancel()
-	waitForNone(begun, f.conns.untouched)
-	if err := f.serverOfOthers.Shutdown(ctx); err != nil {
-		return err
-	}
-	return f.conns.wait(ctx)
+	// EndHandover ends handing over, and returns when nothing is on its way any more, or ctx has ended.
+	EndHandover(ctx context.Context)
 }
 
 // wantsTLS reports whether a server with such a configuration is to serve TLS. Package http2's ConfigureServer leaves

@@ -104,11 +104,11 @@ func (l tracking) Accept() (net.Conn, error) {
 	closed := sync.OnceFunc(func() { l.conns.add(-1) })
 	switch c := c.(type) {
 	case *net.TCPConn:
-		return &trackedTCP{countedTCP: countedTCP{c, nothing, closed}}, nil
+		return &trackedTCP{countedTCP: countedTCP{c, closed}}, nil
 	case *net.UnixConn:
-		return &trackedUnix{countedUnix: countedUnix{c, nothing, closed}}, nil
+		return &trackedUnix{countedUnix: countedUnix{c, closed}}, nil
 	default:
-		return &trackedConn{countedConn: countedConn{c, nothing, closed}}, nil
+		return &trackedConn{countedConn: countedConn{c, closed}}, nil
 	}
 }
 

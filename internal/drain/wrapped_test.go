@@ -45,7 +45,7 @@ func TestCloseReadWrapped(t *testing.T) {
 		defer c.Close()
 		c = wrappedConn{c}
 		if tells {
-			c = &countedConn{Conn: c.(wrappedConn).Conn, touch: nothing, closed: nothing}
+			c = &countedConn{Conn: c.(wrappedConn).Conn, closed: func() {}}
 		}
 		ended := make(chan error, 1)
 		go func() {

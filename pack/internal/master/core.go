@@ -276,8 +276,11 @@ func (c *core) addWorker(g *generation, ref roster.Ref, pid int, started time.Ti
 	return w
 }
 
-// removeWorker forgets it.
+// removeWorker forgets it. One that was killed at the end of a stop has not said what that cut.
 func (c *core) removeWorker(w *worker) {
+	if c.stage == stopping && !w.said[wire.End] && c.now.Sub(c.begun) >= c.ShutdownTimeout {
+		c.ended(w, w.pulse.Vitals().Conns)
+	}
 	delete(c.workers, w.Ref)
 	i, _ := slices.BinarySearchFunc(c.order, w.Ref, func(w *worker, r roster.Ref) int { return w.Ref.Compare(r) })
 	c.order = slices.Delete(c.order, i, i+1)

@@ -144,7 +144,8 @@ func waitForListeners(ctx context.Context, listeners []*listener) {
 }
 
 // waitForServe waits until every Serve has returned: until then a connection may be on its way from accept to
-// where its server knows of it. Some servers' Serve does not return before Shutdown, so it does not wait for ever.
+// where its server knows of it. A server of others' that does not accept now does not learn that its listener is
+// closed, so it does not wait for ever.
 func (s *service) waitForServe(ctx context.Context) {
 	done := make(chan struct{})
 	go func() { s.serving.Wait(); close(done) }()
@@ -153,7 +154,7 @@ func (s *service) waitForServe(ctx context.Context) {
 	select {
 	case <-done:
 	case <-limit.C:
-		s.log.Debug("a server goes on accepting although its listener is closed")
+		s.log.Debug("a server does not take notice of its listener being closed")
 	case <-ctx.Done():
 	}
 }
@@ -198,7 +199,7 @@ func (s *service) endHandover(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, handoverLimit)
 	defer cancel()
 	for server := range s.servers() {
-		if h, ok := server.(*drain.HTTP); ok {
+		if h, ok := server.(drain.Mover); ok {
 			h.EndHandover(ctx)
 		}
 	}

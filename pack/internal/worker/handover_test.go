@@ -166,10 +166,7 @@ func TestArrivesTooLate(t *testing.T) {
 
 // TestArrivesAtNobody has connections arrive at servers that cannot take them.
 func TestArrivesAtNobody(t *testing.T) {
-	strange := drain.Foreign(&foreign{serve: func(l net.Listener) error {
-		_, err := l.Accept()
-		return err
-	}})
+	strange := drain.NewTCP(nil, func(context.Context, net.Conn) {})
 	m := supervise(t, Config{}, Handle{anyPort, strange})
 	m.expect(wire.Ready)
 	for _, e := range []wire.Endpoint{anyPort, {Network: "tcp", Address: "elsewhere"}} {

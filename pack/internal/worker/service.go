@@ -78,13 +78,13 @@ func (s *service) serve(h Handle, own net.Listener) {
 	l.server = h.Server
 	exposed := l.exposed()
 	serveOn := s.wrapped(h.Endpoint, exposed)
-	if w, ok := h.Server.(*drain.HTTP); ok && s.handover != nil && !h.Endpoint.Own && w.CanMove() {
+	if w, ok := h.Server.(drain.Mover); ok && s.handover != nil && !h.Endpoint.Own && w.CanMove() {
 		pass := func(c syscall.Conn) error { return s.handover(h.Endpoint, c) }
 		movable := func(l net.Listener) net.Listener { return w.Movable(l, pass, s.boundTo(h.Endpoint)) }
 		if serveOn == exposed {
 			l.movable = true
-			serveOn = movable(l)
-		} else { // what wraps a connection may know of it what would not go along
+			serveOn = movable(exposed)
+		} else if w, ok := w.(*drain.HTTP); ok { // what wraps a connection may know of it what would not go along
 			l.serveBare = func(c net.Conn) bool { return serveOne(w, c, movable) }
 		}
 	}

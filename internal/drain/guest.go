@@ -1,0 +1,413 @@
+package drain
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// guest is a connection of a server that somebody else wrote. It stands between the server and the socket, counts the
+// connection, and tells whether its client waits for an answer. If the connection turns out to be plaintext HTTP/1.1 it
+// can be handed over between a response and the next request, as those of net/http can (see movable): the server's Read
+// ends as if the client had closed the connection, the server closes it, and Close hands it over instead. What the
+// client sends meanwhile stays in the kernel and travels along.
+type guest struct {
+	socket net.Conn
+	house  *foreign
+	pass   func(syscall.Conn) error // hands the socket over; nil if that cannot be
+	bound  *atomic.Bool             // set when nobody goes on serving its endpoint
+
+	mu       sync.Mutex
+	framing  framing
+	reads    int  // that are under way
+	writes   int  // that are under way
+	owed     bool // something was read since something was written last
+	answered bool // something was written
+	touched  bool // the server has begun with it
+	woken    bool // the deadline of reading is ours
+	recalled bool // it was, and a Read may have met it
+	released bool // Read has ended for our deadline: the next Close hands over
+	closing  bool // there was a Close
+	deadline time.Time
+
+	arrived bool          // from another worker, and nothing was read since
+	allowed time.Duration // that its server, to which it is new, gives its first request
+}
+
+// arrivalIdle is how long a connection that has arrived from another worker may stay idle, unless its server gives new
+// ones more time. To the server it has been idle for longer, and for that it may give another time, which nobody knows.
+const arrivalIdle = time.Minute
+
+// isFresh reports whether the server has not begun with it, or has not said anything yet.
+func (g *guest) isFresh() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.touched || !g.answered
+}
+
+// isAsked reports whether its client waits for an answer, as far as one can tell: HTTP/1.1 can be followed; of what
+// else there is a server is likely to work while it does not read.
+func (g *guest) isAsked() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.framing.known && !g.framing.lost {
+		return !g.framing.between()
+	}
+	return g.owed && g.reads == 0
+}
+
+// canGo reports whether it can be handed over now. It is called with mu locked.
+func (g *guest) canGo() bool {
+	return g.pass != nil && !g.bound.Load() && g.framing.between() && g.writes == 0
+}
+
+// wake makes it go, if it can, as soon as the server reads. It is called with mu locked.
+func (g *guest) wake() {
+	if g.house.handsOver() && g.canGo() && !g.woken && !g.released {
+		g.woken = true
+		g.socket.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// sendOff makes it go, if it can, and reports whether it will.
+func (g *guest) sendOff() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wake()
+	return g.woken
+}
+
+// takeBack puts the server's own deadline in place of ours. It is called with mu locked.
+func (g *guest) takeBack() {
+	g.woken = false
+	g.socket.SetReadDeadline(g.deadline)
+}
+
+// stay undoes wake, unless the connection is on its way already, which it reports.
+func (g *guest) stay() (leaving bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.woken && !g.released {
+		g.recalled = true
+		g.takeBack()
+	}
+	return g.released
+}
+
+func (g *guest) read(b []byte) (int, error) {
+	mayGo := g.mayGo(len(b))
+	for {
+		if g.beforeRead(mayGo) {
+			return 0, io.EOF
+		}
+		n, err := g.socket.Read(b)
+		if again, err := g.afterRead(b[:n], mayGo, err); !again {
+			return n, err
+		}
+	}
+}
+
+// mayGo reports whether a Read of so many bytes can be one that waits for a request. While a handler runs, net/http
+// looks for the end of the connection by reading a byte.
+func (g *guest) mayGo(length int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.touched = true
+	return length > 1 || g.framing.between()
+}
+
+// beforeRead reports whether there is nothing to be read any more.
+func (g *guest) beforeRead(mayGo bool) (over bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.released {
+		return true
+	}
+	g.reads++
+	if mayGo {
+		g.wake()
+	}
+	return false
+}
+
+// afterRead takes our deadline back, if it is set, and reports whether the Read has failed for nothing else and is to
+// be repeated. If the connection can go now, it has the Read end.
+func (g *guest) afterRead(b []byte, mayGo bool, err error) (again bool, _ error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.reads--
+	if len(b) > 0 {
+		g.owed = true
+		g.framing.request(b)
+		g.beginFirst()
+	}
+	failed := len(b) == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+	switch {
+	case failed && g.released: // by another Read
+		return false, io.EOF
+	case !g.woken:
+		again = failed && g.recalled // if it is the server's own deadline that has passed, Read fails again
+		g.recalled = false
+		return again, err
+	case failed && mayGo && g.canGo():
+		g.released = true
+		return false, io.EOF
+	}
+	g.takeBack()
+	return failed, err
+}
+
+// write writes by a function, and has the framing follow what that is.
+func (g *guest) write(follow func(n int64), how func() (int64, error)) (int64, error) {
+	if g.beforeWrite() {
+		return 0, net.ErrClosed
+	}
+	n, err := how()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	follow(n)
+	if err != nil {
+		g.framing.lose()
+	}
+	g.writes--
+	g.wake() // another goroutine may wait in Read
+	return n, err
+}
+
+// beforeWrite reports whether nothing can be written any more.
+func (g *guest) beforeWrite() (over bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.released {
+		g.writes++
+		g.touched, g.answered, g.owed = true, true, false
+	}
+	return g.released
+}
+
+func (g *guest) writeBytes(b []byte) (int, error) {
+	g.mu.Lock()
+	g.framing.response(b) // before the client can know
+	g.mu.Unlock()
+	n, err := g.write(func(int64) {}, func() (int64, error) {
+		n, err := g.socket.Write(b)
+		return int64(n), err
+	})
+	return int(n), err
+}
+
+func (g *guest) readFrom(from func() (int64, error)) (int64, error) {
+	return g.write(g.framing.responseBody, from)
+}
+
+// lose gives up following it: what is read is not seen.
+func (g *guest) lose() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.touched = true
+	g.framing.lose()
+	if g.woken {
+		g.takeBack()
+	}
+}
+
+func (g *guest) setReadDeadline(t time.Time) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.touched, g.deadline = true, t
+	if g.arrived {
+		if g.allowed = max(0, time.Until(t)); g.allowed > 0 {
+			g.deadline = time.Now().Add(max(g.allowed, arrivalIdle))
+		}
+	}
+	if g.woken {
+		return nil // afterRead sets it
+	}
+	return g.socket.SetReadDeadline(g.deadline)
+}
+
+// beginFirst has the time begin that the server gives the first request of a connection that has arrived. It is called
+// with mu locked.
+func (g *guest) beginFirst() {
+	if g.arrived && g.allowed > 0 {
+		g.deadline = time.Now().Add(g.allowed)
+		if !g.woken {
+			g.socket.SetReadDeadline(g.deadline)
+		}
+	}
+	g.arrived = false
+}
+
+func (g *guest) setDeadline(t time.Time) error {
+	return errors.Join(g.setReadDeadline(t), g.socket.SetWriteDeadline(t))
+}
+
+// close closes the socket, after a copy of it was handed over if it was released for that.
+func (g *guest) close() error {
+	g.mu.Lock()
+	released, again := g.released, g.closing
+	g.closing = true
+	g.mu.Unlock()
+	if again {
+		return net.ErrClosed
+	}
+	defer g.house.leave(g)
+	if released {
+		if err := g.pass(g.socket.(descriptorConn)); err != nil {
+			g.socket.Close()
+			return err
+		}
+	}
+	return g.socket.Close()
+}
+
+// guestConn has what every connection has.
+type guestConn struct {
+	net.Conn
+	g *guest
+}
+
+func (c *guestConn) Read(b []byte) (int, error)        { return c.g.read(b) }
+func (c *guestConn) Write(b []byte) (int, error)       { return c.g.writeBytes(b) }
+func (c *guestConn) Close() error                      { return c.g.close() }
+func (c *guestConn) SetDeadline(t time.Time) error     { return c.g.setDeadline(t) }
+func (c *guestConn) SetReadDeadline(t time.Time) error { return c.g.setReadDeadline(t) }
+
+// guestSocket has what TCP and Unix sockets have besides. It does not embed these: net.Buffers would be written past
+// it.
+type guestSocket struct {
+	guestConn
+	socketOptions
+}
+
+type socketOptions interface {
+	CloseRead() error
+	CloseWrite() error
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+}
+
+// File returns a copy of the socket, by which others can read and write unseen.
+func (c *guestSocket) File() (*os.File, error) {
+	c.g.lose()
+	return c.Conn.(interface{ File() (*os.File, error) }).File()
+}
+
+func (c *guestSocket) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.Conn.(syscall.Conn).SyscallConn()
+	return guestRaw{raw, c.g}, err
+}
+
+// guestRaw gives up following a connection that is read or written unseen.
+type guestRaw struct {
+	syscall.RawConn
+	g *guest
+}
+
+func (c guestRaw) Read(f func(fd uintptr) (done bool)) error {
+	c.g.lose()
+	return c.RawConn.Read(f)
+}
+
+func (c guestRaw) Write(f func(fd uintptr) (done bool)) error {
+	c.g.lose()
+	return c.RawConn.Write(f)
+}
+
+type guestTCP struct {
+	guestSocket
+	tcpOptions
+}
+
+type tcpOptions interface {
+	SetKeepAlive(bool) error
+	SetKeepAliveConfig(net.KeepAliveConfig) error
+	SetKeepAlivePeriod(time.Duration) error
+	SetLinger(seconds int) error
+	SetNoDelay(bool) error
+}
+
+// ReadFrom keeps sendfile(2) and splice(2).
+func (c *guestTCP) ReadFrom(r io.Reader) (int64, error) {
+	return c.g.readFrom(func() (int64, error) { return c.Conn.(io.ReaderFrom).ReadFrom(r) })
+}
+
+// conn returns the guest for the server, with the methods that its socket has.
+func (g *guest) conn() net.Conn {
+	c := guestConn{g.socket, g}
+	switch socket := g.socket.(type) {
+	case *net.TCPConn:
+		return &guestTCP{guestSocket{c, socket}, socket}
+	case *net.UnixConn:
+		return &guestSocket{c, socket}
+	}
+	return &c
+}
+
+// door is the listener that a server of somebody else's gets. When the socket is closed, its Accept goes on waiting
+// until the server is to end: there are servers that cut their connections when Accept fails.
+type door struct {
+	net.Listener
+	house *foreign
+	pass  func(syscall.Conn) error // as of guest
+	bound *atomic.Bool
+
+	once     sync.Once
+	closed   chan struct{} // closed when the socket is, and Accept has said so
+	noMore   sync.Once
+	released chan struct{} // closed when Accept may say so to the server
+}
+
+func newDoor(l net.Listener, house *foreign) *door {
+	d := &door{Listener: l, house: house, closed: make(chan struct{}), released: make(chan struct{})}
+	if p, ok := l.(passing); ok {
+		d.Listener, d.pass, d.bound = p.Listener, p.pass, p.bound
+	}
+	return d
+}
+
+// exposed returns the door with the methods that its socket has.
+func (d *door) exposed() net.Listener {
+	if sc, ok := d.Listener.(syscall.Conn); ok {
+		return doorSocket{d, sc}
+	}
+	return d
+}
+
+type doorSocket struct {
+	*door
+	syscall.Conn
+}
+
+func (d *door) Accept() (net.Conn, error) {
+	c, err := d.Listener.Accept()
+	if err == nil {
+		return d.house.enter(c, d), nil
+	}
+	if errors.Is(err, net.ErrClosed) {
+		d.once.Do(func() { close(d.closed) })
+		<-d.released
+	}
+	return nil, err
+}
+
+// release has Accept fail once the socket is closed.
+func (d *door) release() { d.noMore.Do(func() { close(d.released) }) }
+
+// Close is called by the server.
+func (d *door) Close() error {
+	d.release()
+	return d.Listener.Close()
+}
+
+// passing is a listener whose connections can be handed over.
+type passing struct {
+	net.Listener
+	pass  func(syscall.Conn) error
+	bound *atomic.Bool
+}
