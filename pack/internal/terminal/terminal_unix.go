@@ -27,5 +27,6 @@ func InBackground() bool {
 	}
 	defer f.Close()
 	group, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPGRP)
-	return err == nil && int32(group) != int32(unix.Getpgrp())
+	own, gerr := unix.Getpgid(0)
+	return err == nil && gerr == nil && int32(group) != int32(own)
 }
