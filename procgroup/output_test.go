@@ -205,7 +205,7 @@ func TestOutputOfDescendants(t *testing.T) {
 	g := &procgroup.Group{
 		Size: 1, Output: c.take, RestartPolicy: procgroup.RestartNever,
 		Command: func(id int) (*exec.Cmd, error) {
-			return exec.Command("/bin/sh", "-c", "yes >&2 & echo $!"), nil
+			return exec.Command("/bin/sh", "-c", "yes a line of some length >&2 & echo $!"), nil
 		},
 	}
 	if err := g.Run(t.Context()); err != nil {
