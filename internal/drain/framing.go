@@ -3,6 +3,7 @@ package drain
 import (
 	"bytes"
 	"strconv"
+	"strings"
 )
 
 // framing follows the requests and responses of an HTTP/1.1 connection by what is read from it and written to it, to
@@ -90,7 +91,7 @@ func (f *framing) answered() {
 const maxAsked = 100
 
 // beginRequest returns how long a request's body is, -1 if it is chunked.
-func (f *framing) beginRequest(first []byte, h *head) (length int64, ok bool) {
+func (f *framing) beginRequest(first []byte, h head) (length int64, ok bool) {
 	method, rest, _ := bytes.Cut(first, []byte(" "))
 	target, version, _ := bytes.Cut(rest, []byte(" "))
 	if string(version) != "HTTP/1.1" || len(target) == 0 || bytes.ContainsAny(target, "\r\n\t\x00") ||
@@ -113,7 +114,7 @@ func (f *framing) beginRequest(first []byte, h *head) (length int64, ok bool) {
 }
 
 // beginResponse returns how long a response's body is, -1 if it is chunked.
-func (f *framing) beginResponse(first []byte, h *head) (length int64, ok bool) {
+func (f *framing) beginResponse(first []byte, h head) (length int64, ok bool) {
 	const status = "HTTP/1.1 "
 	if len(f.asked) == 0 || !bytes.HasPrefix(first, []byte(status)) || len(first) < len(status)+3 {
 		return 0, false
@@ -135,7 +136,7 @@ func (f *framing) beginResponse(first []byte, h *head) (length int64, ok bool) {
 
 // follow follows bytes. begin is called with each message's first line and head, and end at its end. It returns false
 // if they cannot be followed.
-func (s *stream) follow(b []byte, begin func([]byte, *head) (int64, bool), end func()) bool {
+func (s *stream) follow(b []byte, begin func([]byte, head) (int64, bool), end func()) bool {
 	for len(b) > 0 {
 		switch {
 		case s.left > 0:
@@ -162,7 +163,7 @@ func (s *stream) follow(b []byte, begin func([]byte, *head) (int64, bool), end f
 			if !ok {
 				return false
 			}
-			length, ok := begin(first, &h)
+			length, ok := begin(first, h)
 			if !ok {
 				return false
 			}
@@ -261,7 +262,7 @@ func is(b []byte, s string) bool { return len(b) == len(s) && bytes.EqualFold(b,
 func isToken(b []byte) bool {
 	for _, c := range b {
 		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
-		if !letter && (c < '0' || c > '9') && !bytes.ContainsRune([]byte("!#$%&'*+-.^_`|~"), rune(c)) {
+		if !letter && (c < '0' || c > '9') && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
 			return false
 		}
 	}
