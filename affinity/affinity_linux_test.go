@@ -318,7 +318,7 @@ func TestAllowedWithoutProc(t *testing.T) {
 	cmd := exec.Command("sh", "-c", `mount --make-rprivate / && mount -t tmpfs none /proc && exec "$0"`, os.Args[0])
 	cmd.Env = append(os.Environ(), asAllowed+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	out, err := cmd.CombinedOutput()
+	out, err := cmd.Output()
 	if want := fmt.Sprintln(current(t), error(nil)); err != nil || string(out) != want {
 		t.Errorf("%q, %v; want %q", out, err, want)
 	}
