@@ -82,20 +82,13 @@ func threads(t *testing.T, start func(*exec.Cmd) error) (pid int, line string) {
 // masks returns the distinct masks of all threads of a process, by how many threads have them.
 func masks(t *testing.T, pid int) map[string]int {
 	t.Helper()
-	dir := fmt.Sprintf("/proc/%d/task", pid)
-	entries, err := os.ReadDir(dir)
+	all, err := affinity.Threads(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := map[string]int{}
-	for _, e := range entries {
-		text, err := os.ReadFile(dir + "/" + e.Name() + "/status")
-		if err != nil {
-			continue // the thread has ended
-		}
-		_, rest, _ := strings.Cut(string(text), "Cpus_allowed_list:\t")
-		list, _, _ := strings.Cut(rest, "\n")
-		found[list]++
+	for _, th := range all {
+		found[th.Mask.String()]++
 	}
 	return found
 }
@@ -287,9 +280,14 @@ func TestThreads(t *testing.T) {
 		if th.Mask != affinity.Of(one) || th.LastCPU != one || i > 0 && th.ID <= all[i-1].ID {
 			t.Errorf("thread %+v of %d; want it on CPU %d, and ascending order", th, pid, one)
 		}
-		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/comm", pid, th.ID))
-		if err == nil && strings.TrimSuffix(string(name), "\n") != th.Name {
-			t.Errorf("thread %d is %q, want %q", th.ID, th.Name, name)
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", pid, th.ID))
+		if err != nil {
+			continue // it has ended
+		}
+		for _, want := range []string{"Name:\t" + th.Name + "\n", "Cpus_allowed_list:\t" + th.Mask.String() + "\n"} {
+			if !strings.Contains(string(status), want) {
+				t.Errorf("thread %d: want %q in %s", th.ID, want, status)
+			}
 		}
 	}
 }
@@ -320,7 +318,7 @@ func TestAllowedWithoutProc(t *testing.T) {
 	cmd := exec.Command("sh", "-c", `mount --make-rprivate / && mount -t tmpfs none /proc && exec "$0"`, os.Args[0])
 	cmd.Env = append(os.Environ(), asAllowed+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	out, err := cmd.CombinedOutput()
+	out, err := cmd.Output()
 	if want := fmt.Sprintln(current(t), error(nil)); err != nil || string(out) != want {
 		t.Errorf("%q, %v; want %q", out, err, want)
 	}

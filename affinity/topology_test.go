@@ -1,8 +1,8 @@
 package affinity_test
 
 import (
+	"embed"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,10 +11,13 @@ import (
 	"github.com/gopherpack/gopherpack/affinity"
 )
 
+//go:embed testdata/*.txt
+var testdata embed.FS
+
 // machine reads testdata/name.txt, one "path: content" a line, as a file tree.
 func machine(t *testing.T, name string) fstest.MapFS {
 	t.Helper()
-	text, err := os.ReadFile("testdata/" + name + ".txt")
+	text, err := testdata.ReadFile("testdata/" + name + ".txt")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,16 +30,13 @@ func allowed(t *testing.T, n int) affinity.Set {
 // masks returns the CPU masks that the threads of a process have.
 func masks(t *testing.T, pid int) map[string]bool {
 	t.Helper()
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	threads, err := affinity.Threads(pid)
+	if err != nil {
+		t.Error(err)
+	}
 	found := map[string]bool{}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			continue // the thread has ended
-		}
-		_, rest, _ := strings.Cut(string(text), "Cpus_allowed_list:\t")
-		list, _, _ := strings.Cut(rest, "\n")
-		found[list] = true
+	for _, th := range threads {
+		found[th.Mask.String()] = true
 	}
 	return found
 }
