@@ -91,19 +91,20 @@ func listenTCPInodes(proc fs.FS, op *net.OpError, inodes map[string]bool) {
 	}
 	const listening = "0A"
 	for _, table := range []string{"self/net/tcp", "self/net/tcp6"} {
-		eachLine(proc, table, func(fields []string) {
+		eachLine(proc, table, func(fields []string) (more bool) {
 			// sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode
 			if len(fields) < 10 || fields[3] != listening {
-				return
+				return fields[0] == "sl" // those that listen come first, and the others can be many
 			}
 			a, ok := parseTCPAddr(fields[1])
 			if !ok || a.Port != wanted.Port {
-				return
+				return true
 			}
 			x, y := scopeOf("tcp", a), scopeOf(op.Net, wanted)
 			if x.covers(y) || y.covers(x) {
 				inodes[fields[9]] = true
 			}
+			return true
 		})
 	}
 }
@@ -126,26 +127,30 @@ func parseTCPAddr(text string) (*net.TCPAddr, bool) {
 func listenUnixInodes(proc fs.FS, path string, inodes map[string]bool) {
 	const accepts = 1 << 16 // __SO_ACCEPTCON
 	absolute, _ := filepath.Abs(path)
-	eachLine(proc, "self/net/unix", func(fields []string) {
+	eachLine(proc, "self/net/unix", func(fields []string) (more bool) {
 		// Num RefCount Protocol Flags Type St Inode Path
 		if len(fields) < 8 {
-			return
+			return true
 		}
 		flags, err := strconv.ParseUint(fields[3], 16, 64)
 		bound := fields[7]
 		if err == nil && flags&accepts != 0 && (bound == abstractName(path) || bound == path || bound == absolute) {
 			inodes[fields[6]] = true
 		}
+		return true
 	})
 }
 
-func eachLine(proc fs.FS, table string, do func(fields []string)) {
+// eachLine calls do with the fields of each line that has some, as long as it wants more.
+func eachLine(proc fs.FS, table string, do func(fields []string) (more bool)) {
 	f, err := proc.Open(table)
 	if err != nil {
 		return
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		do(strings.Fields(lines.Text()))
+		if fields := strings.Fields(lines.Text()); len(fields) > 0 && !do(fields) {
+			return
+		}
 	}
 }

@@ -25,8 +25,8 @@ func TestHolders(t *testing.T) {
 	const wildcard6, other6 = "00000000000000000000000000000000", "B80D0120000000000000000001000000"
 	proc := fstest.MapFS{
 		"self/net/tcp": file("  sl  local_address rem_address   st ...\n" +
-			row("0100007F:1F90", "0A", "11") + row("0100007F:1F90", "01", "12") + row("0200007F:1F90", "0A", "13")),
-		"self/net/tcp6": file("header\n" + row(wildcard6+":1F91", "0A", "14") + row(other6+":1F90", "0A", "15")),
+			row("0100007F:1F90", "0A", "11") + row("0200007F:1F90", "0A", "13") + row("0100007F:1F90", "01", "12")),
+		"self/net/tcp6": file("  sl  local_address ...\n" + row(wildcard6+":1F91", "0A", "14") + row(other6+":1F90", "0A", "15")),
 		"self/net/unix": file("header\n" +
 			"0000000000000000: 00000002 00000000 00010000 0001 01 21 /run/x.sock\n" +
 			"0000000000000000: 00000003 00000000 00000000 0001 03 22 /run/x.sock\n" +

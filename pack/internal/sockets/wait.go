@@ -18,6 +18,7 @@ const (
 	orphanPatience = 10 * time.Second
 	killedPatience = 300 * time.Millisecond // a process that was killed may look alive for that long
 	waitPoll       = 50 * time.Millisecond
+	lookPause      = 500 * time.Millisecond
 )
 
 // WaitsFor returns what a log says of a wait for processes, of which none may be known.
@@ -39,40 +40,24 @@ type holder struct {
 type waiter struct {
 	keeper   *Keeper
 	endpoint wire.Endpoint
+	beside   bool // sockets of this process are not in the way
 	begun    time.Time
 	looked   time.Time
+	holders  []holder  // at the last look
+	others   time.Time // since when they are not only orphans; they may have ended just before the look
 	told     bool
-	beside   bool     // sockets of this process are not in the way
-	holders  []holder // at the last look
 }
 
 // wait waits a little, and reports whether it is worth another try.
 func (w *waiter) wait(ctx context.Context, inUse error) bool {
-	now := time.Now()
 	if w.begun.IsZero() {
-		w.begun = now
+		w.begun = time.Now()
 	}
-	if now.Sub(w.looked) > 10*waitPoll {
-		w.holders, w.looked = holders(w.endpoint, inUse), now
-		if w.beside {
-			w.holders = slices.DeleteFunc(w.holders, func(h holder) bool { return h.pid == os.Getpid() })
-		}
+	if time.Since(w.looked) > lookPause {
+		w.look(inUse)
 	}
-	limit := killedPatience
-	orphans := len(w.holders) > 0 && !slices.ContainsFunc(w.holders, func(h holder) bool { return !h.orphan })
-	if orphans || runtime.GOOS != "linux" { // where nobody tells who it is
-		limit = orphanPatience
-	}
-	if now.Sub(w.begun) > limit {
+	if time.Since(w.begun) > orphanPatience || !w.others.IsZero() && time.Since(w.others) > killedPatience {
 		return false
-	}
-	if limit == orphanPatience && !w.told && w.keeper.Waits != nil {
-		w.told = true
-		var pids []int
-		for _, h := range w.holders {
-			pids = append(pids, h.pid)
-		}
-		w.keeper.Waits(w.endpoint, pids)
 	}
 	timer := time.NewTimer(waitPoll)
 	defer timer.Stop()
@@ -82,6 +67,32 @@ func (w *waiter) wait(ctx context.Context, inUse error) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// look finds out who has the address, and tells of it once if it is waited for.
+func (w *waiter) look(inUse error) {
+	w.holders = holders(w.endpoint, inUse)
+	if w.beside {
+		w.holders = slices.DeleteFunc(w.holders, func(h holder) bool { return h.pid == os.Getpid() })
+	}
+	w.looked = time.Now()
+	orphans := len(w.holders) > 0 && !slices.ContainsFunc(w.holders, func(h holder) bool { return !h.orphan })
+	if !orphans && runtime.GOOS == "linux" { // elsewhere nobody tells who it is
+		if w.others.IsZero() {
+			w.others = w.looked
+		}
+		return
+	}
+	w.others = time.Time{}
+	if w.told || w.keeper.Waits == nil {
+		return
+	}
+	w.told = true
+	var pids []int
+	for _, h := range w.holders {
+		pids = append(pids, h.pid)
+	}
+	w.keeper.Waits(w.endpoint, pids)
 }
 
 // hint says what to do about it.
