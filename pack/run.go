@@ -207,7 +207,8 @@ func (p *Pack) workerConfig() worker.Config {
 		ID: process.id, Log: c.Logger.With("worker", process.id),
 		ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
 		HangTimeout: c.HangTimeout, Files: c.Files, Tickets: tickets, Probe: c.Probe, OnStart: c.OnWorkerStart, Handles: p.seal,
-		Wrap: c.WrapListener, OnShutdown: c.OnShutdown, OnReopen: c.OnReopen, StopSignals: stopSignals, OtherSignals: otherSignals(),
+		Wrap: c.WrapListener, OnShutdown: c.OnShutdown, OnReopen: c.OnReopen,
+		StopSignals: stopSignals, OtherSignals: otherSignals(),
 	}
 }
 
