@@ -395,7 +395,9 @@ func TestWrappedListener(t *testing.T) {
 		}
 		clients = append(clients, client(i, secure, exchange), client(i, secure, exchange))
 	}
-	end := inLoops(len(clients), func(n int) func(context.Context) error { return func(context.Context) error { return clients[n]() } })
+	end := inLoops(len(clients), func(n int) func(context.Context) error {
+		return func(context.Context) error { return clients[n]() }
+	})
 	for i, s := range []os.Signal{syscall.SIGHUP, syscall.SIGUSR2, syscall.SIGHUP} {
 		p.Signal(s)
 		p.Logged(i+1, "reloaded", "upgraded")

@@ -75,8 +75,8 @@ func Example_supervision() {
 	}
 }
 
-// Profiles of one certain worker: worker 0 serves them at port 9100, worker 1 at 9101. In each, package net/http/pprof is
-// imported for its handlers.
+// Profiles of one certain worker: worker 0 serves them at port 9100, worker 1 at 9101. In each, package net/http/pprof
+// is imported for its handlers.
 func ExamplePack_HandleOwn() {
 	p := pack.New(pack.Config{})
 	p.Handle("tcp", ":8080", &http.Server{})

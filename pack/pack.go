@@ -88,13 +88,13 @@ func (p *Pack) Handle(network, address string, s Server) {
 	p.handle("Handle", wire.Endpoint{Network: network, Address: address}, s)
 }
 
-// HandleOwn is [Pack.Handle] for an address of each worker's own, such as of net/http/pprof or of metrics, of which those
-// of just this worker are wanted: worker i serves the port of address plus i, or with port 0 any that the kernel chooses.
-// network is tcp, tcp4 or tcp6. The log tells the addresses in the order of the workers.
+// HandleOwn is [Pack.Handle] for an address of each worker's own, such as of net/http/pprof or of metrics, of which
+// those of just this worker are wanted: worker i serves the port of address plus i, or with port 0 any that the kernel
+// chooses. network is tcp, tcp4 or tcp6. The log tells the addresses in the order of the workers.
 //
-// The master keeps these sockets as it does others, so the worker in the place of one that has ended, or that a reload or
-// an upgrade replaces, serves the same address; until it is there, connections wait for it. While both are there, either
-// answers. Nobody serves such an address for another worker, and idle connections are not handed over.
+// The master keeps these sockets as it does others, so the worker in the place of one that has ended, or that a reload
+// or an upgrade replaces, serves the same address; until it is there, connections wait for it. While both are there,
+// either answers. Nobody serves such an address for another worker, and idle connections are not handed over.
 func (p *Pack) HandleOwn(network, address string, s Server) {
 	p.handle("HandleOwn", wire.Endpoint{Network: network, Address: address, Own: true}, s)
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/gopherpack/gopherpack/pack"
 )
 
-// atProgram serves at what a file says now: lines of a network and an address, after "own" if each worker is to have its
-// own; ID stands for the worker's.
+// atProgram serves at what a file says now: lines of a network and an address, after "own" if each worker is to have
+// its own; ID stands for the worker's.
 func atProgram() error {
 	c, _ := configFlags()
 	name := flag.String("config", "", "")

@@ -25,7 +25,8 @@ func (l wrappedListener) Accept() (net.Conn, error) {
 	return wrappedConn{c}, nil
 }
 
-// TestCloseReadWrapped ends reads of connections that are wrapped, by one who tells what it wraps and by one who does not.
+// TestCloseReadWrapped ends reads of connections that are wrapped, by one who tells what it wraps and by one who does
+// not.
 func TestCloseReadWrapped(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -59,8 +60,8 @@ func TestCloseReadWrapped(t *testing.T) {
 	}
 }
 
-// TestHalfARequestWrapped has half a request be read from a connection that is wrapped, before the server is to stop: it
-// is waited for.
+// TestHalfARequestWrapped has half a request be read from a connection that is wrapped, before the server is to stop:
+// it is waited for.
 func TestHalfARequestWrapped(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -30,8 +30,8 @@ func (c *core) replace() {
 	}
 }
 
-// overlaps reports whether sockets were opened for a generation beside those of an endpoint, which listen on some of the
-// same. Clients find somebody there in any case, so new connections are kept out only just before those are closed.
+// overlaps reports whether sockets were opened for a generation beside those of an endpoint, which listen on some of
+// the same. Clients find somebody there in any case, so new connections are kept out only just before those are closed.
 func (c *core) overlaps(e wire.Endpoint, g *generation) bool {
 	for served := range g.uses {
 		if known := c.endpoints[served]; known != nil && slices.Contains(known.beside, e) {

@@ -10,9 +10,9 @@ import (
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
-// The core knows an endpoint by the name under which its sockets were opened. The workers of a later generation may write
-// it otherwise, such as 127.0.0.1:80 for localhost:80. What they say is translated when it comes, and what they are told
-// when it goes: see message and written.
+// The core knows an endpoint by the name under which its sockets were opened. The workers of a later generation may
+// write it otherwise, such as 127.0.0.1:80 for localhost:80. What they say is translated when it comes, and what they
+// are told when it goes: see message and written.
 
 // means returns the endpoint that the workers of a generation mean.
 func (g *generation) means(e wire.Endpoint) wire.Endpoint {

@@ -369,7 +369,8 @@ func (w *world) perform(e effect) {
 			w.hears(p, e)
 		}
 	case forward:
-		w.printf("connection %v of %v to %v%s", e.parcel, e.from, e.to, map[bool]string{true: " for " + e.writes.String()}[e.writes != e.endpoint])
+		written := map[bool]string{true: " for " + e.writes.String()}[e.writes != e.endpoint]
+		w.printf("connection %v of %v to %v%s", e.parcel, e.from, e.to, written)
 	case drop:
 		w.printf("connection %v is closed", e.parcel)
 	case openSockets:
@@ -385,7 +386,8 @@ func (w *world) perform(e effect) {
 		if w.held["overlap"] {
 			beside = e.leaving
 		}
-		w.then(opened{beside: beside, endpoint: e.endpoint, info: sockets.Info{Endpoint: e.endpoint, Sockets: n, Address: e.endpoint.Address}})
+		info := sockets.Info{Endpoint: e.endpoint, Sockets: n, Address: e.endpoint.Address}
+		w.then(opened{beside: beside, endpoint: e.endpoint, info: info})
 	case growSockets:
 		lost := w.lost
 		w.lost = nil

@@ -16,7 +16,8 @@ type Renewed struct {
 	Err      error         // why there is no new one, and nobody can connect; nil if there is
 }
 
-// Lost reports whether somebody has removed or replaced the file of a Unix socket, to which nobody can connect any more.
+// Lost reports whether somebody has removed or replaced the file of a Unix socket, to which nobody can connect any
+// more.
 func (k *Keeper) Lost() bool { return len(k.lost()) > 0 }
 
 func (k *Keeper) lost() (all []wire.Endpoint) {

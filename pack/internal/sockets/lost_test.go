@@ -14,8 +14,8 @@ import (
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
-// TestLost has the file of a Unix socket be taken away in every way: the socket is opened anew, and what is queued on the
-// old one is served.
+// TestLost has the file of a Unix socket be taken away in every way: the socket is opened anew, and what is queued on
+// the old one is served.
 func TestLost(t *testing.T) {
 	for name, lose := range map[string]func(dir string) error{
 		"removed": func(dir string) error { return os.Remove(dir + "/x") },

@@ -29,10 +29,10 @@ type opening struct {
 //
 // A Unix socket whose process is gone is replaced. A path that is relative means the current directory, now and later.
 //
-// leaving are endpoints that whoever asks does not serve. If the sockets of one of them listen on just what the endpoint
-// asked for means, as localhost:80 and 127.0.0.1:80 do, those are returned, with the endpoint that they are known by. If
-// they listen on some of it, the new ones are opened beside them, if the kernel lets both be. All other sockets that are
-// open already are in the way.
+// leaving are endpoints that whoever asks does not serve. If the sockets of one of them listen on just what the
+// endpoint asked for means, as localhost:80 and 127.0.0.1:80 do, those are returned, with the endpoint that they are
+// known by. If they listen on some of it, the new ones are opened beside them, if the kernel lets both be. All other
+// sockets that are open already are in the way.
 func (k *Keeper) Open(ctx context.Context, e wire.Endpoint, workers int, leaving ...wire.Endpoint) (Info, error) {
 	for {
 		o, info, err := k.begin(ctx, e)

@@ -14,7 +14,7 @@ type ours struct {
 	endpoints []wire.Endpoint
 	addresses []string // of each, with its network
 	equal     bool     // the first of them listens on just what is wanted
-	mixed     bool     // some of them would be in one group of the kernel with what is wanted, and listen on something else
+	mixed     bool     // some of them the kernel would have in one group with what is wanted
 }
 
 // inTheWay finds the sockets of this process because of which an address was in use.

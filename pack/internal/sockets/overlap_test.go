@@ -28,7 +28,9 @@ func TestOtherSpelling(t *testing.T) {
 		first  wire.Endpoint
 		others []wire.Endpoint // P is the port of the first
 	}{
-		{tcp("localhost:0"), []wire.Endpoint{tcp("127.0.0.1:P"), network("tcp4", "localhost:P"), tcp("[::ffff:127.0.0.1]:P")}},
+		{tcp("localhost:0"), []wire.Endpoint{
+			tcp("127.0.0.1:P"), network("tcp4", "localhost:P"), tcp("[::ffff:127.0.0.1]:P"),
+		}},
 		{tcp(":0"), []wire.Endpoint{tcp("0.0.0.0:P"), tcp("[::]:P")}},
 		{network("tcp4", ":0"), []wire.Endpoint{network("tcp4", "0.0.0.0:P")}},
 		{local("x.sock"), []wire.Endpoint{local("./x.sock"), local(dir + "/x.sock"), local("link/x.sock")}},

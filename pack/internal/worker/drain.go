@@ -174,8 +174,8 @@ func (s *service) disposeOfLeft(o drainOptions) (cut int) {
 	return cut
 }
 
-// quiesceOwn keeps new connections out of the sockets that this worker serves, as the master does where there is one. The
-// other workers of a Unix socket are told likewise, and its file is left to who comes next.
+// quiesceOwn keeps new connections out of the sockets that this worker serves, as the master does where there is one.
+// The other workers of a Unix socket are told likewise, and its file is left to who comes next.
 func (s *service) quiesceOwn() error {
 	var errs []error
 	for _, l := range s.all() {

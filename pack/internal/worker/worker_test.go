@@ -118,8 +118,8 @@ func TestContextIsASignal(t *testing.T) {
 	m.expectEnd(0)
 }
 
-// TestMasterGone wants what is queued to be served, and the sockets to be closed before the hook is called: whoever starts
-// the pack anew waits for that.
+// TestMasterGone wants what is queued to be served, and the sockets to be closed before the hook is called: whoever
+// starts the pack anew waits for that.
 func TestMasterGone(t *testing.T) {
 	blocked, release := make(chan struct{}), make(chan struct{})
 	c := Config{OnShutdown: func(context.Context) { close(blocked); <-release }}
