@@ -64,7 +64,11 @@ func TestAddressWrittenOtherwise(t *testing.T) {
 	t.Parallel()
 	c := newConfig(t, "tcp 127.0.0.1:0")
 	dir := t.TempDir()
-	p := start(t, "at", func(c *exec.Cmd) { c.Dir = dir }, "-config="+c.name, "-workers=2")
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "at", func(c *exec.Cmd) { c.Path, c.Dir = program, dir }, "-config="+c.name, "-workers=2")
 	port, _ := port(p)
 	keeping, connecting := applyBoth(t, p, 4)
 	sock := dir + "/x.sock"
