@@ -162,15 +162,23 @@ func (g *guest) afterRead(b []byte, mayGo bool, err error) (again bool, _ error)
 	return failed, err
 }
 
-// write writes by a function, and has the framing follow what that is.
-func (g *guest) write(follow func(n int64), how func() (int64, error)) (int64, error) {
-	if g.beforeWrite() {
+// write writes by a function. The framing is told of what is written before that, in the same moment in which the write
+// begins: else the connection could go between the two, and take the place of an answer; or, if it is not known before,
+// afterwards.
+func (g *guest) write(before func(), how func() (int64, error), after func(n int64)) (int64, error) {
+	g.mu.Lock()
+	if g.released {
+		g.mu.Unlock()
 		return 0, net.ErrClosed
 	}
+	g.writes++
+	g.touched, g.answered, g.owed = true, true, false
+	before()
+	g.mu.Unlock()
 	n, err := how()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	follow(n)
+	after(n)
 	if err != nil {
 		g.framing.lose()
 	}
@@ -179,30 +187,16 @@ func (g *guest) write(follow func(n int64), how func() (int64, error)) (int64, e
 	return n, err
 }
 
-// beforeWrite reports whether nothing can be written any more.
-func (g *guest) beforeWrite() (over bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.released {
-		g.writes++
-		g.touched, g.answered, g.owed = true, true, false
-	}
-	return g.released
-}
-
 func (g *guest) writeBytes(b []byte) (int, error) {
-	g.mu.Lock()
-	g.framing.response(b) // before the client can know
-	g.mu.Unlock()
-	n, err := g.write(func(int64) {}, func() (int64, error) {
+	n, err := g.write(func() { g.framing.response(b) }, func() (int64, error) { // before the client can know
 		n, err := g.socket.Write(b)
 		return int64(n), err
-	})
+	}, func(int64) {})
 	return int(n), err
 }
 
 func (g *guest) readFrom(from func() (int64, error)) (int64, error) {
-	return g.write(g.framing.responseBody, from)
+	return g.write(func() {}, from, g.framing.responseBody)
 }
 
 // lose gives up following it: what is read is not seen.
