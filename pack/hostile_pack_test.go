@@ -173,7 +173,7 @@ func (a *attacked) stops() {
 	}
 	a.Signal(syscall.SIGTERM)
 	// That it had to give up on workers, which takes a second more than it gives them, the status tells.
-	if status := a.Wait(hostileShutdown + 10*time.Second); status != 0 {
+	if status := a.Wait(hostileShutdown + program.Patience); status != 0 {
 		a.t.Errorf("exit status %d, %v", status, a.Err())
 	}
 }

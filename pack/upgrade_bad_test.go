@@ -146,6 +146,7 @@ func TestUpgradeThatUserMayNotExecute(t *testing.T) {
 	}
 	p.Signal(syscall.SIGUSR2)
 	p.Logged(1, "upgraded")
+	p.HasWorkers(2)
 	p.answersVersion("2")
 	p.Stop()
 }
