@@ -136,6 +136,7 @@ func TestHostileFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	a.swaps = true
 	a.attack("swap")
 	for i, s := range []syscall.Signal{syscall.SIGUSR2, syscall.SIGHUP, syscall.SIGUSR2} {
 		a.Signal(s)
