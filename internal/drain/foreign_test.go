@@ -181,21 +181,28 @@ func (s *slowToBegin) Shutdown(context.Context) error {
 
 func (s *slowToBegin) Close() error { return nil }
 
-// TestForeignIsGivenTime has a connection accepted that its server has not begun to look after when the drain begins.
-func TestForeignIsGivenTime(t *testing.T) {
-	own := &slowToBegin{begin: make(chan struct{})}
-	s := Foreign(own)
+// servedAt has a server serve, with one client.
+func servedAt(t *testing.T, s Server) (l net.Listener, client net.Conn, served <-chan error) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { c.Close() })
+	return l, c, ended
+}
+
+// TestForeignIsGivenTime has a connection accepted that its server has not begun to look after when the drain begins.
+func TestForeignIsGivenTime(t *testing.T) {
+	own := &slowToBegin{begin: make(chan struct{})}
+	s := Foreign(own)
+	l, c, served := servedAt(t, s)
 	waitFor(t, "the connection", func() bool { return s.Open() == 1 })
 	l.Close()
 	<-served
@@ -257,17 +264,7 @@ func (s *cutter) Close() error                   { return nil }
 func TestForeignAnswersFirst(t *testing.T) {
 	own := &cutter{proceed: make(chan struct{})}
 	s := Foreign(own)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	l, c, served := servedAt(t, s)
 	ask := func() { io.WriteString(c, "x\n") }
 	answered := func() error {
 		_, err := io.ReadFull(c, make([]byte, 2))

@@ -239,9 +239,7 @@ func TestHandOver(t *testing.T) {
 			for range servers {
 				before := requests.Load()
 				r.launch()
-				for requests.Load() < before+clients && !t.Failed() {
-					time.Sleep(time.Millisecond)
-				}
+				waitFor(t, "a round of all clients", func() bool { return requests.Load() >= before+clients || t.Failed() })
 			}
 			done.Store(true)
 			running.Wait()

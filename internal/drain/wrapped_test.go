@@ -85,11 +85,7 @@ func TestHalfARequestWrapped(t *testing.T) {
 	}
 	defer c.Close()
 	io.WriteString(c, "GET / HTTP/1.1\r\nHost:")
-	for end := time.Now().Add(20 * time.Second); !hasBegun(h); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("what was read is not seen")
-		}
-	}
+	waitFor(t, "what was read to be seen", func() bool { return hasBegun(h) })
 	h.BeginDrain(0, false)
 	l.Close()
 	<-served
