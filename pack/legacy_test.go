@@ -50,7 +50,9 @@ func TestTriedOutByOlderMaster(t *testing.T) {
 			if want := `{"error":"` + cannotTakeOver + `"}` + "\n"; err != nil || string(answer) != want {
 				t.Errorf("it answers %q, %v; want %q", answer, err, want)
 			}
-			if status := p.Wait(inTime); status != 0 || len(p.Lines(0)) > 0 {
+			status := p.Wait(inTime)
+			p.WaitSilent()
+			if status != 0 || len(p.Lines(0)) > 0 {
 				t.Errorf("exit status %d, log %q", status, p.Text())
 			}
 		})

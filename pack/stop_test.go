@@ -83,7 +83,9 @@ func TestSameSignalTwice(t *testing.T) {
 	p.Signal(syscall.SIGTERM)
 	p.Logged(1, "stopping")
 	p.Signal(syscall.SIGTERM)
-	if status := p.Wait(inTime); status != 0 || p.Count("second signal, killing the workers") > 0 {
+	status := p.Wait(inTime)
+	p.WaitSilent()
+	if status != 0 || p.Count("second signal, killing the workers") > 0 {
 		t.Errorf("exit status %d", status)
 	}
 	if r := u.finish(); r.Failed() > 0 {

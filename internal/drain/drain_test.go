@@ -19,20 +19,6 @@ import (
 	"github.com/gopherpack/gopherpack/internal/test"
 )
 
-// waitFor waits for what comes about by itself.
-func waitFor(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for range 60000 {
-		if done() {
-			return
-		}
-		<-tick.C
-	}
-	t.Fatal(what + ": it does not come about")
-}
-
 // served is a server with one client.
 type served struct {
 	*HTTP

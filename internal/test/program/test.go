@@ -148,13 +148,14 @@ func (p *Test) WaitSilent() {
 	p.Until("the end of the log", Patience, p.Silent)
 }
 
-// Stop stops the program gracefully.
+// Stop stops the program gracefully, and waits for the end of its log.
 func (p *Test) Stop() {
 	p.t.Helper()
 	p.Signal(syscall.SIGTERM)
 	if status := p.Wait(Patience); status != 0 {
 		p.t.Errorf("exit status %d, %v", status, p.Err())
 	}
+	p.WaitSilent()
 }
 
 // NoneLeft fails the test if a process of the program is there a little later, and ends it.
