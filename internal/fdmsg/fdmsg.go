@@ -27,6 +27,10 @@ const headerLen = 4
 // descriptors are gone.
 var ErrLost = errors.New("descriptors that came with a message were lost (is the limit of open files reached?)")
 
+// AreTooMany reports whether a message was not sent, nothing of it, since there are too many descriptors on their way
+// between the processes of this user (unix(7), ETOOMANYREFS). That passes.
+func AreTooMany(err error) bool { return areTooMany(err) }
+
 // Write sends a message with copies of the descriptors of files, which stay open and the caller's. It must not
 // be called twice at once. After an error other than one about the arguments the connection is of no use.
 func Write(c *net.UnixConn, body []byte, files ...syscall.Conn) error {

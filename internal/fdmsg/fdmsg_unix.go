@@ -16,6 +16,8 @@ var oobSpace = unix.CmsgSpace(253 * 4)
 
 func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 
+func areTooMany(err error) bool { return errors.Is(err, syscall.ETOOMANYREFS) }
+
 func dontLinger(c syscall.Conn) {
 	rc, err := c.SyscallConn()
 	if err != nil {

@@ -110,7 +110,7 @@ func (o *outbox) deliver(l letter) error {
 	if l.conn != nil {
 		err := o.say(9, l.msg, l.conn.file)
 		switch {
-		case errors.Is(err, syscall.ETOOMANYREFS):
+		case fdmsg.AreTooMany(err):
 			o.master.log.put(logLine{slog.LevelWarn, "a connection was lost that a worker handed over", []any{
 				"worker", l.from.ID, "error", err,
 			}})
@@ -143,7 +143,7 @@ func (o *outbox) deliver(l letter) error {
 	}
 	err := o.say(12, l.msg, files...)
 	switch {
-	case !errors.Is(err, syscall.ETOOMANYREFS):
+	case !fdmsg.AreTooMany(err):
 		return err
 	case l.msg.Type == wire.Socket:
 		text := fmt.Sprintf("the master cannot send the socket: %v", err)
@@ -152,12 +152,11 @@ func (o *outbox) deliver(l letter) error {
 	return nil // it does as it did
 }
 
-// say sends a message. One with descriptors can fail, as a whole, since there are too many on their way between the
-// processes of this user (unix(7), ETOOMANYREFS). That passes, and says nothing about the connection: it is tried
-// again, so often, after a millisecond, and each time after twice as long.
+// say sends a message. One with descriptors can fail, as a whole, since too many of them are on their way, which says
+// nothing about the connection: it is tried again, so often, after a millisecond, and each time after twice as long.
 func (o *outbox) say(tries int, m wire.Message, files ...syscall.Conn) error {
 	err := o.conn.Send(m, files...)
-	for i := 0; i < tries && errors.Is(err, syscall.ETOOMANYREFS); i++ {
+	for i := 0; i < tries && fdmsg.AreTooMany(err); i++ {
 		time.Sleep(time.Millisecond << i)
 		err = o.conn.Send(m, files...)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
 	"time"
 )
 
@@ -16,7 +15,7 @@ func dial(path string, ifNot func() error) (alive bool, err error) {
 	switch {
 	case err == nil:
 		return true, c.Close()
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, errRefused):
 		return false, ifNot()
 	}
 	return false, fmt.Errorf("cannot tell whether a process is listening there: %w", err)

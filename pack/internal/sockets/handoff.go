@@ -155,7 +155,7 @@ func (s *set) take(state State, files []*os.File) error {
 		s.listeners = append(s.listeners, l)
 		switch l := l.(type) {
 		case *net.UnixListener:
-			l.SetUnlinkOnClose(false)
+			keepFile(l)
 			if state.Endpoint.Network == "unix" && s.shared {
 				continue
 			}

@@ -122,7 +122,7 @@ func (k *Keeper) openOrFind(ctx context.Context, e wire.Endpoint, workers int, l
 		case err == nil:
 			s.beside = beside
 			return s, same, nil
-		case !errors.Is(err, syscall.EADDRINUSE):
+		case !errors.Is(err, errInUse):
 			return nil, same, explain(err, "")
 		}
 		own := k.inTheWay(e, err)
@@ -205,13 +205,13 @@ func explain(err error, inUse string) error {
 	op, isOp := errors.AsType[*net.OpError](err) // of the bind
 	hint := ""
 	switch linux := runtime.GOOS == "linux"; {
-	case errors.Is(err, syscall.EADDRINUSE):
+	case errors.Is(err, errInUse):
 		hint = inUse
 	case errors.Is(err, syscall.EACCES) && isOp && op.Net == "unix":
 		hint = "the directory must be writable for this user"
 	case errors.Is(err, syscall.EACCES) && isOp && linux:
 		hint = "ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, errUnavailable):
 		hint = "no interface of this machine has that address"
 	}
 	if hint == "" {

@@ -60,7 +60,7 @@ func listener(t *testing.T, k *Keeper, e wire.Endpoint, i int) net.Listener {
 		t.Fatal(err)
 	}
 	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false)
+		keepFile(u)
 	}
 	t.Cleanup(func() { l.Close() })
 	return l
@@ -271,12 +271,12 @@ func TestErrors(t *testing.T) {
 		{t.Context(), tcp("localhost"), nil, "missing port"},
 		{canceled, tcp("localhost:0"), context.Canceled, "localhost:0: "},
 		{canceled, local(dir + "/y"), context.Canceled, "listen unix " + dir + "/y: "},
-		{t.Context(), tcp(other.Addr().String()), syscall.EADDRINUSE, inUse},
-		{t.Context(), tcp("localhost:" + port), syscall.EADDRINUSE, "(this pack listens on tcp " + mine + " already)"},
-		{t.Context(), tcp(":" + port), syscall.EADDRINUSE, "(this pack listens on tcp " + mine + " already)"},
-		{t.Context(), wire.Endpoint{Network: "tcp4", Address: ":" + port}, syscall.EADDRINUSE, "listens on tcp " + mine},
-		{t.Context(), tcp("203.0.113.1:0"), syscall.EADDRNOTAVAIL, "no interface of this machine has that address"},
-		{t.Context(), local("./x"), syscall.EADDRINUSE, "unix ./x: a process is listening there: address already in use " +
+		{t.Context(), tcp(other.Addr().String()), errInUse, inUse},
+		{t.Context(), tcp("localhost:" + port), errInUse, "(this pack listens on tcp " + mine + " already)"},
+		{t.Context(), tcp(":" + port), errInUse, "(this pack listens on tcp " + mine + " already)"},
+		{t.Context(), wire.Endpoint{Network: "tcp4", Address: ":" + port}, errInUse, "listens on tcp " + mine},
+		{t.Context(), tcp("203.0.113.1:0"), errUnavailable, "no interface of this machine has that address"},
+		{t.Context(), local("./x"), errInUse, "unix ./x: a process is listening there: address already in use " +
 			"(this pack listens on unix " + dir + "/x already)"},
 		{t.Context(), local("file"), fs.ErrExist, "there is a file that is not a socket"},
 		{t.Context(), local("."), syscall.EISDIR, "it names a directory"},

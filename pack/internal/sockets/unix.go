@@ -33,7 +33,7 @@ func (f *file) hiddenName() string { return "." + f.name + ".quiesced" }
 type takenError struct{ id FileID }
 
 func (e *takenError) Error() string { return "a process is listening there: " + e.Unwrap().Error() }
-func (e *takenError) Unwrap() error { return syscall.EADDRINUSE }
+func (e *takenError) Unwrap() error { return errInUse }
 
 // errSwapped is that what was made has been replaced before it was ready.
 var errSwapped = errors.New("somebody else has put another file in the place of the socket")
@@ -123,7 +123,7 @@ func (k *Keeper) listenUnix(ctx context.Context, address, name string, prepare f
 		return nil, err
 	}
 	u := l.(*net.UnixListener)
-	u.SetUnlinkOnClose(false) // a worker's copy must not, and this process looks first
+	keepFile(u) // a worker's copy must not, and this process looks first
 	return u, nil
 }
 

@@ -112,7 +112,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		case isShortage(err):
 			waited = true
 			l.shortage.wait(err, l.closing, l.wake)
-		case errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.EINTR):
+		case isAbort(err):
 		default:
 			return nil, err
 		}

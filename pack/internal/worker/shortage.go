@@ -2,9 +2,11 @@ package worker
 
 import (
 	"errors"
+	"slices"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/fdmsg"
 )
 
 // shortage is a time in which connections cannot always be accepted for want of descriptors or memory. They stay in
@@ -28,14 +30,14 @@ const (
 
 // isShortage reports whether what failed may succeed later, when something else was closed, or received.
 func isShortage(err error) bool {
-	for _, errno := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ETOOMANYREFS,
-	} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
+	return fdmsg.AreTooMany(err) || isAny(err, shortages)
+}
+
+// isAbort reports whether nothing came of an Accept, and the next is to be tried at once.
+func isAbort(err error) bool { return isAny(err, aborts) }
+
+func isAny(err error, errs []error) bool {
+	return slices.ContainsFunc(errs, func(e error) bool { return errors.Is(err, e) })
 }
 
 // wait notes that a shortage is felt, and waits a while: longer each time, and not longer than until ended is closed or

@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -156,7 +155,7 @@ func (s *source) acceptAll() error {
 		case isShortage(err):
 			waited = true
 			s.into.shortage.wait(err, s.stopping, nil)
-		case errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.EINTR):
+		case isAbort(err):
 		default:
 			return err
 		}
