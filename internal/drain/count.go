@@ -2,23 +2,19 @@ package drain
 
 import (
 	"context"
-	"net"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // count is how many connections of a server are open.
 type count struct {
-	mu       sync.Mutex
-	n        int
+	n        atomic.Int64
 	load     Load // is told, too; nil if nobody is
 	requests bool // what is served are requests, which somebody else counts
 }
 
 func (c *count) add(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.n += n
+	c.n.Add(int64(n))
 	if c.load == nil {
 		return
 	}
@@ -28,11 +24,7 @@ func (c *count) add(n int) {
 	}
 }
 
-func (c *count) open() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.n
-}
+func (c *count) open() int { return int(c.n.Load()) }
 
 // wait waits until no connection is open, or ctx ends.
 func (c *count) wait(ctx context.Context) error { return waitForNone(ctx, c.open) }
@@ -49,39 +41,4 @@ func waitForNone(ctx context.Context, how func() int) error {
 		}
 	}
 	return nil
-}
-
-// countedTCP, countedUnix and countedConn tell when they are closed. Embedding the concrete type keeps ReadFrom
-// (sendfile, splice), SyscallConn, CloseWrite and the rest.
-type countedTCP struct {
-	*net.TCPConn
-	closed func()
-}
-
-func (c *countedTCP) Close() error {
-	c.closed()
-	return c.TCPConn.Close()
-}
-
-type countedUnix struct {
-	*net.UnixConn
-	closed func()
-}
-
-func (c *countedUnix) Close() error {
-	c.closed()
-	return c.UnixConn.Close()
-}
-
-type countedConn struct {
-	net.Conn
-	closed func()
-}
-
-// NetConn returns the connection that was accepted, whose type says more.
-func (c *countedConn) NetConn() net.Conn { return c.Conn }
-
-func (c *countedConn) Close() error {
-	c.closed()
-	return c.Conn.Close()
 }

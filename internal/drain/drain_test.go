@@ -130,10 +130,8 @@ func (s *served) begins() {
 func (s *served) hasBegun() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for conn, c := range s.conns {
-		if c.state == fresh || c.state == idle {
-			return begun(conn)
-		}
+	for c := range s.conns {
+		return c.own.begun()
 	}
 	return false
 }
@@ -142,7 +140,9 @@ func (s *served) hasBegun() bool {
 func (s *served) handles() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range s.conns {
+	for c := range s.conns {
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		return c.state == handling
 	}
 	return true // it has given up
@@ -366,15 +366,17 @@ func TestArrivalIsDropped(t *testing.T) {
 // request is on its way.
 func TestArrivalIsGivenTime(t *testing.T) {
 	h := NewHTTP(&http.Server{})
-	h.conns[nil] = &httpConn{state: idle, arrived: true, since: time.Now()}
+	c := track(nil, new(count)).(*trackedConn)
+	c.own, c.state, c.arrived, c.since = c, idle, true, time.Now()
+	h.conns[c.part()] = struct{}{}
 	if begun := time.Now(); !h.holdsUp(begun) {
 		t.Error("it is closed at once")
 	}
-	h.conns[nil].since = time.Now().Add(-newConnGrace)
+	c.since = time.Now().Add(-newConnGrace)
 	if h.holdsUp(time.Now().Add(-time.Millisecond)) {
 		t.Error("it is waited for although nothing has come for long")
 	}
-	h.conns[nil].arrived, h.conns[nil].since = false, time.Now()
+	c.arrived, c.since = false, time.Now()
 	if h.holdsUp(time.Now().Add(-time.Millisecond)) {
 		t.Error("one that has been served, and is idle, is waited for")
 	}
@@ -384,9 +386,11 @@ func TestArrivalIsGivenTime(t *testing.T) {
 // goes on telling of it.
 func TestHijackedIsForgotten(t *testing.T) {
 	h := NewHTTP(&http.Server{})
-	c, other := net.Pipe()
-	defer c.Close()
+	own, other := net.Pipe()
+	defer own.Close()
 	defer other.Close()
+	c := track(own, new(count))
+	h.enter(c)
 	h.observe(c, http.StateNew)
 	for _, state := range []http.ConnState{http.StateActive, http.StateHijacked, http.StateActive, http.StateIdle} {
 		h.observe(c, state)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,16 +28,16 @@ import (
 
 // movable is the part of a connection that can be handed over. It stands between net/http and the socket.
 type movable struct {
+	httpConn
+	holder
 	socket descriptorConn
 	pass   func(syscall.Conn) error // hands the socket over
-	closed func()                   // called once when it is closed, or has gone
 	bound  *atomic.Bool             // set when nobody goes on serving its endpoint
 
 	readLen atomic.Int64 // the length of Read's buffer in the Read that is under way
 
-	mu        sync.Mutex
-	idle      bool      // net/http is between requests, or reads the header of the next
-	dirty     bool      // something was read since idle was set
+	// These are guarded by mu.
+	dirty     bool      // something was read since net/http is between requests
 	deadlines int       // how many net/http has set since then: one for the idle time, one when the header has begun
 	emptyLen  int       // the length of Read's buffer when net/http holds back nothing; 0 before the first
 	woken     bool      // the deadline on the socket is ours
@@ -47,10 +46,10 @@ type movable struct {
 	closing   bool      // there was a Close
 	deadline  time.Time // net/http's own
 
-	arrived    bool          // from another worker, and nothing was read since
+	unread     bool          // it has arrived from another worker, and nothing was read since
 	headerTime time.Duration // that net/http gives a request's header; 0 is for ever
 	readTime   time.Duration // and the whole of it
-	began      time.Time     // when the first request since it has arrived did, until its header is read
+	started    time.Time     // when the first request since it has arrived did, until its header is read
 }
 
 // descriptorConn is a connection of which copies can be sent.
@@ -63,7 +62,7 @@ type descriptorConn interface {
 func (m *movable) wake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.idle && !m.woken && !m.released && !m.bound.Load() {
+	if m.between() && !m.woken && !m.released && !m.bound.Load() {
 		m.woken = true
 		m.socket.SetReadDeadline(time.Unix(1, 0))
 	}
@@ -80,12 +79,10 @@ func (m *movable) stay() (leaving bool) {
 	return m.released
 }
 
-// setIdle follows net/http's view. A connection that is not idle has no deadline of ours.
-func (m *movable) setIdle(idle bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.idle, m.dirty, m.deadlines, m.began = idle, false, 0, time.Time{}
-	if !idle && m.woken {
+// became follows net/http. A connection that is not between requests has no deadline of ours.
+func (m *movable) became(connState) {
+	m.dirty, m.deadlines, m.started = false, 0, time.Time{}
+	if !m.between() && m.woken {
 		m.takeBack()
 	}
 }
@@ -97,7 +94,9 @@ func (m *movable) takeBack() {
 }
 
 func (m *movable) read(b []byte) (int, error) {
-	m.readLen.Store(int64(len(b)))
+	if n := int64(len(b)); m.readLen.Load() != n { // a store costs more
+		m.readLen.Store(n)
+	}
 	for {
 		n, err := m.socket.Read(b)
 		if again := m.afterRead(len(b), n, err); !again {
@@ -111,11 +110,10 @@ func (m *movable) held() bool {
 	return m.dirty || m.deadlines > 1 || m.emptyLen != 0 && m.readLen.Load() != int64(m.emptyLen)
 }
 
-// begun reports whether the beginning of a request was read, and its end was not.
 func (m *movable) begun() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.idle && m.held()
+	return m.between() && m.held()
 }
 
 // afterRead takes back our deadline, if it is set, and reports whether the Read has failed for nothing else and
@@ -127,7 +125,7 @@ func (m *movable) afterRead(length, n int, err error) (again bool) {
 		m.emptyLen = length
 	}
 	m.dirty = m.dirty || n > 0
-	if n > 0 && m.arrived {
+	if n > 0 && m.unread {
 		m.beginHeader()
 	}
 	failed := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
@@ -136,7 +134,7 @@ func (m *movable) afterRead(length, n int, err error) (again bool) {
 		m.recalled = false
 		return again
 	}
-	if failed && m.idle && !m.held() {
+	if failed && m.between() && !m.held() {
 		m.released = true
 		return false
 	}
@@ -147,16 +145,17 @@ func (m *movable) afterRead(length, n int, err error) (again bool) {
 func (m *movable) setReadDeadline(t time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.arrived {
+	if m.unread {
 		return nil // to net/http it is new, and has begun with a request
 	}
-	if !m.began.IsZero() && !t.IsZero() {
-		t = m.began.Add(m.readTime) // net/http has counted since it has arrived
+	if !m.started.IsZero() && !t.IsZero() {
+		t = m.started.Add(m.readTime) // net/http has counted since it has arrived
 	}
+	none := t.IsZero() && m.deadline.IsZero() // net/http says so three times for each request
 	m.deadline = t
 	m.deadlines++
-	if m.woken {
-		return nil // afterRead sets it
+	if none || m.woken {
+		return nil // if it is woken, afterRead sets it
 	}
 	return m.socket.SetReadDeadline(t)
 }
@@ -164,7 +163,8 @@ func (m *movable) setReadDeadline(t time.Time) error {
 // arrive makes the connection what it was where it comes from: idle, for so long at most as the server allows. A
 // request begins with its first byte.
 func (m *movable) arrive(s *http.Server) {
-	m.arrived, m.headerTime, m.readTime = true, cmp.Or(s.ReadHeaderTimeout, s.ReadTimeout), s.ReadTimeout
+	m.state, m.arrived, m.unread = idle, true, true
+	m.headerTime, m.readTime = cmp.Or(s.ReadHeaderTimeout, s.ReadTimeout), s.ReadTimeout
 	if idleTime := cmp.Or(s.IdleTimeout, s.ReadTimeout); idleTime > 0 {
 		m.deadline = time.Now().Add(idleTime)
 		m.socket.SetReadDeadline(m.deadline)
@@ -173,19 +173,13 @@ func (m *movable) arrive(s *http.Server) {
 
 // beginHeader sets the deadline of a request's header. It is called with mu locked.
 func (m *movable) beginHeader() {
-	m.arrived, m.deadline, m.began = false, time.Time{}, time.Now()
+	m.unread, m.deadline, m.started = false, time.Time{}, time.Now()
 	if m.headerTime > 0 {
-		m.deadline = m.began.Add(m.headerTime)
+		m.deadline = m.started.Add(m.headerTime)
 	}
 	if !m.woken {
 		m.socket.SetReadDeadline(m.deadline)
 	}
-}
-
-func (m *movable) hasArrived() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.arrived
 }
 
 func (m *movable) setDeadline(t time.Time) error {
@@ -201,9 +195,9 @@ func (m *movable) close() error {
 	if again {
 		return net.ErrClosed // net/http's Shutdown may close what is on its way
 	}
-	defer m.closed()
+	defer m.leave()
 	if released {
-		defer m.gone()
+		defer m.passed()
 		if err := m.pass(m.socket); err != nil {
 			m.socket.Close()
 			return err
@@ -212,8 +206,8 @@ func (m *movable) close() error {
 	return m.socket.Close()
 }
 
-// gone notes that the connection is not on its way any more.
-func (m *movable) gone() {
+// passed notes that the connection is not on its way any more.
+func (m *movable) passed() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.released = false
@@ -222,35 +216,35 @@ func (m *movable) gone() {
 // movableConn is implemented by the connections below.
 type movableConn interface{ movablePart() *movable }
 
+func (m *movable) movablePart() *movable { return m }
+
 // canGo reports whether a connection can be handed over when it is idle.
-func canGo(conn net.Conn) bool {
-	c, ok := conn.(movableConn)
-	return ok && !c.movablePart().bound.Load()
+func canGo(c ownConn) bool {
+	m, ok := c.(movableConn)
+	return ok && !m.movablePart().bound.Load()
 }
 
 // movableTCP and movableUnix embed the concrete type, which keeps ReadFrom (sendfile, splice), writev, SyscallConn,
 // CloseWrite and the rest as they are.
 type movableTCP struct {
 	*net.TCPConn
-	m *movable
+	movable
 }
 
-func (c *movableTCP) movablePart() *movable             { return c.m }
-func (c *movableTCP) Read(b []byte) (int, error)        { return c.m.read(b) }
-func (c *movableTCP) Close() error                      { return c.m.close() }
-func (c *movableTCP) SetDeadline(t time.Time) error     { return c.m.setDeadline(t) }
-func (c *movableTCP) SetReadDeadline(t time.Time) error { return c.m.setReadDeadline(t) }
+func (c *movableTCP) Read(b []byte) (int, error)        { return c.read(b) }
+func (c *movableTCP) Close() error                      { return c.close() }
+func (c *movableTCP) SetDeadline(t time.Time) error     { return c.setDeadline(t) }
+func (c *movableTCP) SetReadDeadline(t time.Time) error { return c.setReadDeadline(t) }
 
 type movableUnix struct {
 	*net.UnixConn
-	m *movable
+	movable
 }
 
-func (c *movableUnix) movablePart() *movable             { return c.m }
-func (c *movableUnix) Read(b []byte) (int, error)        { return c.m.read(b) }
-func (c *movableUnix) Close() error                      { return c.m.close() }
-func (c *movableUnix) SetDeadline(t time.Time) error     { return c.m.setDeadline(t) }
-func (c *movableUnix) SetReadDeadline(t time.Time) error { return c.m.setReadDeadline(t) }
+func (c *movableUnix) Read(b []byte) (int, error)        { return c.read(b) }
+func (c *movableUnix) Close() error                      { return c.close() }
+func (c *movableUnix) SetDeadline(t time.Time) error     { return c.setDeadline(t) }
+func (c *movableUnix) SetReadDeadline(t time.Time) error { return c.setReadDeadline(t) }
 
 // Movable implements Mover.
 func (h *HTTP) Movable(l net.Listener, pass func(syscall.Conn) error, bound *atomic.Bool) net.Listener {
@@ -281,23 +275,27 @@ func (l movableListener) Accept() (net.Conn, error) {
 }
 
 func (l movableListener) wrap(c net.Conn) net.Conn {
-	l.conns.add(1)
-	m := &movable{pass: l.pass, bound: l.bound, idle: true, closed: sync.OnceFunc(func() { l.conns.add(-1) })}
 	a, hasArrived := c.(arrived)
 	if hasArrived {
 		c = a.Conn
 	}
-	if socket, ok := c.(descriptorConn); ok && hasArrived {
-		m.socket = socket
-		m.arrive(l.server)
-	}
 	switch c := c.(type) {
 	case *net.TCPConn:
-		m.socket = c
-		return &movableTCP{c, m}
+		m := &movableTCP{TCPConn: c}
+		l.prepare(&m.movable, c, hasArrived)
+		return m
 	case *net.UnixConn:
-		m.socket = c
-		return &movableUnix{c, m}
+		m := &movableUnix{UnixConn: c}
+		l.prepare(&m.movable, c, hasArrived)
+		return m
 	}
-	return &countedConn{c, m.closed} // no listener of a worker has others
+	return track(c, l.conns) // no listener of a worker has others
+}
+
+func (l movableListener) prepare(m *movable, socket descriptorConn, hasArrived bool) {
+	l.conns.add(1)
+	m.socket, m.pass, m.bound, m.conns = socket, l.pass, l.bound, l.conns
+	if hasArrived {
+		m.arrive(l.server)
+	}
 }

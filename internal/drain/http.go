@@ -2,9 +2,10 @@ package drain
 
 import (
 	"context"
-	"crypto/tls"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,8 +29,8 @@ type HTTP struct {
 	hooked     sync.Once
 
 	mu    sync.Mutex
-	conns map[net.Conn]*httpConn
-	gone  time.Time // the last time that a connection went
+	conns map[*httpConn]struct{}
+	gone  time.Time // the last time that a connection went, in a drain
 }
 
 // newConnGrace is how long a connection on which nothing was asked yet may hold up a drain: what its client wants
@@ -41,40 +42,19 @@ const goGrace = time.Second
 
 // NewHTTP returns a Server that serves with srv, whose hooks it extends when it first serves.
 func NewHTTP(srv *http.Server) *HTTP {
-	return &HTTP{Server: srv, conns: map[net.Conn]*httpConn{}, begun: make(chan struct{})}
+	return &HTTP{Server: srv, conns: map[*httpConn]struct{}{}, begun: make(chan struct{})}
 }
 
-// httpConn is what an open connection is doing.
-type httpConn struct {
-	conn  net.Conn
-	state connState
-	since time.Time // of the state; only kept for fresh and idle
-	told  bool      // the response to the request that is being handled asks the client to close
-	body  bool      // the request has a body
-	http2 bool
-
-	arrived bool // from another worker, and nothing was asked since
-}
-
-type connState int
-
-const (
-	fresh    connState = iota // accepted, no request yet
-	received                  // a request was read, its handler has not begun
-	handling                  // a handler has begun: Shutdown waits for it
-	idle                      // between requests
-)
-
+// httpConnKey is the key of a request's connection.
 type httpConnKey struct{}
-
-// begunKey is the key of the channel that Begun returns.
-type begunKey struct{}
 
 // Begun returns a channel that is closed when the server that a request is served by begins to drain; nil if ctx is no
 // request's context.
 func Begun(ctx context.Context) <-chan struct{} {
-	begun, _ := ctx.Value(begunKey{}).(chan struct{})
-	return begun
+	if c, ok := ctx.Value(httpConnKey{}).(*httpConn); ok {
+		return c.server.begun
+	}
+	return nil
 }
 
 // Serve serves, over TLS if the server has a TLSConfig of its user. It can be called with several listeners.
@@ -113,14 +93,13 @@ func (h *HTTP) hook() {
 		if h.open.load != nil {
 			h.open.load.Served(1)
 		}
-		moves := false
+		told := false
 		c, known := r.Context().Value(httpConnKey{}).(*httpConn)
-		if known {
-			moves = canGo(c.conn)
+		if h.draining.Load() {
+			told = !(known && h.handsOver() && canGo(c.own))
 		}
-		told := h.draining.Load() && !(moves && h.handsOver())
 		if known {
-			h.handle(c, told, r.ContentLength != 0)
+			c.handle(told, r.ContentLength != 0)
 		}
 		if told {
 			w.Header().Set("Connection", "close") // on HTTP/2 net/http makes a GOAWAY of it
@@ -132,8 +111,10 @@ func (h *HTTP) hook() {
 		if connContext != nil {
 			ctx = connContext(ctx, conn)
 		}
-		ctx = context.WithValue(ctx, httpConnKey{}, h.lookUp(conn))
-		return context.WithValue(ctx, begunKey{}, h.begun)
+		if c := h.enter(conn); c != nil {
+			return context.WithValue(ctx, httpConnKey{}, c)
+		}
+		return ctx
 	}
 	connState := h.ConnState
 	h.ConnState = func(conn net.Conn, state http.ConnState) {
@@ -144,97 +125,49 @@ func (h *HTTP) hook() {
 	}
 }
 
-// lookUp returns what is known of a connection. net/http asks for a connection's context before it reports the
-// connection as new, so this is where it is first seen.
-func (h *HTTP) lookUp(conn net.Conn) *httpConn {
+// enter notes a new connection. net/http asks for a connection's context before it reports the connection as new, so
+// this is where it is first seen.
+func (h *HTTP) enter(conn net.Conn) *httpConn {
+	own := ownConnOf(conn)
+	if own == nil {
+		return nil
+	}
+	c := own.part()
+	c.server, c.conn, c.own, c.since = h, conn, own, time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := h.conns[conn]
-	if c == nil {
-		c = &httpConn{conn: conn, since: time.Now()}
-		if m, ok := conn.(movableConn); ok && m.movablePart().hasArrived() {
-			c.state, c.arrived = idle, true // as it was where it comes from; to net/http it is new
-		}
-		h.conns[conn] = c
-	}
+	h.conns[c] = struct{}{}
 	return c
 }
 
-// observe follows net/http's own view of a connection.
-func (h *HTTP) observe(conn net.Conn, state http.ConnState) {
-	c, moves := conn.(movableConn)
-	if moves {
-		defer h.observeMovable(c.movablePart(), state)
-	}
-	switch state {
-	case http.StateNew:
-		h.lookUp(conn)
-	case http.StateActive:
-		if isHTTP2(conn) {
-			h.setHTTP2(conn) // streams end after a GOAWAY, none is lost
-		} else {
-			h.set(conn, received)
-		}
-	case http.StateIdle:
-		setIdle(conn, h.hadBody(conn))
-		h.set(conn, idle)
-	case http.StateClosed, http.StateHijacked:
-		h.mu.Lock()
-		delete(h.conns, conn)
+// leave forgets a connection.
+func (h *HTTP) leave(c *httpConn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.conns, c)
+	if h.draining.Load() {
 		h.gone = time.Now()
-		h.mu.Unlock()
 	}
 }
 
-// observeMovable tells a connection whether it may go, and has it go if that is wanted.
-func (h *HTTP) observeMovable(m *movable, state http.ConnState) {
+// observe follows net/http's own view of a connection, and has it go if that is wanted.
+func (h *HTTP) observe(conn net.Conn, state http.ConnState) {
+	own := ownConnOf(conn)
+	if own == nil || state == http.StateNew {
+		return
+	}
+	c := own.part()
+	c.become(state)
 	switch state {
-	case http.StateActive, http.StateHijacked:
-		m.setIdle(false)
+	case http.StateClosed, http.StateHijacked:
+		h.leave(c)
 	case http.StateIdle:
-		m.setIdle(true)
-		if h.handsOver() {
-			m.wake()
+		if m, ok := own.(movableConn); ok && h.handsOver() {
+			m.movablePart().wake()
 			if h.staying.Load() { // since just now
-				m.stay()
+				m.movablePart().stay()
 			}
 		}
-	}
-}
-
-func isHTTP2(conn net.Conn) bool {
-	t, ok := conn.(*tls.Conn)
-	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
-}
-
-// set notes what a connection is doing, unless it was hijacked, and is somebody else's.
-func (h *HTTP) set(conn net.Conn, state connState) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if c := h.conns[conn]; c != nil {
-		c.state, c.since, c.arrived = state, time.Now(), false
-	}
-}
-
-// handle notes that a handler begins.
-func (h *HTTP) handle(c *httpConn, told, body bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	c.state, c.told, c.body = handling, told, body
-}
-
-func (h *HTTP) hadBody(conn net.Conn) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	c := h.conns[conn]
-	return c != nil && c.body
-}
-
-func (h *HTTP) setHTTP2(conn net.Conn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if c := h.conns[conn]; c != nil {
-		c.state, c.http2 = handling, true
 	}
 }
 
@@ -279,8 +212,8 @@ func (h *HTTP) leaving() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	some := false
-	for conn := range h.conns {
-		if c, ok := conn.(movableConn); ok && c.movablePart().stay() {
+	for c := range h.conns {
+		if m, ok := c.own.(movableConn); ok && m.movablePart().stay() {
 			some = true
 		}
 	}
@@ -291,9 +224,9 @@ func (h *HTTP) leaving() bool {
 func (h *HTTP) move() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for conn := range h.conns {
-		if c, ok := conn.(movableConn); ok && !h.staying.Load() {
-			c.movablePart().wake()
+	for c := range h.conns {
+		if m, ok := c.own.(movableConn); ok && !h.staying.Load() {
+			m.movablePart().wake()
 		}
 	}
 }
@@ -328,32 +261,39 @@ const drainPoll = 5 * time.Millisecond
 func (h *HTTP) holdsUp(begunAt time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now, moving := time.Now(), h.handsOver()
-	toldToGo := begunAt.Add(h.drainDelay)
-	for _, c := range h.conns {
-		until := now
-		switch {
-		case c.state == received:
-			return true // its handler is about to begin
-		case c.state == handling && !c.told && !c.http2:
-			return true // its client does not know, and will send another request, or it goes then
-		case c.state == handling:
-			// Shutdown waits for it.
-		case !c.http2 && begun(c.conn):
-			return true // until it is a request, or net/http has waited for that for ReadHeaderTimeout
-		case moving && canGo(c.conn):
-			// It is about to go. Many take a while; what counts is that it goes on.
-			until = later(begunAt, h.gone).Add(max(h.drainDelay, goGrace))
-		case c.state == fresh || c.arrived: // which may never have asked for anything where it comes from, either
-			until = later(toldToGo, c.since.Add(newConnGrace))
-		case c.state == idle:
-			until = later(toldToGo, c.since.Add(h.drainDelay))
-		}
-		if now.Before(until) {
+	now := time.Now()
+	for c := range h.conns {
+		if now.Before(h.neededUntil(c, now, begunAt)) {
 			return true
 		}
 	}
 	return false
+}
+
+// neededUntil returns until when a connection needs the server as it is, if nothing more comes from it: after now if it
+// does now. It is called with mu locked.
+func (h *HTTP) neededUntil(c *httpConn, now, begunAt time.Time) time.Time {
+	begun := c.own.begun()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	forNow := now.Add(time.Nanosecond)
+	toldToGo := begunAt.Add(h.drainDelay)
+	switch {
+	case c.state == received:
+		return forNow // its handler is about to begin
+	case c.state == handling && !c.told && !c.http2:
+		return forNow // its client does not know, and will send another request, or it goes then
+	case c.state == handling, c.state == gone:
+		return now // Shutdown waits for it
+	case !c.http2 && begun:
+		return forNow // until it is a request, or net/http has waited for that for ReadHeaderTimeout
+	case h.handsOver() && canGo(c.own):
+		// It is about to go. Many take a while; what counts is that it goes on.
+		return later(begunAt, h.gone).Add(max(h.drainDelay, goGrace))
+	case c.state == fresh || c.arrived: // which may never have asked for anything where it comes from, either
+		return later(toldToGo, c.since.Add(newConnGrace))
+	}
+	return later(toldToGo, c.since.Add(h.drainDelay))
 }
 
 func later(a, b time.Time) time.Time {
@@ -367,10 +307,11 @@ func later(a, b time.Time) time.Time {
 // 5 s for them.
 func (h *HTTP) dropFresh() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	for conn, c := range h.conns {
-		if (c.state == fresh || c.state == idle && c.arrived) && !begun(conn) {
-			conn.Close()
+	all := slices.Collect(maps.Keys(h.conns))
+	h.mu.Unlock()
+	for _, c := range all {
+		if c.isNew() {
+			c.conn.Close()
 		}
 	}
 }

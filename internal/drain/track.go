@@ -4,52 +4,45 @@ import (
 	"bytes"
 	"crypto/tls"
 	"net"
-	"sync"
 )
 
-// begun reports whether the beginning of a request was read from a connection of an HTTP server, and its end was not.
-func begun(conn net.Conn) bool {
-	if t, ok := conn.(*tls.Conn); ok {
-		b, ok := t.NetConn().(tracked)
-		return ok && b.track().begun(true)
-	}
-	switch b := conn.(type) {
-	case movableConn:
-		return b.movablePart().begun()
-	case tracked:
-		return b.track().begun(false)
-	}
-	return false
-}
-
-// tracked is implemented by the connections below.
-type tracked interface{ track() *tracker }
-
-// tracker tells whether something was read of a next request: since something was written last, or the connection
-// became idle.
+// tracker is the part of a connection that stays with its worker. It tells whether something was read of a next
+// request: since something was written last, or the connection became idle.
 type tracker struct {
-	mu    sync.Mutex
-	some  int  // bytes that were read since then
-	idle  bool // it has become idle once
-	http2 bool // without TLS
-	known bool // whether it is http2
+	httpConn
+	holder
+
+	// These are guarded by mu.
+	some    int  // bytes that were read since then
+	wasIdle bool // it has become idle once
+	known   bool // whether the client speaks HTTP/2 without TLS
+	prior   bool // and it does
 }
 
 // handshakeRest is the most that a client says last in a TLS handshake: ChangeCipherSpec, of 6 bytes, and Finished, of
 // 5 for the record, 52 and 17. Nobody can tell it from a request, but for its size.
 const handshakeRest = 80
 
-// begun reports whether what was read belongs to a request.
-func (t *tracker) begun(overTLS bool) bool {
+func (t *tracker) begun() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if overTLS && !t.idle {
-		return t.some > handshakeRest
+	if _, overTLS := t.conn.(*tls.Conn); overTLS && !t.wasIdle {
+		return t.between() && t.some > handshakeRest
 	}
-	return t.some > 0 && !t.http2
+	return t.between() && t.some > 0 && !t.prior
 }
 
-func (t *tracker) track() *tracker { return t }
+// became notes when net/http waits for the next request. If the last one had a body, what was read after the answer was
+// what was left of it, as far as one can tell.
+func (t *tracker) became(state connState) {
+	if state != idle {
+		return
+	}
+	t.wasIdle = true
+	if t.body {
+		t.some = 0
+	}
+}
 
 func (t *tracker) afterRead(b []byte) {
 	if len(b) == 0 {
@@ -59,7 +52,7 @@ func (t *tracker) afterRead(b []byte) {
 	defer t.mu.Unlock()
 	t.some += len(b)
 	if !t.known {
-		t.known, t.http2 = true, bytes.HasPrefix(b, []byte("PRI "))
+		t.known, t.prior = true, bytes.HasPrefix(b, []byte("PRI "))
 	}
 }
 
@@ -67,26 +60,6 @@ func (t *tracker) beforeWrite() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.some = 0
-}
-
-func (t *tracker) setIdle(body bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.idle = true
-	if body {
-		t.some = 0
-	}
-}
-
-// setIdle notes that net/http waits for the next request. body says that the last one had a body: what was read after
-// the answer was what was left of it, as far as one can tell.
-func setIdle(conn net.Conn, body bool) {
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
-	}
-	if t, ok := conn.(tracked); ok {
-		t.track().setIdle(body)
-	}
 }
 
 // tracking is a listener that counts its open connections, and tracks them.
@@ -100,20 +73,25 @@ func (l tracking) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.conns.add(1)
-	closed := sync.OnceFunc(func() { l.conns.add(-1) })
+	return track(c, l.conns), nil
+}
+
+func track(c net.Conn, conns *count) net.Conn {
+	conns.add(1)
 	switch c := c.(type) {
 	case *net.TCPConn:
-		return &trackedTCP{countedTCP: countedTCP{c, closed}}, nil
+		return &trackedTCP{c, tracker{holder: holder{conns: conns}}}
 	case *net.UnixConn:
-		return &trackedUnix{countedUnix: countedUnix{c, closed}}, nil
+		return &trackedUnix{c, tracker{holder: holder{conns: conns}}}
 	default:
-		return &trackedConn{countedConn: countedConn{c, closed}}, nil
+		return &trackedConn{c, tracker{holder: holder{conns: conns}}}
 	}
 }
 
+// trackedTCP and trackedUnix embed the concrete type, which keeps ReadFrom (sendfile, splice), SyscallConn, CloseWrite
+// and the rest.
 type trackedTCP struct {
-	countedTCP
+	*net.TCPConn
 	tracker
 }
 
@@ -128,8 +106,13 @@ func (c *trackedTCP) Write(b []byte) (int, error) {
 	return c.TCPConn.Write(b)
 }
 
+func (c *trackedTCP) Close() error {
+	c.leave()
+	return c.TCPConn.Close()
+}
+
 type trackedUnix struct {
-	countedUnix
+	*net.UnixConn
 	tracker
 }
 
@@ -144,11 +127,19 @@ func (c *trackedUnix) Write(b []byte) (int, error) {
 	return c.UnixConn.Write(b)
 }
 
+func (c *trackedUnix) Close() error {
+	c.leave()
+	return c.UnixConn.Close()
+}
+
 // trackedConn is any other, such as one that a listener of the user's has wrapped.
 type trackedConn struct {
-	countedConn
+	net.Conn
 	tracker
 }
+
+// NetConn returns the connection that was accepted, whose type says more.
+func (c *trackedConn) NetConn() net.Conn { return c.Conn }
 
 func (c *trackedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
@@ -159,4 +150,9 @@ func (c *trackedConn) Read(b []byte) (int, error) {
 func (c *trackedConn) Write(b []byte) (int, error) {
 	c.beforeWrite()
 	return c.Conn.Write(b)
+}
+
+func (c *trackedConn) Close() error {
+	c.leave()
+	return c.Conn.Close()
 }

@@ -46,7 +46,7 @@ func TestCloseReadWrapped(t *testing.T) {
 		defer c.Close()
 		c = wrappedConn{c}
 		if tells {
-			c = &countedConn{Conn: c.(wrappedConn).Conn, closed: func() {}}
+			c = track(c.(wrappedConn).Conn, new(count))
 		}
 		ended := make(chan error, 1)
 		go func() {
@@ -109,7 +109,7 @@ func hasBegun(h *HTTP) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for c := range h.conns {
-		if begun(c) {
+		if c.own.begun() {
 			return true
 		}
 	}
