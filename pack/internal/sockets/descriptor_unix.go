@@ -25,13 +25,22 @@ func duplicate(f *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if fd, err = dup(fd); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// dup returns a copy of a descriptor, which is close-on-exec.
+func dup(fd int) (int, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
-	if fd, err = syscall.Dup(fd); err != nil {
-		return nil, os.NewSyscallError("dup", err)
+	n, err := syscall.Dup(fd)
+	if err != nil {
+		return -1, os.NewSyscallError("dup", err)
 	}
-	syscall.CloseOnExec(fd)
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	syscall.CloseOnExec(n)
+	return n, nil
 }
 
 // descriptor returns the number of a file's descriptor, which stays in its mode; Fd could make it blocking.

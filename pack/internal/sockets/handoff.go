@@ -72,7 +72,7 @@ func (k *Keeper) export(files []*os.File) (states []State, all []*os.File, err e
 		}
 		state := State{Endpoint: e, Shared: s.shared}
 		for _, l := range s.listeners {
-			f, err := copyOfSocket(l)
+			f, err := l.File()
 			if err != nil {
 				return states, files, fmt.Errorf("socket of %s: %w", e, err)
 			}
@@ -152,19 +152,17 @@ func (s *set) take(state State, files []*os.File) error {
 		if err != nil {
 			return err
 		}
-		s.listeners = append(s.listeners, l)
-		switch l := l.(type) {
-		case *net.UnixListener:
-			keepFile(l)
-			if state.Endpoint.Network == "unix" && s.shared {
-				continue
-			}
-		case *net.TCPListener:
-			if state.Endpoint.Network != "unix" {
-				continue
-			}
+		if u, ok := l.(*net.UnixListener); ok {
+			keepFile(u)
 		}
-		return fmt.Errorf("descriptor %d is a socket of another kind: %s", i, l.Addr().Network())
+		taken, err := keep(l)
+		if err != nil {
+			return err
+		}
+		s.listeners = append(s.listeners, taken)
+		if isUnix(taken) != (state.Endpoint.Network == "unix") || isUnix(taken) && !s.shared {
+			return fmt.Errorf("descriptor %d is a socket of another kind: %s", i, l.Addr().Network())
+		}
 	}
 	if state.Path == "" {
 		return nil

@@ -179,7 +179,11 @@ func (k *Keeper) openTCP(ctx context.Context, e wire.Endpoint, workers int, besi
 		}
 		return nil, err
 	}
-	return &set{listeners: listeners, shared: shared}, nil
+	kept, err := keepAll(listeners...)
+	if err != nil {
+		return nil, fmt.Errorf("listen %s: %w", e, err)
+	}
+	return &set{listeners: kept, shared: shared}, nil
 }
 
 // control returns the user's function, whose panic is an error; nil if there is none.

@@ -24,14 +24,18 @@ func (k *Keeper) openEach(ctx context.Context, e wire.Endpoint, workers int) (*s
 }
 
 // openOwn opens the socket of worker i.
-func (k *Keeper) openOwn(ctx context.Context, e wire.Endpoint, i int) (net.Listener, error) {
+func (k *Keeper) openOwn(ctx context.Context, e wire.Endpoint, i int) (socket, error) {
 	address, err := ownAddress(ctx, e, i)
 	if err != nil {
 		return nil, err
 	}
 	config := net.ListenConfig{Control: k.control()}
 	config.SetMultipathTCP(false) // as all sockets here
-	return config.Listen(ctx, e.Network, address)
+	l, err := config.Listen(ctx, e.Network, address)
+	if err != nil {
+		return nil, err
+	}
+	return keep(l)
 }
 
 // ownAddress returns worker i's address.

@@ -2,13 +2,11 @@
 
 package sockets
 
-import "net"
-
 type pollSet struct{}
 
 func (*pollSet) changed() {}
 
 func (*pollSet) queued(*Keeper) []Ref { return nil }
 
-func listensAgain(net.Listener) bool { return true }
-func isListening(net.Listener) bool  { return true }
+func listensAgain(socket) bool { return true }
+func isListening(socket) bool  { return true }

@@ -5,7 +5,6 @@ package sockets
 import (
 	"math"
 	"net"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,7 +45,7 @@ func (p *pollSet) gather(k *Keeper) {
 	p.fds, p.refs = p.fds[:0], p.refs[:0]
 	for _, e := range k.endpoints() {
 		for i, l := range k.open[e].listeners {
-			rc, err := l.(syscall.Conn).SyscallConn()
+			rc, err := l.SyscallConn()
 			if err != nil {
 				continue
 			}
@@ -62,8 +61,8 @@ func (p *pollSet) gather(k *Keeper) {
 // listensAgain undoes what a process that has a copy may have done to a socket: it may have shut it down, which is for
 // good with a Unix socket, may have left it no room for a queue, or may have connected a TCP socket or bound it to
 // another address. It reports whether the socket listens where it did.
-func listensAgain(l net.Listener) bool {
-	rc, err := l.(syscall.Conn).SyscallConn()
+func listensAgain(l socket) bool {
+	rc, err := l.SyscallConn()
 	if err != nil {
 		return false
 	}
@@ -84,8 +83,8 @@ func listensAgain(l net.Listener) bool {
 }
 
 // isListening reports whether a socket listens as it is.
-func isListening(l net.Listener) (is bool) {
-	if rc, err := l.(syscall.Conn).SyscallConn(); err == nil {
+func isListening(l socket) (is bool) {
+	if rc, err := l.SyscallConn(); err == nil {
 		rc.Control(func(fd uintptr) { is = listens(int(fd)) })
 	}
 	return is

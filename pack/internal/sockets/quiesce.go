@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 	"github.com/gopherpack/gopherpack/reuseport"
@@ -31,24 +30,24 @@ func (k *Keeper) QuiesceFinal(i int) error {
 	return errors.Join(errs...)
 }
 
-func (s *set) quiesceFinal(l net.Listener) error {
+func (s *set) quiesceFinal(l socket) error {
 	if s.final == nil {
-		s.final = map[net.Listener]bool{}
+		s.final = map[socket]bool{}
 	}
 	s.final[l] = true
-	if u, ok := l.(*net.UnixListener); ok {
+	if isUnix(l) {
 		var err error
 		if s.file != nil {
 			if err = s.file.remove(); err == nil {
 				return nil
 			}
 		}
-		if serr := shutdown(u); serr != nil {
+		if serr := shutdown(l); serr != nil {
 			return errors.Join(err, serr)
 		}
 		return nil
 	}
-	return reuseport.Quiesce(l.(syscall.Conn))
+	return reuseport.Quiesce(l)
 }
 
 // Refuse has a listening Unix socket refuse new connections, in all processes that have it. What is queued can be
@@ -67,7 +66,7 @@ func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
 	var errs []error
 	for _, l := range s.listeners {
 		if isReplaced(e) { // its file may have another name now
-			errs = append(errs, shutdown(l.(syscall.Conn)))
+			errs = append(errs, shutdown(l))
 		} else {
 			errs = append(errs, s.quiesce(l))
 		}
@@ -78,30 +77,28 @@ func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
 	return nil
 }
 
-func (s *set) quiesce(l net.Listener) error {
+func (s *set) quiesce(l socket) error {
 	if s.file != nil {
 		return s.file.hide()
 	}
-	if _, ok := l.(*net.UnixListener); ok {
+	if isUnix(l) {
 		return fmt.Errorf("a Unix socket without a file can only be closed: %w", errors.ErrUnsupported)
 	}
-	return reuseport.Quiesce(l.(syscall.Conn))
+	return reuseport.Quiesce(l)
 }
 
 // resume lets new connections in again.
-func (s *set) resume(l net.Listener) error {
+func (s *set) resume(l socket) error {
 	switch {
 	case !listensAgain(l):
 		return errors.New("the socket does not listen there any more, a process has shut it down: start the pack anew")
 	case s.file != nil:
 		return s.file.show()
-	}
-	tcp, ok := l.(*net.TCPListener)
-	if !ok {
+	case isUnix(l):
 		return nil
 	}
 	// A worker may have kept them out by itself, so what was done here does not tell. Where it fails there was no filter,
 	// or a worker has locked the socket against changes of it (SO_LOCK_FILTER). Whoever can lock one in can do worse.
-	reuseport.Resume(tcp)
+	reuseport.Resume(l)
 	return nil
 }

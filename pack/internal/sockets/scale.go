@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"syscall"
 
@@ -51,7 +50,7 @@ func (k *Keeper) Grow(ctx context.Context, n int, steered map[wire.Endpoint]bool
 }
 
 // openMore opens the socket of the next worker.
-func (k *Keeper) openMore(ctx context.Context, e wire.Endpoint, s *set) (net.Listener, error) {
+func (k *Keeper) openMore(ctx context.Context, e wire.Endpoint, s *set) (socket, error) {
 	if s.own {
 		return k.openOwn(ctx, e, len(s.listeners))
 	}
@@ -60,7 +59,7 @@ func (k *Keeper) openMore(ctx context.Context, e wire.Endpoint, s *set) (net.Lis
 	if err != nil {
 		return nil, err
 	}
-	return more[0], nil
+	return keep(more[0])
 }
 
 // undoGrow makes the numbers of sockets what they were.
@@ -70,7 +69,7 @@ func (k *Keeper) undoGrow(before map[wire.Endpoint]int, steered map[wire.Endpoin
 		s.closeLast(n)
 		if !steered[e] && !s.own {
 			// If it cannot (before Linux 5.3), the program goes on choosing among those that are left, which are all.
-			reuseport.Detach(s.listeners[0].(syscall.Conn))
+			reuseport.Detach(s.listeners[0])
 		}
 	}
 }
@@ -97,7 +96,7 @@ func (s *set) direct(n int) error {
 	if n < len(s.listeners) {
 		return s.limit(n)
 	}
-	err := reuseport.Detach(s.listeners[0].(syscall.Conn))
+	err := reuseport.Detach(s.listeners[0])
 	if errors.Is(err, syscall.ENOENT) { // there was none
 		return nil
 	}
@@ -109,7 +108,7 @@ func (s *set) direct(n int) error {
 // again, that is the last, and others than the first n are chosen.
 func (s *set) limit(n int) (err error) {
 	for _, l := range s.listeners {
-		if err = reuseport.Limit(l.(syscall.Conn), n); !errors.Is(err, os.ErrPermission) {
+		if err = reuseport.Limit(l, n); !errors.Is(err, os.ErrPermission) {
 			break
 		}
 	}

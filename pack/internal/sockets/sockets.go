@@ -48,12 +48,43 @@ type Keeper struct {
 
 // set is the sockets of one endpoint.
 type set struct {
-	listeners []net.Listener // one per worker, or one for all if it is shared
+	listeners []socket // one per worker, or one for all if it is shared
 	shared    bool
-	own       bool                  // each worker's has another address
-	file      *file                 // of a Unix socket in the file system; nil for others
-	final     map[net.Listener]bool // to these new connections are kept out for good
-	beside    []wire.Endpoint       // it listens on some of what these do
+	own       bool            // each worker's has another address
+	file      *file           // of a Unix socket in the file system; nil for others
+	final     map[socket]bool // to these new connections are kept out for good
+	beside    []wire.Endpoint // it listens on some of what these do
+}
+
+// socket is a listening socket of this process, which does not accept from it.
+type socket interface {
+	syscall.Conn
+	Addr() net.Addr
+	File() (*os.File, error) // returns a copy
+	Close() error
+}
+
+// isUnix reports whether it is a Unix socket.
+func isUnix(s socket) bool {
+	_, is := s.Addr().(*net.UnixAddr)
+	return is
+}
+
+// keepAll takes over listening sockets, all or none.
+func keepAll(listeners ...net.Listener) (all []socket, err error) {
+	for _, l := range listeners {
+		s, kerr := keep(l)
+		if err = errors.Join(err, kerr); kerr == nil {
+			all = append(all, s)
+		}
+	}
+	if err != nil {
+		for _, s := range all {
+			s.Close()
+		}
+		return nil, err
+	}
+	return all, nil
 }
 
 // New returns a keeper without sockets.
@@ -131,27 +162,26 @@ func (k *Keeper) Copy(e wire.Endpoint, i int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := copyOfSocket(l)
+	f, err := l.File()
 	if err != nil {
 		return nil, fmt.Errorf("%s: copy the socket: %w", e, err)
 	}
 	return f, nil
 }
 
-func copyOfSocket(l net.Listener) (*os.File, error) {
-	return l.(interface{ File() (*os.File, error) }).File()
-}
-
-// Listener is [Keeper.Copy] of a listener itself, which stays the keeper's, for a process that accepts from it on its
-// own.
+// Listener is [Keeper.Copy] for a process that accepts from the socket by itself. The caller closes it.
 func (k *Keeper) Listener(e wire.Endpoint, i int) (net.Listener, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.listener(e, i)
+	s, err := k.listener(e, i)
+	if err != nil {
+		return nil, err
+	}
+	return accepting(s)
 }
 
 // listener returns worker i's socket, to which new connections come. It is called with mu locked.
-func (k *Keeper) listener(e wire.Endpoint, i int) (net.Listener, error) {
+func (k *Keeper) listener(e wire.Endpoint, i int) (socket, error) {
 	s, err := k.find(e)
 	if err != nil {
 		return nil, err
@@ -193,7 +223,7 @@ func (k *Keeper) Listeners(e wire.Endpoint, n int) []syscall.Conn {
 	}
 	var all []syscall.Conn
 	for _, l := range s.listeners[:max(n, 0)] {
-		all = append(all, l.(syscall.Conn))
+		all = append(all, l)
 	}
 	return all
 }
@@ -232,8 +262,8 @@ func (s *set) close() {
 	if s.file != nil {
 		s.file.remove()
 	}
-	if u, ok := s.listeners[0].(*net.UnixListener); ok {
-		shutdown(u) // who has a copy serves what is queued
+	if isUnix(s.listeners[0]) {
+		shutdown(s.listeners[0]) // who has a copy serves what is queued
 	}
 	s.release()
 }
@@ -249,9 +279,9 @@ func (s *set) release() {
 }
 
 // closeAtOnce closes a socket. A worker may have connected it to somebody who does not read, and have its close wait.
-func closeAtOnce(l net.Listener) {
+func closeAtOnce(l socket) {
 	if !isListening(l) { // else the option is for the connections that are accepted
-		fdmsg.DontLinger(l.(syscall.Conn))
+		fdmsg.DontLinger(l)
 	}
 	l.Close()
 }
@@ -262,7 +292,7 @@ func (s *set) closeLast(n int) {
 		last := len(s.listeners) - 1 // closing any other would renumber the kernel's group
 		// In the instant of the close the kernel may choose it all the same (seen with IPv4 on 6.18, see
 		// BenchmarkLeave in reuseport). A SYN that is ignored then is sent again.
-		reuseport.Quiesce(s.listeners[last].(syscall.Conn)) // without the right to it, that one connection is reset
+		reuseport.Quiesce(s.listeners[last]) // without the right to it, that one connection is reset
 		closeAtOnce(s.listeners[last])
 		s.listeners = s.listeners[:last]
 	}

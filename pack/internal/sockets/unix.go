@@ -48,7 +48,7 @@ func (k *Keeper) openUnix(ctx context.Context, path string) (*set, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &set{listeners: []net.Listener{l}, shared: true}, nil
+		return &set{listeners: []socket{l}, shared: true}, nil
 	}
 	s, err := k.openFile(ctx, path)
 	if op, ok := errors.AsType[*net.OpError](err); ok {
@@ -95,13 +95,13 @@ func (k *Keeper) openFile(ctx context.Context, path string) (_ *set, err error) 
 	if err != nil {
 		return nil, err
 	}
-	s.listeners = []net.Listener{l}
+	s.listeners = []socket{l}
 	return s, f.make(k.files, marked)
 }
 
 // listenUnix listens on an address that is called by another name in errors.
 func (k *Keeper) listenUnix(ctx context.Context, address, name string, prepare func(fd int)) (
-	*net.UnixListener, error,
+	socket, error,
 ) {
 	control := k.control()
 	config := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
@@ -124,7 +124,7 @@ func (k *Keeper) listenUnix(ctx context.Context, address, name string, prepare f
 	}
 	u := l.(*net.UnixListener)
 	keepFile(u) // a worker's copy must not, and this process looks first
-	return u, nil
+	return keep(u)
 }
 
 // removeStale removes a Unix socket on which nobody listens any more, and what a process left that was killed while
