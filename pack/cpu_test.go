@@ -63,7 +63,7 @@ func TestWithoutSys(t *testing.T) {
 func TestEveryThreadIsPinned(t *testing.T) {
 	t.Parallel()
 	cpus := allowed(t, 1)
-	p := start(t, "http", nil)
+	p := start(t, "http", nil, "-singlep")
 	r := load(p, 32, 50).Run(t.Context())
 	if r.Failed() > 0 {
 		t.Errorf("%v", r)
@@ -97,7 +97,7 @@ func TestStaysInTheMaskItWasGiven(t *testing.T) {
 	}
 	p := &running{}
 	err := affinity.Do(affinity.Of(last), func() error {
-		p = start(t, "http", func(c *exec.Cmd) { c.Env = append(c.Env, "GOMAXPROCS=8") }, "-workers=3")
+		p = start(t, "http", func(c *exec.Cmd) { c.Env = append(c.Env, "GOMAXPROCS=8") }, "-workers=3", "-singlep")
 		return nil
 	})
 	if err != nil {
@@ -117,6 +117,23 @@ func TestStaysInTheMaskItWasGiven(t *testing.T) {
 			t.Errorf("a worker has more than one processor: %s", text)
 		}
 	}
+	p.Stop()
+}
+
+// TestHog has a request compute for long: others must not wait until Go stops it for them. So its worker has a second P
+// for that time.
+func TestHog(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", nil, "-workers=1")
+	becomes := func(procs string) {
+		t.Helper()
+		p.Until("a worker with "+procs, inTime, func() bool { return strings.HasSuffix(get(t, p, "/"), procs) })
+	}
+	becomes("procs=1")
+	_, hog := occupy(t, p, "/spin")
+	becomes("procs=2")
+	hog.Close()
+	becomes("procs=1")
 	p.Stop()
 }
 

@@ -214,8 +214,9 @@ func (p *Pack) workerConfig() worker.Config {
 	return worker.Config{
 		ID: process.id, Log: c.Logger.With("worker", process.id),
 		ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
-		HangTimeout: c.HangTimeout, Files: c.Files, Tickets: tickets, Probe: c.Probe, OnStart: c.OnWorkerStart, Handles: p.seal,
-		Wrap: c.WrapListener, OnShutdown: c.OnShutdown, BeginDrain: ownDrain.next(), OnReopen: c.OnReopen,
+		HangTimeout: c.HangTimeout, Files: c.Files, SingleP: c.SingleP, Tickets: tickets, Probe: c.Probe,
+		OnStart: c.OnWorkerStart, Handles: p.seal, Wrap: c.WrapListener, OnShutdown: c.OnShutdown,
+		BeginDrain: ownDrain.next(), OnReopen: c.OnReopen,
 		StopSignals: stopSignals, OtherSignals: otherSignals(),
 	}
 }

@@ -15,6 +15,9 @@ import (
 type reporter struct {
 	served atomic.Uint64 // requests, of servers that tell of them, and connections of others
 
+	resting atomic.Bool // nobody looks for hogs until wake is called
+	woken   chan moment
+
 	mu    sync.Mutex
 	slot  *scoreboard.Slot // nil if nobody does
 	conns int              // open connections
@@ -78,7 +81,12 @@ func (r *reporter) accepted(own bool) {
 }
 
 // Served notes that so many more requests were.
-func (r *reporter) Served(more uint64) { r.served.Add(more) }
+func (r *reporter) Served(more uint64) {
+	r.served.Add(more)
+	if r.resting.Load() {
+		r.wake()
+	}
+}
 
 // Open notes that so many more connections are open.
 func (r *reporter) Open(more int) {

@@ -28,7 +28,13 @@ func (w *worker) beat(serving context.Context) {
 	}
 	tick := time.NewTicker(w.beatEvery())
 	defer tick.Stop()
+	before := w.service.reporter.moment()
 	for {
+		now := w.service.reporter.moment()
+		if now.used-before.used > now.at.Sub(before.at)/4 { // by what serves without telling
+			w.service.reporter.wake()
+		}
+		before = now
 		if err := w.control.say(w.vitals()); err != nil {
 			return // it has said its last, or nobody listens
 		}

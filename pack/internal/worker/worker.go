@@ -35,6 +35,7 @@ type Config struct {
 	DrainDelay      func(takenOver bool) time.Duration // how long idle connections are left alone in a drain
 	HangTimeout     time.Duration                      // a beat comes ten times in it, and once a second at least
 	Files           uint64                             // as of RaiseFiles
+	SingleP         bool                               // GOMAXPROCS stays what it is
 	Tickets         *Tickets                           // for TLS sessions; nil for new ones
 
 	// Wrap returns what is served from instead of the listener of an address.
@@ -182,6 +183,9 @@ func (w *worker) serve(serving context.Context) error {
 		return fmt.Errorf("tell the master that it is ready: %w", err)
 	}
 	go w.beat(serving)
+	if !w.SingleP {
+		go w.service.reporter.relieve(serving)
+	}
 	select {
 	case err := <-w.service.broken:
 		return err
