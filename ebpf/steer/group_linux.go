@@ -39,6 +39,10 @@ func (k *kernel) newGroup(sockets *ebpf.Map) (*group, error) {
 	return g, nil
 }
 
+// freedWithin is how long the kernel may take to free the map of a program that was replaced: it does so in the
+// background, which takes seconds if nobody else leaves it a CPU. Until then connections go by hash.
+const freedWithin = 10 * time.Second
+
 // attach has the program choose among the sockets of a group. before, if it is not nil, is what this group was until
 // now: since a socket can be in one map only, its map goes on.
 func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File, before *group) (g *group, err error) {
@@ -66,7 +70,7 @@ func (k *kernel) attach(sockets []syscall.Conn, inherited *os.File, before *grou
 		err = g.attach()
 	}
 	if busy && err == nil {
-		if err = g.fill(2 * time.Second); errors.Is(err, unix.EBUSY) {
+		if err = g.fill(freedWithin); errors.Is(err, unix.EBUSY) {
 			err = fmt.Errorf("%w: another Steering has it, which must be closed first", err)
 		}
 	}
