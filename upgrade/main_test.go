@@ -30,7 +30,9 @@ import (
 const asServer = "UPGRADE_TEST_SERVER"
 
 func TestMain(m *testing.M) {
-	programs := map[string]func(string) error{asServer: server, asAsked: asked, asPuppet: puppet, asLoop: loop}
+	programs := map[string]func(string) error{
+		asServer: server, asAsked: asked, asPuppet: puppet, asLoop: loop, asScript: script,
+	}
 	for variable, run := range programs {
 		if value := os.Getenv(variable); value != "" {
 			if err := run(value); err != nil {
@@ -213,12 +215,21 @@ func replaceFile(u *upgrade.Upgrader) error {
 type running struct {
 	*program.Test
 	t          *testing.T
+	cmd        *exec.Cmd // of the first process
 	dir        string
 	tcp, udp   string
 	pid, files int
 }
 
 func start(t *testing.T, how ...string) *running {
+	t.Helper()
+	r := prepareServer(t, how...)
+	r.run(asServer + "=" + r.dir)
+	return r
+}
+
+// prepareServer makes the directory of a server.
+func prepareServer(t *testing.T, how ...string) *running {
 	t.Helper()
 	dir := t.TempDir()
 	r := &running{t: t, dir: dir}
@@ -236,11 +247,16 @@ func start(t *testing.T, how ...string) *running {
 		t.Fatal(err)
 	}
 	r.link("v1")
-	cmd := exec.Command(dir + "/current/server")
-	cmd.Env = append(os.Environ(), asServer+"="+dir)
-	r.Test = program.Run(t, cmd)
-	r.up(0)
+	r.cmd = exec.Command(dir + "/current/server")
 	return r
+}
+
+// run starts the first process, and waits until it is up.
+func (r *running) run(env ...string) {
+	r.t.Helper()
+	r.cmd.Env = append(os.Environ(), env...)
+	r.Test = program.Run(r.t, r.cmd)
+	r.up(0)
 }
 
 func (r *running) set(how string, on bool) {
