@@ -106,6 +106,10 @@ func (u *Upgrader) replace(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	u.child, u.phase = child.control, replaced
+	for _, i := range u.items {
+		i.close(false) // when the successor has closed its copy, nobody is to wait for an answer
+	}
+	u.items = nil
 	close(u.done)
 	child.send(message{Type: msgReplaced}) // if that fails it has ended
 	return nil

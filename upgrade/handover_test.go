@@ -4,10 +4,12 @@ package upgrade_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -130,4 +132,32 @@ func TestWaitsForPredecessor(t *testing.T) {
 		t.Errorf("alone: %q", got)
 	}
 	r.stop()
+}
+
+// TestPredecessorKeepsNothing has a successor end before its predecessor, which must not hold open where it serves no
+// more: clients would wait there for ever.
+func TestPredecessorKeepsNothing(t *testing.T) {
+	t.Parallel()
+	r := perform(t, "sockets", "lingers")
+	r.hangUp()
+	r.up(1)
+	address := strings.Fields(r.said(0, "has:")[0])[2]
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := syscall.Kill(r.pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	r.Until("the successor drains", program.Patience, func() bool { return len(r.said(0, "draining:")) == 2 })
+	c.SetDeadline(time.Now().Add(program.Patience))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a connection that waits in the queue: %v", err)
+	}
+	if c, err := net.Dial("tcp", address); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a new connection: %v, %v", c, err)
+	}
+	r.set("lingers", false)
+	r.wait()
 }

@@ -273,7 +273,7 @@ func (u *Upgrader) File(fileName string) (*os.File, error) {
 	n := name{Kind: "file", Address: fileName}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.phase == closed {
+	if u.phase == replaced || u.phase == closed {
 		return nil, fmt.Errorf("upgrade: %s: %w", n, ErrDone)
 	}
 	i := u.items[n]
