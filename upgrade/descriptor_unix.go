@@ -5,12 +5,13 @@ package upgrade
 import (
 	"errors"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // duplicate copies a descriptor to the first free number that is not less than least.
-func duplicate(f *os.File, least int) (*os.File, error) {
+func duplicate(f syscall.Conn, name string, least int) (*os.File, error) {
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -20,7 +21,7 @@ func duplicate(f *os.File, least int) (*os.File, error) {
 	if err = errors.Join(cerr, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)); err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // closeOnExec reports whether there is such a descriptor, which is closed on exec from then on.

@@ -3,12 +3,15 @@
 package upgrade_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -160,4 +163,184 @@ func TestPredecessorKeepsNothing(t *testing.T) {
 	}
 	r.set("lingers", false)
 	r.wait()
+}
+
+func init() {
+	scripts["files"] = func(l *life) error {
+		if l.number == 0 {
+			return addFiles(l)
+		}
+		l.say("names:", strings.Join(l.FileNames(), " "))
+		return useFiles(l)
+	}
+}
+
+// addFiles hands on a connection to the test, a connected UDP socket, both ends of a pipe, and a file.
+func addFiles(l *life) error {
+	peer, err := os.ReadFile(l.dir + "/peer")
+	if err != nil {
+		return err
+	}
+	conn, err := net.Dial("tcp", string(peer))
+	if err != nil {
+		return err
+	}
+	packets, err := l.ListenPacket(l.ctx, "udp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	connected, err := net.Dial("udp", packets.LocalAddr().String())
+	if err != nil {
+		return err
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(l.dir + "/file")
+	if err != nil {
+		return err
+	}
+	f.WriteString("0")
+	all := map[string]any{"conn": conn, "connected": connected, "reader": reader, "writer": writer, "file": f}
+	for fileName, f := range all {
+		if err := l.AddFile(fileName, f.(syscall.Conn)); err != nil {
+			return err
+		}
+		if n, err := inode(f); err != nil {
+			return err
+		} else {
+			l.say("added:", fileName, n)
+		}
+		f.(io.Closer).Close()
+	}
+	return errors.Join(l.AddFile("not wanted", os.Stderr), l.AddFile("unused", os.Stderr))
+}
+
+// useFiles uses what was handed on.
+func useFiles(l *life) error {
+	l.RemoveFile("not wanted")
+	l.RemoveFile("not there")
+	files := map[string]*os.File{}
+	for _, fileName := range l.FileNames() {
+		if fileName == "unused" {
+			continue
+		}
+		f, err := l.File(fileName)
+		if err != nil {
+			return err
+		}
+		n, err := inode(f)
+		if err != nil {
+			return err
+		}
+		l.say("got:", f.Name(), n)
+		defer f.Close()
+		files[fileName] = f
+	}
+	// A deadline holds only for what does not block.
+	files["reader"].SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if _, err := files["reader"].Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("an empty pipe: %w", err)
+	}
+	files["reader"].SetReadDeadline(time.Time{})
+	text := make([]byte, 10)
+	files["writer"].WriteString("x")
+	if n, err := files["reader"].Read(text); n != 1 || err != nil {
+		return fmt.Errorf("read %d bytes from a pipe, %w", n, err)
+	}
+	files["file"].WriteString(strconv.Itoa(l.number)) // behind what its predecessors have written
+	packets, err := l.ListenPacket(l.ctx, "udp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer packets.Close()
+	connected, err := net.FileConn(files["connected"])
+	if err != nil {
+		return err
+	}
+	defer connected.Close()
+	connected.Write([]byte("xyz"))
+	if n, from, err := packets.ReadFrom(text); n != 3 || err != nil || from.String() != connected.LocalAddr().String() {
+		return fmt.Errorf("received %d bytes from %v, %w", n, from, err)
+	}
+	if files["conn"] == nil {
+		return nil
+	}
+	conn, err := net.FileConn(files["conn"])
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(program.Patience))
+	question, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(conn, l.number, " ", question)
+	if l.is("last") {
+		l.RemoveFile("conn")
+	}
+	return nil
+}
+
+// TestHandsOverFiles hands on what is no listener: each is the same, in its mode, and where it was.
+func TestHandsOverFiles(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		r := prepareServer(t, how)
+		if err := os.WriteFile(r.dir+"/peer", []byte(listener.Addr().String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.run(asScript + "=files " + r.dir)
+		conn, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(program.Patience))
+		first := slices.Sorted(slices.Values(r.said(0, "added:")))
+		answers := bufio.NewReader(conn)
+		for i := range 3 {
+			if i == 2 {
+				r.set("last", true)
+				if how == "new process" {
+					r.set("lingers", true)
+				}
+			}
+			fmt.Fprintln(conn, "hello")
+			line := r.replace(i + 1)
+			if answer, err := answers.ReadString('\n'); answer != fmt.Sprintf("%d hello\n", i+1) || err != nil {
+				t.Errorf("the connection: %q, %v", answer, err)
+			}
+			if again := r.said(line, "got:"); !slices.Equal(again, first) {
+				t.Errorf("the files were\n%q\nand are\n%q", first, again)
+			}
+			names := "conn connected file reader writer"
+			if i == 0 {
+				names = "conn connected file not wanted reader unused writer"
+			}
+			if got := r.said(line, "names:"); !slices.Equal(got, []string{names}) {
+				t.Errorf("there are %q, want %q", got, names)
+			}
+		}
+		if n, err := answers.ReadByte(); err != io.EOF { // also while the predecessor has not ended
+			t.Errorf("a connection that was closed: %v, %v", n, err)
+		}
+		if how == "new process" {
+			r.set("lingers", false)
+		}
+		line := r.replace(4)
+		if got, want := r.said(line, "names:"), "connected file reader writer"; !slices.Equal(got, []string{want}) {
+			t.Errorf("there are %q, want %q", got, want)
+		}
+		if text, err := os.ReadFile(r.dir + "/file"); string(text) != "01234" || err != nil {
+			t.Errorf("the file holds %q, %v", text, err)
+		}
+		r.stop()
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 )
 
 // name is what a descriptor is known by to both sides.
@@ -24,6 +25,14 @@ func (n name) String() string {
 		return n.Kind + " " + n.Address
 	}
 	return n.Network + " " + n.Address
+}
+
+// check reports that a name cannot be handed on as it is.
+func (n name) check() error {
+	if !utf8.ValidString(n.Address) {
+		return fmt.Errorf("the name %q is not UTF-8", n.Address)
+	}
+	return nil
 }
 
 // item is a descriptor that is handed on, a copy of what the caller has.
@@ -163,11 +172,13 @@ func socket[S interface{ Close() error }](
 		return s, err
 	}
 	i := &item{}
-	if i.path, err = socketPath(n); err != nil {
-		u.unclaim(n, nil)
-		return s, err
+	if err = n.check(); err == nil {
+		i.path, err = socketPath(n)
 	}
-	if s, err = open(); err != nil {
+	if err == nil {
+		s, err = open()
+	}
+	if err != nil {
 		u.unclaim(n, nil)
 		return s, err
 	}
@@ -251,11 +262,17 @@ func (u *Upgrader) retire() {
 	}
 }
 
-// AddFile hands a copy of a file's descriptor to the successor under a name, instead of what was added under it before.
-// The file stays the caller's.
-func (u *Upgrader) AddFile(fileName string, f *os.File) error {
+// AddFile hands a copy of a descriptor to the successor under a name, instead of what was added under it before: an
+// [os.File], such as a pipe, a connection ([net.TCPConn] and the like), or a socket that another owns, such as those of
+// systemd's socket activation. The file stays the caller's. The copy stays open, so that the other end of a connection
+// does not see its end, until RemoveFile, or Close, or a new process has taken over.
+func (u *Upgrader) AddFile(fileName string, f syscall.Conn) error {
 	n := name{Kind: "file", Address: fileName}
-	copied, err := dup(f)
+	err := n.check()
+	var copied *os.File
+	if err == nil {
+		copied, err = duplicate(f, fileName, 3)
+	}
 	if err == nil {
 		if err = u.add(n, &item{file: copied}); err != nil {
 			copied.Close()
@@ -267,8 +284,37 @@ func (u *Upgrader) AddFile(fileName string, f *os.File) error {
 	return nil
 }
 
+// RemoveFile has what AddFile or a predecessor has added under a name not be handed on, if there is anything.
+func (u *Upgrader) RemoveFile(fileName string) {
+	n := name{Kind: "file", Address: fileName}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, all := range []map[name]*item{u.items, u.inherited} {
+		if i := all[n]; i != nil {
+			u.retired = append(u.retired, i.file)
+			delete(all, n)
+		}
+	}
+	u.retire()
+}
+
+// FileNames returns the names under which the predecessor has added files that were not asked for by File yet, sorted.
+// After Ready there are none.
+func (u *Upgrader) FileNames() (all []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for n := range u.inherited {
+		if n.Kind == "file" {
+			all = append(all, n.Address)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 // File returns a copy of the file that the predecessor added under a name, or nil and no error if there is none. The
-// caller closes it. It is handed on to the successor in turn.
+// caller closes it. It is handed on to the successor in turn. [net.FileConn], [net.FileListener] and
+// [net.FilePacketConn] make of it what it was.
 func (u *Upgrader) File(fileName string) (*os.File, error) {
 	n := name{Kind: "file", Address: fileName}
 	u.mu.Lock()
@@ -284,7 +330,7 @@ func (u *Upgrader) File(fileName string) (*os.File, error) {
 		u.items[n] = i
 		delete(u.inherited, n)
 	}
-	f, err := dup(i.file)
+	f, err := duplicate(i.file, fileName, 3)
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: %s: %w", n, err)
 	}
