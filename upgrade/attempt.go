@@ -172,19 +172,20 @@ func (u *Upgrader) beginFinish() *attempt {
 func (u *Upgrader) HandBack(why error) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	switch {
-	case u.phase != starting:
+	if u.phase != starting {
 		return fmt.Errorf("%w; and there is no way back, since Ready or Close was called", why)
+	}
+	for n, i := range u.items {
+		if !i.inherited { // the next successor will open it
+			i.close(true)
+			delete(u.items, n)
+		}
+	}
+	switch {
 	case u.parent != nil:
 		// A predecessor that has ended need not know.
 		u.parent.send(message{Type: msgFailed, Error: fmt.Sprintf("%.4000s", why)})
 	case u.estate != nil && u.estate.Returned == "":
-		for n, i := range u.items {
-			if !i.inherited {
-				i.close(true)
-				delete(u.items, n)
-			}
-		}
 		return fmt.Errorf("%w; and %w", why, u.estate.HandBack(why, u.config.Signals))
 	}
 	return why

@@ -10,4 +10,5 @@ import (
 
 func duplicate(syscall.Conn, string, int) (*os.File, error) { return nil, errors.ErrUnsupported }
 func closeOnExec(int) bool                                  { return false }
+func identify(os.FileInfo) fileID                           { return fileID{} }
 func isGone(error) bool                                     { return false }

@@ -30,5 +30,13 @@ func closeOnExec(fd int) bool {
 	return err == nil
 }
 
+// identify returns what tells a file from all others.
+func identify(info os.FileInfo) (id fileID) {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		id = fileID{uint64(s.Dev), uint64(s.Ino)}
+	}
+	return id
+}
+
 // isGone reports whether an error of writing to a socket says that the other end is gone.
 func isGone(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) }

@@ -344,3 +344,67 @@ func TestHandsOverFiles(t *testing.T) {
 		r.stop()
 	})
 }
+
+// TestOthersFileStays has somebody put another socket in the place of a server's, which is not to be removed.
+func TestOthersFileStays(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		r := perform(t, "sockets", how)
+		r.replace(1)
+		var others []net.Listener
+		for _, network := range []string{"unix", "unixgram"} {
+			if err := os.Remove(r.dir + "/" + network); err != nil {
+				t.Fatal(err)
+			}
+			l, err := net.Listen("unix", r.dir+"/"+network)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			others = append(others, l)
+		}
+		r.replace(2)
+		r.stop()
+		for _, l := range others {
+			if c, err := net.Dial("unix", l.Addr().String()); err != nil {
+				t.Error(err)
+			} else {
+				c.Close()
+			}
+		}
+	})
+}
+
+func init() {
+	scripts["fails"] = func(l *life) error {
+		if l.number == 0 || l.Returned() != "" {
+			return nil
+		}
+		if _, err := l.Listen(l.ctx, "unix", l.dir+"/new"); err != nil {
+			return err
+		}
+		return errors.New("no luck")
+	}
+}
+
+// TestFailedSuccessorLeavesNoFile has successors open a Unix socket before they fail: the next one finds none.
+func TestFailedSuccessorLeavesNoFile(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		r := perform(t, "fails", how)
+		for i := range 2 {
+			line := len(r.Lines(0))
+			r.hangUp()
+			if how == "in place" {
+				if got := r.next("returned:"); got != "no luck" {
+					t.Errorf("handed back: %q", got)
+				}
+				r.up(i + 1)
+			} else if got := r.next("failed:"); !strings.HasSuffix(got, "it says: no luck") {
+				t.Errorf("the upgrade: %q", got)
+			}
+			if _, err := os.Lstat(r.dir + "/new"); !os.IsNotExist(err) {
+				t.Errorf("attempt %d left a file: %v\n%v", i, err, r.Lines(line))
+			}
+		}
+		r.stop()
+	})
+}

@@ -2,10 +2,12 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -39,18 +41,35 @@ func (n name) check() error {
 type item struct {
 	file      *os.File
 	path      string // of a Unix socket, which is removed in the end
+	id        fileID // what was there when it was opened
 	inherited bool
 }
 
-// close closes the copy and, for the last process that has it, removes the Unix socket.
+// fileID tells one file from another, as long as it is in use. All zero, it is not known.
+type fileID struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+// close closes the copy and, for the last process that has it, removes the Unix socket, unless another server has put
+// its own there.
 func (i *item) close(last bool) error {
-	err := i.file.Close()
-	if last && i.path != "" {
-		if rerr := os.Remove(i.path); err == nil && !os.IsNotExist(rerr) {
-			err = rerr
+	var err error
+	if last && i.path != "" && isSocket(i.path, i.id) {
+		if err = os.Remove(i.path); os.IsNotExist(err) {
+			err = nil
 		}
 	}
-	return err
+	return errors.Join(err, i.file.Close()) // closed first, another file could be the one with this ID
+}
+
+// isSocket reports whether there is a socket, and the one that is meant.
+func isSocket(path string, meant fileID) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket && runtime.GOOS != "windows" {
+		return false
+	}
+	return meant == fileID{} || identify(info) == meant
 }
 
 // holdings are what one process hands on to the next.
@@ -189,6 +208,9 @@ func socket[S interface{ Close() error }](
 		err = fmt.Errorf("%T has no descriptor", s)
 	}
 	if err == nil {
+		if info, serr := os.Lstat(i.path); i.path != "" && serr == nil {
+			i.id = identify(info)
+		}
 		if err = u.add(n, i); err != nil {
 			i.close(true)
 		}
@@ -202,7 +224,7 @@ func socket[S interface{ Close() error }](
 
 // socketPath returns where a Unix socket will be in the file system, whatever becomes of the working directory.
 func socketPath(n name) (string, error) {
-	if !strings.HasPrefix(n.Network, "unix") || n.Address == "" || n.Address[0] == '@' {
+	if !strings.HasPrefix(n.Network, "unix") || n.Address == "" || n.Address[0] == '@' || n.Address[0] == 0 {
 		return "", nil
 	}
 	return filepath.Abs(n.Address)
