@@ -99,11 +99,21 @@ func (u *Upgrader) replace(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	pid, err := writePID(u.pidFile, child.pid())
+	if err != nil {
+		child.kill()
+		return err
+	}
+	defer pid.discard()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if ctx.Err() != nil { // Close waits for this, or the caller has changed its mind
 		child.kill()
 		return context.Cause(ctx)
+	}
+	if err := pid.commit(); err != nil {
+		child.kill()
+		return err
 	}
 	u.child, u.phase = child.control, replaced
 	for _, i := range u.items {
@@ -137,21 +147,34 @@ func (u *Upgrader) holdings() *holdings {
 // Finish is called when this process has finished what it was doing. In place it becomes the new program, and returns
 // nil only if Close was called or a signal of Signals.Stop has arrived since Done was closed, after which it closes the
 // sockets as Close does. If becoming the program fails it returns the error. With a new process it returns nil. In all
-// cases but an error, this process should end, which tells the successor.
+// cases but an error, this process should end, which tells the successor. If there is none, Finish removes the PID file.
 func (u *Upgrader) Finish() error {
 	a := u.beginFinish()
 	if a == nil {
-		return nil
+		return u.finished(nil)
 	}
 	err := u.become()
 	u.end(a)
 	if _, late := errors.AsType[LateSignal](err); late {
-		return u.Close()
+		return u.finished(u.Close())
 	}
 	if err != nil {
 		return fmt.Errorf("upgrade: %w", err)
 	}
 	return nil
+}
+
+// finished removes the PID file, unless a successor or predecessor has its ID there.
+func (u *Upgrader) finished(err error) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.phase != closed {
+		return err
+	}
+	if perr := removePID(u.pidFile, os.Getpid()); perr != nil {
+		err = errors.Join(err, fmt.Errorf("upgrade: finish: %w", perr))
+	}
+	return err
 }
 
 func (u *Upgrader) beginFinish() *attempt {

@@ -43,6 +43,11 @@ func answer(q *Question, err error) {
 
 // prepare tries the successor out. Finish will become it.
 func (u *Upgrader) prepare(ctx context.Context) error {
+	pid, err := writePID(u.pidFile, os.Getpid()) // as Ready will have to
+	if err != nil {
+		return err
+	}
+	pid.discard()
 	image, err := openImage(u.path)
 	if err != nil {
 		return err

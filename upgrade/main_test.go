@@ -12,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,7 +68,9 @@ func server(dir string) error {
 		time.Sleep(time.Hour)
 	}
 	cwd, _ := os.Getwd()
-	config := &upgrade.Config{InPlace: is("in place"), Path: dir + "/current/server", ReadyTimeout: time.Hour, MaxDraining: 2}
+	config := &upgrade.Config{
+		InPlace: is("in place"), Path: dir + "/current/server", ReadyTimeout: time.Hour, MaxDraining: 2, PIDFile: dir + "/pid",
+	}
 	if is("impatient") {
 		config.ReadyTimeout = 3 * time.Second
 	}
@@ -166,7 +170,7 @@ func server(dir string) error {
 		return err
 	}
 	if is("ends at once") && n > 0 {
-		return u.Close()
+		return errors.Join(u.Close(), u.Finish())
 	}
 	go func() {
 		for range hangups {
@@ -293,6 +297,15 @@ func (r *running) up(n int) {
 	if _, err := fmt.Sscan(r.next("up:"), &got, &r.pid, &r.files, &r.tcp, &r.udp); err != nil || got != n {
 		r.t.Fatalf("number %d is up, %v; want %d", got, err, n)
 	}
+	r.hasPID()
+}
+
+// hasPID looks at the PID file.
+func (r *running) hasPID() {
+	r.t.Helper()
+	if text, err := os.ReadFile(r.dir + "/pid"); string(text) != fmt.Sprintln(r.pid) || err != nil {
+		r.t.Errorf("the PID file has %q, %v; want %d", text, err, r.pid)
+	}
 }
 
 // hangUp asks the process that serves for an upgrade.
@@ -324,6 +337,7 @@ func ask(network, address string) (string, error) {
 // answered waits until number n answers everywhere: its predecessor may still be about to stop accepting.
 func (r *running) answered(n int) {
 	r.t.Helper()
+	r.hasPID()
 	want := strconv.Itoa(n)
 	for _, where := range [][2]string{{"tcp", r.tcp}, {"unix", r.dir + "/socket"}, {"udp", r.udp}} {
 		got, err := "", error(nil)
@@ -371,7 +385,10 @@ func (r *running) stop() {
 func (r *running) wait() {
 	r.t.Helper()
 	r.WaitSilent()
-	if _, err := os.Stat(r.dir + "/socket"); !errors.Is(err, os.ErrNotExist) {
-		r.t.Errorf("the Unix socket is still there: %v", err)
+	left, err := filepath.Glob(r.dir + "/*pid*")
+	hidden, herr := filepath.Glob(r.dir + "/.*")
+	sockets, serr := filepath.Glob(r.dir + "/socket")
+	if all := slices.Concat(left, hidden, sockets); len(all) > 0 || errors.Join(err, herr, serr) != nil {
+		r.t.Errorf("files are left: %v, %v", all, errors.Join(err, herr, serr))
 	}
 }

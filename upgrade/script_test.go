@@ -48,7 +48,14 @@ func script(value string) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	signal.Notify(stops, syscall.SIGTERM)
 	l := &life{dir: dir, ctx: context.Background()}
-	u, err := upgrade.New(&upgrade.Config{InPlace: l.is("in place"), Path: dir + "/current/server"})
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	pidFile := dir + "/pid"
+	if l.is("relative") {
+		pidFile = "run/pid"
+	}
+	u, err := upgrade.New(&upgrade.Config{InPlace: l.is("in place"), Path: dir + "/current/server", PIDFile: pidFile})
 	if err != nil {
 		return fmt.Errorf("New: %w", err)
 	}
@@ -62,7 +69,7 @@ func script(value string) error {
 		return u.HandBack(err)
 	}
 	if err := u.Ready(); err != nil {
-		return err
+		return u.HandBack(err)
 	}
 	l.say("up:", l.number, os.Getpid(), 0, "-", "-")
 	go func() {

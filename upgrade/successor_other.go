@@ -13,6 +13,7 @@ var usualSignals []os.Signal
 type successor struct{ *control }
 
 func (*successor) kill()          {}
+func (*successor) pid() int       { return 0 }
 func (*control) ready() error     { return errors.ErrUnsupported }
 func (u *Upgrader) draining() int { return 0 }
 

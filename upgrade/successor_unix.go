@@ -147,6 +147,8 @@ func (s *successor) whyEnded(err error) error {
 	}
 }
 
+func (s *successor) pid() int { return s.cmd.Process.Pid }
+
 // kill ends the process, and waits a while until it has ended.
 func (s *successor) kill() {
 	s.cmd.Process.Kill()
