@@ -10,9 +10,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gopherpack/gopherpack/internal/test/program"
+	"github.com/gopherpack/gopherpack/reuseport"
 )
 
 // These tests look at what is handed over: that it is the very same socket or file, and works.
@@ -404,6 +407,172 @@ func TestFailedSuccessorLeavesNoFile(t *testing.T) {
 			if _, err := os.Lstat(r.dir + "/new"); !os.IsNotExist(err) {
 				t.Errorf("attempt %d left a file: %v\n%v", i, err, r.Lines(line))
 			}
+		}
+		r.stop()
+	})
+}
+
+func init() {
+	scripts["respelled"] = func(l *life) error {
+		addresses := [][2]string{
+			{"tcp", "127.0.0.1:0"}, {"tcp", "127.0.0.1:0"}, {"tcp", ":0"}, {"tcp6", "[::]:0"}, {"udp", "127.0.0.1:0"},
+			{"unix", l.dir + "/x"},
+		}
+		ports, _ := os.ReadFile(l.dir + "/ports")
+		p := strings.Fields(string(ports))
+		switch l.number {
+		case 1, 3:
+			addresses = [][2]string{
+				{"udp", "localhost:" + p[4]}, {"unix", l.dir + "/./x"}, {"tcp", "localhost:" + p[1]}, {"tcp6", ":" + p[3]},
+				{"tcp", "0.0.0.0:" + p[2]}, {"tcp", "localhost:" + p[0]},
+			}
+		case 2:
+			addresses = [][2]string{
+				{"tcp", "127.0.0.1:" + p[0]}, {"tcp", "127.0.0.1:" + p[1]}, {"tcp", "[::]:" + p[2]},
+				{"tcp6", "[::0]:" + p[3]}, {"udp", "127.0.0.1:" + p[4]}, {"unix", l.dir + "/../" + filepath.Base(l.dir) + "/x"},
+			}
+		}
+		for _, where := range addresses {
+			var c any
+			var address net.Addr
+			if where[0] == "udp" {
+				packets, err := l.ListenPacket(l.ctx, where[0], where[1])
+				if err != nil {
+					return err
+				}
+				defer packets.Close()
+				c, address = packets, packets.LocalAddr()
+			} else {
+				listener, err := l.Listen(l.ctx, where[0], where[1])
+				if err != nil {
+					return err
+				}
+				defer listener.Close()
+				c, address = listener, listener.Addr()
+			}
+			n, err := inode(c)
+			if err != nil {
+				return err
+			}
+			l.say("has:", where[0], address, n)
+			if _, port, err := net.SplitHostPort(address.String()); err == nil && l.number == 0 {
+				ports = fmt.Appendln(ports, port)
+			}
+		}
+		return os.WriteFile(l.dir+"/ports", ports, 0o600)
+	}
+}
+
+// TestAddressesRespelled writes addresses in other ways: names, ports that the kernel has chosen, relative paths.
+func TestAddressesRespelled(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		if l, err := net.Listen("tcp6", "[::1]:0"); err != nil {
+			t.Skip("no IPv6 here: ", err)
+		} else {
+			l.Close()
+		}
+		r := perform(t, "respelled", how)
+		first := slices.Sorted(slices.Values(r.said(0, "has:")))
+		for i := range 3 {
+			line := r.replace(i + 1)
+			if again := slices.Sorted(slices.Values(r.said(line, "has:"))); !slices.Equal(again, first) {
+				t.Errorf("the sockets were\n%q\nand are\n%q", first, again)
+			}
+		}
+		r.stop()
+	})
+}
+
+func init() {
+	scripts["group"] = func(l *life) error {
+		open := sync.OnceValues(func() ([]net.Listener, error) {
+			return (&reuseport.Config{Exclusive: true}).ListenGroup(l.ctx, "tcp", "127.0.0.1:0", members)
+		})
+		var all []net.Listener
+		for i := range members {
+			listener, err := l.ListenFunc(l.ctx, "tcp", "127.0.0.1:0",
+				func(context.Context, string, string) (net.Listener, error) {
+					group, err := open()
+					if err != nil {
+						return nil, err
+					}
+					return group[i], nil
+				})
+			if err != nil {
+				return err
+			}
+			n, err := inode(listener)
+			if err != nil {
+				return err
+			}
+			l.say("member:", i, listener.Addr(), n)
+			all = append(all, listener)
+		}
+		if !l.is("accepts") {
+			return nil
+		}
+		for i, listener := range all {
+			go func() {
+				for {
+					c, err := listener.Accept()
+					if err != nil {
+						return
+					}
+					fmt.Fprintln(c, i)
+					c.Close()
+				}
+			}()
+		}
+		return nil
+	}
+}
+
+// members is how many sockets a group has.
+const members = 4
+
+// TestHandsOverGroup has a group with SO_REUSEPORT stay one of distinct sockets in their order, with what waits in the
+// queue of each: nobody accepts until there have been two more programs.
+func TestHandsOverGroup(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		r := perform(t, "group", how)
+		first := r.said(0, "member:")
+		address := strings.Fields(first[0])[1]
+		var clients []net.Conn
+		for range 20 {
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(program.Patience))
+			clients = append(clients, c)
+		}
+		sockets := map[string]bool{}
+		for _, member := range first {
+			sockets[strings.Fields(member)[2]] = true
+		}
+		if len(sockets) != members {
+			t.Errorf("there are sockets %q", first)
+		}
+		for i := range 3 {
+			if i == 2 {
+				r.set("accepts", true)
+			}
+			line := r.replace(i + 1)
+			if again := r.said(line, "member:"); !slices.Equal(again, first) {
+				t.Errorf("the sockets were\n%q\nand are\n%q", first, again)
+			}
+		}
+		answers := map[string]int{}
+		for _, c := range clients {
+			text, err := io.ReadAll(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers[string(text)]++
+		}
+		if len(answers) < 2 { // the kernel spreads them by a hash
+			t.Errorf("members have answered: %v", answers)
 		}
 		r.stop()
 	})

@@ -98,14 +98,27 @@ func (h *holdings) close() {
 	}
 }
 
-// Listen returns the predecessor's listener for the same network (tcp, tcp4, tcp6, unix or unixpacket) and address, as
-// they are written, or opens one. The n-th call for an address returns the n-th socket that the predecessor had for it,
-// so that two for ":0", or a group of sockets with SO_REUSEPORT, stay two. The caller closes the listener. Whatever
-// becomes of it, the socket stays open for the successor until Close.
+// Listen returns the predecessor's listener for the same network (tcp, tcp4, tcp6, unix or unixpacket) and address, or
+// opens one. The n-th call for an address returns the n-th socket that the predecessor had for it, so that two for
+// ":0", or a group of sockets with SO_REUSEPORT, stay two. If the predecessor has written the address in another way, or
+// had ":0" and it is one that the kernel has chosen, the socket that listens there is returned.
+//
+// The caller closes the listener. Whatever becomes of it, the socket stays open for the successor until Close, or until
+// a new process has taken over.
 func (u *Upgrader) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return u.ListenFunc(ctx, network, address, u.listenConfig().Listen)
+}
+
+// ListenFunc is Listen for listeners that are opened in a way of the caller's, such as the members of a group that
+// package reuseport opens: open is called for one that is not inherited. What it returns must have a descriptor, and
+// the file of a Unix socket, if there is one, must be at address: it will be removed as that of Listen is. A socket that
+// another owns is handed on by AddFile instead.
+func (u *Upgrader) ListenFunc(
+	ctx context.Context, network, address string,
+	open func(ctx context.Context, network, address string) (net.Listener, error),
+) (net.Listener, error) {
 	n := name{Kind: "listener", Network: network, Address: address}
-	config := u.listenConfig()
-	l, err := socket(u, n, config.fromFile, func() (net.Listener, error) { return config.Listen(ctx, network, address) })
+	l, err := socket(ctx, u, n, u.listenConfig().fromFile, open)
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: listen on %s: %w", n, err)
 	}
@@ -117,10 +130,16 @@ func (u *Upgrader) Listen(ctx context.Context, network, address string) (net.Lis
 
 // ListenPacket is Listen for packet sockets: udp, udp4, udp6 or unixgram.
 func (u *Upgrader) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	return u.ListenPacketFunc(ctx, network, address, u.listenConfig().ListenPacket)
+}
+
+// ListenPacketFunc is ListenFunc for packet sockets.
+func (u *Upgrader) ListenPacketFunc(
+	ctx context.Context, network, address string,
+	open func(ctx context.Context, network, address string) (net.PacketConn, error),
+) (net.PacketConn, error) {
 	n := name{Kind: "packet", Network: network, Address: address}
-	config := u.listenConfig()
-	open := func() (net.PacketConn, error) { return config.ListenPacket(ctx, network, address) }
-	p, err := socket(u, n, net.FilePacketConn, open)
+	p, err := socket(ctx, u, n, net.FilePacketConn, open)
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: listen on %s: %w", n, err)
 	}
@@ -180,9 +199,14 @@ func (l *keepAliveListener) AcceptTCP() (*net.TCPConn, error) {
 // socket returns an inherited socket, or opens one, and keeps a copy of it. It opens it without the lock, since a host
 // name may have to be resolved.
 func socket[S interface{ Close() error }](
-	u *Upgrader, n name, from func(*os.File) (S, error), open func() (S, error),
+	ctx context.Context, u *Upgrader, n name, from func(*os.File) (S, error),
+	open func(ctx context.Context, network, address string) (S, error),
 ) (s S, err error) {
-	if i, err := u.claim(&n); err != nil {
+	i, err := u.claim(&n)
+	if err == nil && i == nil {
+		i = u.claimOther(n, sameAddress(ctx, u, n))
+	}
+	if err != nil {
 		return s, err
 	} else if i != nil {
 		if s, err = from(i.file); err != nil {
@@ -190,20 +214,20 @@ func socket[S interface{ Close() error }](
 		}
 		return s, err
 	}
-	i := &item{}
+	i = &item{}
 	if err = n.check(); err == nil {
 		i.path, err = socketPath(n)
 	}
 	if err == nil {
-		s, err = open()
+		s, err = open(ctx, n.Network, n.Address)
 	}
 	if err != nil {
 		u.unclaim(n, nil)
 		return s, err
 	}
-	filer, ok := any(s).(interface{ File() (*os.File, error) })
+	conn, ok := any(s).(syscall.Conn)
 	if ok {
-		i.file, err = filer.File()
+		i.file, err = duplicate(conn, n.String(), 3)
 	} else {
 		err = fmt.Errorf("%T has no descriptor", s)
 	}
@@ -247,6 +271,35 @@ func (u *Upgrader) claim(n *name) (*item, error) {
 		delete(u.inherited, *n)
 	}
 	return i, nil
+}
+
+// hasOthers reports whether sockets of the same kind and network were inherited and not asked for yet.
+func (u *Upgrader) hasOthers(n name) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for other := range u.inherited {
+		if other.Kind == n.Kind && other.Network == n.Network {
+			return true
+		}
+	}
+	return false
+}
+
+// claimOther returns the first inherited socket that is the one of a name, which was claimed, nil if none is.
+func (u *Upgrader) claimOther(n name, is func(*item) bool) *item {
+	if is == nil {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, other := range (&holdings{items: u.inherited}).names() {
+		if i := u.inherited[other]; other.Kind == n.Kind && other.Network == n.Network && is(i) {
+			u.items[n] = i
+			delete(u.inherited, other)
+			return i
+		}
+	}
+	return nil
 }
 
 // unclaim undoes claim.
