@@ -120,7 +120,9 @@ func (c *control) takeOver() (all *holdings, err error) {
 		switch {
 		case expected == msgHello && (m.Type != msgHello || m.Version != protocolVersion):
 			err = otherVersion(m.Version)
-		case m.Type == msgItem && m.Name != nil && len(files) == 1 && all.items[*m.Name] == nil:
+		case m.Type == msgItem && m.Name != nil && all.items[*m.Name] != nil:
+			err = fmt.Errorf("%s has come before", *m.Name)
+		case m.Type == msgItem && m.Name != nil && len(files) == 1:
 			all.items[*m.Name] = &item{file: files[0], path: m.Path, id: m.File, inherited: true}
 			files = nil
 		case m.Type == msgAncestor && len(files) == 1:

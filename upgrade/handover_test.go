@@ -23,6 +23,7 @@ import (
 
 	"github.com/gopherpack/gopherpack/internal/test/program"
 	"github.com/gopherpack/gopherpack/reuseport"
+	"github.com/gopherpack/gopherpack/upgrade"
 )
 
 // These tests look at what is handed over: that it is the very same socket or file, and works.
@@ -575,5 +576,89 @@ func TestHandsOverGroup(t *testing.T) {
 			t.Errorf("members have answered: %v", answers)
 		}
 		r.stop()
+	})
+}
+
+func init() {
+	scripts["twice"] = func(l *life) error {
+		if l.number > 0 {
+			for l.is("slow") {
+				time.Sleep(time.Millisecond)
+			}
+			return nil
+		}
+		all := make(chan error)
+		l.say("not ready:", l.Upgrade(l.ctx))
+		go func() {
+			for !l.is("go") {
+				time.Sleep(time.Millisecond)
+			}
+			const calls = 3
+			for range calls {
+				go func() { all <- l.Upgrade(l.ctx) }()
+			}
+			for range calls {
+				l.say("upgrade:", <-all)
+			}
+		}()
+		return nil
+	}
+}
+
+// TestOneUpgradeAtATime asks for several at once.
+func TestOneUpgradeAtATime(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		r := perform(t, "twice", how, "slow")
+		if got, want := r.said(0, "not ready:"), "Ready was not called"; len(got) != 1 || !strings.Contains(got[0], want) {
+			t.Errorf("before Ready: %q, want %q", got, want)
+		}
+		r.set("go", true)
+		for range 2 {
+			if got := r.next("upgrade:"); got != "upgrade: "+upgrade.ErrInProgress.Error() {
+				t.Errorf("one of several upgrades at once: %q", got)
+			}
+		}
+		r.set("slow", false)
+		if how == "new process" {
+			if got := r.next("upgrade:"); got != "<nil>" {
+				t.Errorf("the upgrade: %q", got)
+			}
+		}
+		r.Until("the successor is up", program.Patience, func() bool { return len(r.said(0, "up:")) == 2 })
+		fmt.Sscan(r.said(0, "up:")[1], new(int), &r.pid)
+		r.stop()
+	})
+}
+
+func init() {
+	scripts["started"] = func(l *life) error {
+		stdin, err := io.ReadAll(io.LimitReader(os.Stdin, 10))
+		l.say("args:", fmt.Sprintf("%q", os.Args[1:]), fmt.Sprintf("%q", upgrade.Environ()), string(stdin), err)
+		return nil
+	}
+}
+
+// TestStartedTheSame has successors get arguments and environment to the byte, and standard input, also one that was
+// closed.
+func TestStartedTheSame(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		for _, redirect := range []string{"", "<&- >&-"} {
+			r := prepareServer(t, how)
+			args := []string{"", " ", "a b", "-x=\n", "\xff", "'\"$HOME\"", "*", ""}
+			script := `exec "$0" "$@" ` + redirect
+			r.cmd.Args, r.cmd.Path = append([]string{"sh", "-c", script, r.cmd.Path}, args...), "/bin/sh"
+			r.run(asScript+"=started "+r.dir, "ODD=a=b \xff\nc", "EMPTY=")
+			first := r.said(0, "args:")
+			if want := fmt.Sprintf("%q ", args); len(first) != 1 || !strings.HasPrefix(first[0], want) {
+				t.Errorf("the arguments are %q, want %s", first, want)
+			}
+			for i := range 2 {
+				line := r.replace(i + 1)
+				if again := r.said(line, "args:"); !slices.Equal(again, first) {
+					t.Errorf("it was started with\n%q\nand is with\n%q", first, again)
+				}
+			}
+			r.stop()
+		}
 	})
 }

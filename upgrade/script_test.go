@@ -51,6 +51,9 @@ func script(value string) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
+	for upgrade.Asked() != nil && l.is("slow") {
+		time.Sleep(time.Millisecond)
+	}
 	pidFile := dir + "/pid"
 	if l.is("relative") {
 		pidFile = "run/pid"

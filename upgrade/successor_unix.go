@@ -43,6 +43,7 @@ func (c *control) listen() {
 		m, files, err := c.receive()
 		closeAll(files)
 		if err != nil {
+			fdmsg.Discard(c.conn) // what cannot be understood is not the end
 			return
 		}
 		if m.Type == msgReplaced && !said {
