@@ -95,7 +95,7 @@ func (u *Upgrader) replace(ctx context.Context) error {
 	defer image.Close()
 	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
-	child, err := start(ctx, image, u.holdings())
+	child, err := start(ctx, image, u.holdings(), u.pidFile)
 	if err != nil {
 		return err
 	}

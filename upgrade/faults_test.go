@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gopherpack/gopherpack/internal/test"
 	"github.com/gopherpack/gopherpack/internal/test/program"
 	"github.com/gopherpack/gopherpack/upgrade"
 )
@@ -171,6 +172,37 @@ func TestStoppedDuringUpgrade(t *testing.T) {
 			r.wait()
 		}
 	})
+}
+
+// TestStoppedAtAnyMoment stops a server while it is replaced: either there is no successor then, or one that serves.
+func TestStoppedAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	taken := 0
+	steps := test.Times(12, 120)
+	for i := range steps {
+		r := start(t)
+		r.hangUp()
+		time.Sleep(time.Duration(i) * 40 * time.Millisecond / time.Duration(steps))
+		syscall.Kill(r.pid, syscall.SIGTERM) // which may have ended
+		var up []string
+		r.Until("the end, or a successor", program.Patience, func() bool {
+			silent := r.Silent()
+			up = r.said(0, "up:")
+			return silent || len(up) == 2
+		})
+		if len(up) == 2 {
+			taken++
+			fmt.Sscan(up[1], new(int), &r.pid)
+			r.answered(1)
+			r.stop()
+		} else {
+			r.wait()
+		}
+		if t.Failed() {
+			t.Fatalf("step %d", i)
+		}
+	}
+	t.Logf("%d of %d successors took over", taken, steps)
 }
 
 // TestStoppedWhileDraining stops a server that is about to become its successor.

@@ -5,6 +5,7 @@ package upgrade_test
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -661,4 +662,58 @@ func TestStartedTheSame(t *testing.T) {
 			r.stop()
 		}
 	})
+}
+
+func init() {
+	scripts["pipes"] = func(l *life) error {
+		for _, fileName := range l.FileNames() {
+			f, err := l.File(fileName)
+			if err != nil {
+				return err
+			}
+			f.Close()
+		}
+		n, _ := os.ReadFile(l.dir + "/pipes")
+		for i := range int(binary.BigEndian.Uint32(n)) {
+			if l.number > 0 {
+				break
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				return err
+			}
+			if err := l.AddFile(strconv.Itoa(i), r); err != nil {
+				return err
+			}
+			r.Close()
+			w.Close()
+		}
+		return nil
+	}
+}
+
+// BenchmarkUpgrade replaces a server that has many files, from the signal to when its successor is ready.
+func BenchmarkUpgrade(b *testing.B) {
+	for _, how := range []string{"new process", "in place"} {
+		for _, n := range []int{4, 400, 4000} {
+			b.Run(fmt.Sprintf("%s/files=%d", how, n), func(b *testing.B) {
+				var limit unix.Rlimit
+				if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); limit.Cur < uint64(2*n+100) {
+					b.Skipf("%d open files are allowed", limit.Cur)
+				}
+				r := prepareServer(b, how)
+				if err := os.WriteFile(r.dir+"/pipes", binary.BigEndian.AppendUint32(nil, uint32(n)), 0o600); err != nil {
+					b.Fatal(err)
+				}
+				r.run(asScript + "=pipes " + r.dir)
+				i := 0
+				for b.Loop() {
+					i++
+					r.replace(i)
+				}
+				b.StopTimer()
+				r.stop()
+			})
+		}
+	}
 }

@@ -218,7 +218,7 @@ func replaceFile(u *upgrade.Upgrader) error {
 // running is a server and its successors.
 type running struct {
 	*program.Test
-	t          *testing.T
+	t          testing.TB
 	cmd        *exec.Cmd // of the first process
 	dir        string
 	tcp, udp   string
@@ -233,7 +233,7 @@ func start(t *testing.T, how ...string) *running {
 }
 
 // prepareServer makes the directory of a server.
-func prepareServer(t *testing.T, how ...string) *running {
+func prepareServer(t testing.TB, how ...string) *running {
 	t.Helper()
 	dir := t.TempDir()
 	r := &running{t: t, dir: dir}

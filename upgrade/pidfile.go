@@ -36,17 +36,23 @@ func writePID(path string, pid int) (p *pidFile, err error) {
 	if info, err := os.Lstat(path); err == nil && info.IsDir() {
 		return nil, fmt.Errorf("%s is a directory", path)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	p = &pidFile{path, writtenBy(path, os.Getpid())}
+	os.Remove(p.written) // of another that had this ID, and was killed
+	f, err := os.OpenFile(p.written, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	_, err = fmt.Fprintln(f, pid)
-	// Others may read it, as they may see which processes there are.
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		os.Remove(f.Name())
+	if err = errors.Join(err, f.Close()); err != nil {
+		p.discard()
 		return nil, err
 	}
-	return &pidFile{path, f.Name()}, nil
+	return p, nil
+}
+
+// writtenBy returns where a process writes a PID file.
+func writtenBy(path string, pid int) string {
+	return filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), pid))
 }
 
 // commit puts the file in its place.

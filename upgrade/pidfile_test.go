@@ -93,7 +93,7 @@ func TestPIDFile(t *testing.T) {
 	if out, err := exec.Command("sh", "-c", `read pid <"$0" && kill -0 "$pid"`, file).CombinedOutput(); err != nil {
 		t.Errorf("a shell reads it: %v, %s", err, out)
 	}
-	if info, err := os.Stat(file); err != nil || info.Mode() != 0o644 {
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o600 != 0o600 {
 		t.Errorf("the mode is %v, %v", info.Mode(), err)
 	}
 	if err := u.Finish(); err != nil {

@@ -110,7 +110,7 @@ func script(value string) error {
 }
 
 // perform starts a script.
-func perform(t *testing.T, scriptName string, how ...string) *running {
+func perform(t testing.TB, scriptName string, how ...string) *running {
 	t.Helper()
 	r := prepareServer(t, how...)
 	r.run(asScript + "=" + scriptName + " " + r.dir)

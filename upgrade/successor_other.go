@@ -19,4 +19,6 @@ func (u *Upgrader) draining() int { return 0 }
 
 func connect(*inheritedSocket) (*control, *holdings, error) { return nil, nil, errors.ErrUnsupported }
 
-func start(context.Context, *Image, *holdings) (*successor, error) { return nil, errors.ErrUnsupported }
+func start(context.Context, *Image, *holdings, string) (*successor, error) {
+	return nil, errors.ErrUnsupported
+}
