@@ -147,7 +147,7 @@ func (u *Upgrader) holdings() *holdings {
 // Finish is called when this process has finished what it was doing. In place it becomes the new program, and returns
 // nil only if Close was called or a signal of Signals.Stop has arrived since Done was closed, after which it closes the
 // sockets as Close does. If becoming the program fails it returns the error. With a new process it returns nil. In all
-// cases but an error, this process should end, which tells the successor. If there is none, Finish removes the PID file.
+// cases but an error, this process should end, which tells the successor. If there is none, the PID file is removed.
 func (u *Upgrader) Finish() error {
 	a := u.beginFinish()
 	if a == nil {

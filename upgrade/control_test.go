@@ -49,7 +49,8 @@ func pipes(t *testing.T, n int) (all []syscall.Conn) {
 
 // TestTakeOverFromStranger has predecessors say what this program does not understand: it must neither wait nor panic.
 func TestTakeOverFromStranger(t *testing.T) {
-	hello, item := message{Type: msgHello, Version: protocolVersion}, message{Type: msgItem, Name: &name{"file", "", "x", 0}}
+	hello := message{Type: msgHello, Version: protocolVersion}
+	item := message{Type: msgItem, Name: &name{Kind: "file", Address: "x"}}
 	for what, c := range map[string]struct {
 		messages []message
 		files    int // with each but the first

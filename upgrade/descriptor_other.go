@@ -8,6 +8,8 @@ import (
 	"syscall"
 )
 
+const handsOn = false
+
 func duplicate(syscall.Conn, string, int) (*os.File, error) { return nil, errors.ErrUnsupported }
 func closeOnExec(int) bool                                  { return false }
 func identify(os.FileInfo) fileID                           { return fileID{} }

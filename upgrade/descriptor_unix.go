@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// handsOn says that descriptors can be handed on.
+const handsOn = true
+
 // duplicate copies a descriptor to the first free number that is not less than least.
 func duplicate(f syscall.Conn, name string, least int) (*os.File, error) {
 	rc, err := f.SyscallConn()

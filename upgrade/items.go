@@ -100,8 +100,8 @@ func (h *holdings) close() {
 
 // Listen returns the predecessor's listener for the same network (tcp, tcp4, tcp6, unix or unixpacket) and address, or
 // opens one. The n-th call for an address returns the n-th socket that the predecessor had for it, so that two for
-// ":0", or a group of sockets with SO_REUSEPORT, stay two. If the predecessor has written the address in another way, or
-// had ":0" and it is one that the kernel has chosen, the socket that listens there is returned.
+// ":0", or a group of sockets with SO_REUSEPORT, stay two. A socket is also found if the predecessor has written its
+// address in another way: as a name, say, or with port 0, where this one has the port that the kernel chose.
 //
 // The caller closes the listener. Whatever becomes of it, the socket stays open for the successor until Close, or until
 // a new process has taken over.
@@ -110,9 +110,9 @@ func (u *Upgrader) Listen(ctx context.Context, network, address string) (net.Lis
 }
 
 // ListenFunc is Listen for listeners that are opened in a way of the caller's, such as the members of a group that
-// package reuseport opens: open is called for one that is not inherited. What it returns must have a descriptor, and
-// the file of a Unix socket, if there is one, must be at address: it will be removed as that of Listen is. A socket that
-// another owns is handed on by AddFile instead.
+// package reuseport opens: open is called for one that is not inherited. What it returns must be a [syscall.Conn]; the
+// file of a Unix socket must be at address, and is removed in the end. A socket that another owns, such as systemd, is
+// handed on by AddFile instead.
 func (u *Upgrader) ListenFunc(
 	ctx context.Context, network, address string,
 	open func(ctx context.Context, network, address string) (net.Listener, error),
@@ -122,7 +122,7 @@ func (u *Upgrader) ListenFunc(
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: listen on %s: %w", n, err)
 	}
-	if unix, ok := l.(interface{ SetUnlinkOnClose(bool) }); ok {
+	if unix, ok := l.(interface{ SetUnlinkOnClose(bool) }); ok && handsOn {
 		unix.SetUnlinkOnClose(false) // the successor listens there
 	}
 	return l, nil
@@ -196,8 +196,7 @@ func (l *keepAliveListener) AcceptTCP() (*net.TCPConn, error) {
 	return c, nil
 }
 
-// socket returns an inherited socket, or opens one, and keeps a copy of it. It opens it without the lock, since a host
-// name may have to be resolved.
+// socket returns an inherited socket, or opens one, without the lock, since a host name may have to be resolved.
 func socket[S interface{ Close() error }](
 	ctx context.Context, u *Upgrader, n name, from func(*os.File) (S, error),
 	open func(ctx context.Context, network, address string) (S, error),
@@ -214,36 +213,49 @@ func socket[S interface{ Close() error }](
 		}
 		return s, err
 	}
-	i = &item{}
+	if s, err = opened(ctx, u, n, open); err != nil {
+		u.unclaim(n, nil)
+	}
+	return s, err
+}
+
+// opened opens a socket and keeps a copy of it.
+func opened[S interface{ Close() error }](
+	ctx context.Context, u *Upgrader, n name, open func(ctx context.Context, network, address string) (S, error),
+) (s S, err error) {
+	i := &item{}
 	if err = n.check(); err == nil {
 		i.path, err = socketPath(n)
 	}
 	if err == nil {
 		s, err = open(ctx, n.Network, n.Address)
 	}
-	if err != nil {
-		u.unclaim(n, nil)
+	if err != nil || !handsOn {
 		return s, err
 	}
-	conn, ok := any(s).(syscall.Conn)
-	if ok {
-		i.file, err = duplicate(conn, n.String(), 3)
-	} else {
-		err = fmt.Errorf("%T has no descriptor", s)
-	}
-	if err == nil {
-		if info, serr := os.Lstat(i.path); i.path != "" && serr == nil {
-			i.id = identify(info)
-		}
-		if err = u.add(n, i); err != nil {
-			i.close(true)
-		}
-	}
-	if err != nil {
-		u.unclaim(n, nil)
+	if err = u.keep(n, i, s); err != nil {
 		s.Close()
 	}
 	return s, err
+}
+
+// keep keeps a copy of a socket that was opened.
+func (u *Upgrader) keep(n name, i *item, s any) error {
+	c, ok := s.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("%T has no descriptor", s)
+	}
+	var err error
+	if i.file, err = duplicate(c, n.String(), 3); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(i.path); i.path != "" && err == nil {
+		i.id = identify(info)
+	}
+	if err = u.add(n, i); err != nil {
+		i.close(true)
+	}
+	return err
 }
 
 // socketPath returns where a Unix socket will be in the file system, whatever becomes of the working directory.

@@ -69,7 +69,8 @@ func server(dir string) error {
 	}
 	cwd, _ := os.Getwd()
 	config := &upgrade.Config{
-		InPlace: is("in place"), Path: dir + "/current/server", ReadyTimeout: time.Hour, MaxDraining: 2, PIDFile: dir + "/pid",
+		InPlace: is("in place"), Path: dir + "/current/server", PIDFile: dir + "/pid",
+		ReadyTimeout: time.Hour, MaxDraining: 2,
 	}
 	if is("impatient") {
 		config.ReadyTimeout = 3 * time.Second

@@ -47,7 +47,7 @@ func init() {
 func Args() []string { return slices.Clone(started.args) }
 
 // Environ returns the environment that this program was started with, whatever has become of it since, in the form of
-// [os.Environ] and without the variables by which this package, or systemd's socket activation (LISTEN_FDS and the like,
+// [os.Environ] and without the variables by which this package, or systemd's socket activation (LISTEN_FDS and others,
 // sd_listen_fds(3)), tells a program what it inherits: the next one inherits something else. The slice is the caller's.
 func Environ() []string { return slices.Clone(started.environ) }
 
