@@ -8,23 +8,25 @@ import (
 	"strings"
 )
 
-// sameAddress returns a function that tells whether an inherited socket, of the same kind and network, listens where a
-// name says, although the predecessor has written that in another way. It returns nil if none can.
-func sameAddress(ctx context.Context, u *Upgrader, n name) func(*item) bool {
+// sameAddress returns a function that tells whether an inherited socket, of the same kind, listens where a name says,
+// although the predecessor has written that in another way. It returns nil if none can.
+func sameAddress(ctx context.Context, u *Upgrader, n name) func(name, *item) bool {
 	if !u.hasOthers(n) {
 		return nil
 	}
 	if path, err := socketPath(n); err == nil && path != "" {
-		return func(i *item) bool { return i.path == path }
+		return func(other name, i *item) bool { return other.Network == n.Network && i.path == path }
 	}
 	wanted, ok := resolve(ctx, n)
 	if !ok {
 		return nil
 	}
-	return func(i *item) bool {
+	return func(other name, i *item) bool {
 		bound, ok := boundTo(n.Kind, i.file)
-		return ok && (bound == wanted ||
-			bound.Port() == wanted.Port() && bound.Addr().IsUnspecified() && wanted.Addr().IsUnspecified())
+		if wanted.Addr().IsUnspecified() { // of which protocol, only the network tells
+			return ok && other.Network == n.Network && bound.Addr().IsUnspecified() && bound.Port() == wanted.Port()
+		}
+		return ok && bound == wanted
 	}
 }
 

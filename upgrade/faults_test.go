@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -172,6 +173,73 @@ func TestStoppedDuringUpgrade(t *testing.T) {
 			r.wait()
 		}
 	})
+}
+
+// TestFailuresLeaveNothing fails again and again, and looks at what that has cost.
+func TestFailuresLeaveNothing(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		for _, bad := range []string{"exits", "refuses"} {
+			if how == "in place" && bad == "refuses" {
+				continue // it starts anew
+			}
+			r := start(t, how)
+			r.set(bad, true)
+			fail := func(times int) {
+				for range times {
+					r.hangUp()
+					r.next("failed:")
+				}
+			}
+			fail(1)
+			before := r.Upkeep()
+			fail(test.Times(10, 100))
+			now := before
+			r.Await(program.Patience, func() bool { // the last one may not be gone yet
+				now = r.Upkeep()
+				return now.Descriptors <= before.Descriptors && now.Children == 0
+			})
+			if now.Descriptors > before.Descriptors || now.Children > 0 {
+				t.Errorf("%s: it had %+v and has %+v", bad, before, now)
+			}
+			r.stop()
+		}
+	})
+}
+
+func init() {
+	scripts["slow"] = func(l *life) error {
+		if err := scripts["sockets"](l); err != nil {
+			return err
+		}
+		l.say("taken:", l.number)
+		for l.number == 1 && l.is("slow") {
+			time.Sleep(time.Millisecond)
+		}
+		return nil
+	}
+}
+
+// TestKilledBeforeReady kills a server whose successor has everything, and is not ready: it takes over.
+func TestKilledBeforeReady(t *testing.T) {
+	t.Parallel()
+	r := perform(t, "slow", "slow")
+	first := r.said(0, "has:")
+	r.hangUp()
+	r.next("taken: 1")
+	if err := syscall.Kill(r.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.Until("the end of the predecessor", program.Patience, r.Ended)
+	r.set("slow", false)
+	r.up(1)
+	if again := r.said(0, "has:"); !slices.Equal(again[len(first):], first) {
+		t.Errorf("the sockets were\n%q\nand are\n%q", first, again[len(first):])
+	}
+	line := r.replace(2)
+	if again := r.said(line, "has:"); !slices.Equal(again, first) {
+		t.Errorf("the sockets were\n%q\nand are\n%q", first, again)
+	}
+	r.stop()
 }
 
 // TestStoppedAtAnyMoment stops a server while it is replaced: either there is no successor then, or one that serves.

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -381,9 +382,17 @@ func TestOthersFileStays(t *testing.T) {
 
 func init() {
 	scripts["fails"] = func(l *life) error {
-		if l.number == 0 || l.Returned() != "" {
-			return nil
+		if l.number == 0 {
+			return l.AddFile("kept", os.Stderr)
 		}
+		if l.Returned() != "" {
+			f, err := l.File("kept")
+			if f == nil || err != nil {
+				return fmt.Errorf("a file that the successor has removed: %v, %w", f, err)
+			}
+			return f.Close()
+		}
+		l.RemoveFile("kept")
 		if _, err := l.Listen(l.ctx, "unix", l.dir+"/new"); err != nil {
 			return err
 		}
@@ -430,7 +439,7 @@ func init() {
 			}
 		case 2:
 			addresses = [][2]string{
-				{"tcp", "127.0.0.1:" + p[0]}, {"tcp", "127.0.0.1:" + p[1]}, {"tcp", "[::]:" + p[2]},
+				{"tcp4", "127.0.0.1:" + p[0]}, {"tcp", "127.0.0.1:" + p[1]}, {"tcp", "[::]:" + p[2]},
 				{"tcp6", "[::0]:" + p[3]}, {"udp", "127.0.0.1:" + p[4]}, {"unix", l.dir + "/../" + filepath.Base(l.dir) + "/x"},
 			}
 		}
@@ -456,7 +465,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			l.say("has:", where[0], address, n)
+			l.say("has:", address, n)
 			if _, port, err := net.SplitHostPort(address.String()); err == nil && l.number == 0 {
 				ports = fmt.Appendln(ports, port)
 			}
@@ -716,4 +725,49 @@ func BenchmarkUpgrade(b *testing.B) {
 			})
 		}
 	}
+}
+
+func init() {
+	scripts["leaks"] = func(l *life) error {
+		cmd := exec.Command("env")
+		out, err := cmd.Output()
+		if err != nil {
+			return err
+		}
+		l.say("passes:", look(nil).Passed, strings.Contains(string(out), "GOPHERPACK"))
+		f, err := l.File("pipe")
+		if f == nil && err == nil {
+			if f, _, err = os.Pipe(); err == nil {
+				err = l.AddFile("pipe", f)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		f.Close()
+		listener, err := l.Listen(l.ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		listener.Close()
+		l.say("passes:", look(nil).Passed, false)
+		return nil
+	}
+}
+
+// TestProgramsInheritNothing looks at what a program would get that a server or a successor starts.
+func TestProgramsInheritNothing(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		r := perform(t, "leaks", how)
+		for i := range 2 {
+			r.replace(i + 1)
+		}
+		all := r.said(0, "passes:")
+		for _, got := range all {
+			if got != all[0] || strings.HasSuffix(got, "true") { // the test may have passed some on
+				t.Errorf("programs get descriptors, or what was meant for the server: %q", all)
+			}
+		}
+		r.stop()
+	})
 }

@@ -285,12 +285,12 @@ func (u *Upgrader) claim(n *name) (*item, error) {
 	return i, nil
 }
 
-// hasOthers reports whether sockets of the same kind and network were inherited and not asked for yet.
+// hasOthers reports whether sockets of the same kind were inherited and not asked for yet.
 func (u *Upgrader) hasOthers(n name) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for other := range u.inherited {
-		if other.Kind == n.Kind && other.Network == n.Network {
+		if other.Kind == n.Kind {
 			return true
 		}
 	}
@@ -298,14 +298,14 @@ func (u *Upgrader) hasOthers(n name) bool {
 }
 
 // claimOther returns the first inherited socket that is the one of a name, which was claimed, nil if none is.
-func (u *Upgrader) claimOther(n name, is func(*item) bool) *item {
+func (u *Upgrader) claimOther(n name, is func(name, *item) bool) *item {
 	if is == nil {
 		return nil
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, other := range (&holdings{items: u.inherited}).names() {
-		if i := u.inherited[other]; other.Kind == n.Kind && other.Network == n.Network && is(i) {
+		if i := u.inherited[other]; other.Kind == n.Kind && is(other, i) {
 			u.items[n] = i
 			delete(u.inherited, other)
 			return i
