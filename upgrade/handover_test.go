@@ -496,41 +496,36 @@ func TestAddressesRespelled(t *testing.T) {
 
 func init() {
 	scripts["group"] = func(l *life) error {
-		open := sync.OnceValues(func() ([]net.Listener, error) {
-			return (&reuseport.Config{Exclusive: true}).ListenGroup(l.ctx, "tcp", "127.0.0.1:0", members)
-		})
-		var all []net.Listener
-		for i := range members {
-			listener, err := l.ListenFunc(l.ctx, "tcp", "127.0.0.1:0",
-				func(context.Context, string, string) (net.Listener, error) {
-					group, err := open()
-					if err != nil {
-						return nil, err
-					}
-					return group[i], nil
-				})
-			if err != nil {
-				return err
-			}
-			n, err := inode(listener)
-			if err != nil {
-				return err
-			}
-			l.say("member:", i, listener.Addr(), n)
-			all = append(all, listener)
+		config := &reuseport.Config{Exclusive: true}
+		listeners, err := listenAll(l, "tcp", config.ListenGroup, l.ListenFunc)
+		if err != nil {
+			return err
 		}
-		if !l.is("accepts") {
-			return nil
+		packets, err := listenAll(l, "udp", config.ListenPacketGroup, l.ListenPacketFunc)
+		if err != nil || !l.is("accepts") {
+			return err
 		}
-		for i, listener := range all {
+		for i, listener := range listeners {
 			go func() {
 				for {
 					c, err := listener.Accept()
 					if err != nil {
 						return
 					}
+					io.ReadFull(c, make([]byte, 1))
 					fmt.Fprintln(c, i)
 					c.Close()
+				}
+			}()
+		}
+		for i, c := range packets {
+			go func() {
+				for {
+					_, from, err := c.ReadFrom(make([]byte, 10))
+					if err != nil {
+						return
+					}
+					c.WriteTo(fmt.Appendln(nil, i), from)
 				}
 			}()
 		}
@@ -538,31 +533,73 @@ func init() {
 	}
 }
 
+// opener opens a socket.
+type opener[S any] = func(ctx context.Context, network, address string) (S, error)
+
+// listenAll has each member of a group be handed on.
+func listenAll[S any](
+	l *life, network string, openGroup func(ctx context.Context, network, address string, n int) ([]S, error),
+	listen func(ctx context.Context, network, address string, open opener[S]) (S, error),
+) (all []S, err error) {
+	const address = "127.0.0.1:0"
+	group := sync.OnceValues(func() ([]S, error) { return openGroup(l.ctx, network, address, members) })
+	for i := range members {
+		s, err := listen(l.ctx, network, address, func(context.Context, string, string) (s S, err error) {
+			opened, err := group()
+			if err != nil {
+				return s, err
+			}
+			return opened[i], nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		n, err := inode(s)
+		if err != nil {
+			return nil, err
+		}
+		var where net.Addr
+		switch s := any(s).(type) {
+		case net.Listener:
+			where = s.Addr()
+		case net.PacketConn:
+			where = s.LocalAddr()
+		}
+		l.say("member:", i, where, n)
+		all = append(all, s)
+	}
+	return all, nil
+}
+
 // members is how many sockets a group has.
 const members = 4
 
 // TestHandsOverGroup has a group with SO_REUSEPORT stay one of distinct sockets in their order, with what waits in the
-// queue of each: nobody accepts until there have been two more programs.
+// queue of each: nobody accepts, or reads, until there have been two more programs.
 func TestHandsOverGroup(t *testing.T) {
 	inBothWays(t, func(t *testing.T, how string) {
 		r := perform(t, "group", how)
 		first := r.said(0, "member:")
-		address := strings.Fields(first[0])[1]
-		var clients []net.Conn
-		for range 20 {
-			c, err := net.Dial("tcp", address)
-			if err != nil {
-				t.Fatal(err)
+		clients := map[string][]net.Conn{}
+		for network, member := range map[string]string{"tcp": first[0], "udp": first[members]} {
+			for range 20 {
+				c, err := net.Dial(network, strings.Fields(member)[1])
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(program.Patience))
+				if _, err := io.WriteString(c, "x"); err != nil {
+					t.Fatal(err)
+				}
+				clients[network] = append(clients[network], c)
 			}
-			defer c.Close()
-			c.SetDeadline(time.Now().Add(program.Patience))
-			clients = append(clients, c)
 		}
 		sockets := map[string]bool{}
 		for _, member := range first {
 			sockets[strings.Fields(member)[2]] = true
 		}
-		if len(sockets) != members {
+		if len(sockets) != 2*members {
 			t.Errorf("there are sockets %q", first)
 		}
 		for i := range 3 {
@@ -574,16 +611,18 @@ func TestHandsOverGroup(t *testing.T) {
 				t.Errorf("the sockets were\n%q\nand are\n%q", first, again)
 			}
 		}
-		answers := map[string]int{}
-		for _, c := range clients {
-			text, err := io.ReadAll(c)
-			if err != nil {
-				t.Fatal(err)
+		for network, all := range clients {
+			answers := map[string]int{}
+			for _, c := range all {
+				text, err := bufio.NewReader(c).ReadString('\n')
+				if err != nil {
+					t.Fatal(network, err)
+				}
+				answers[text]++
 			}
-			answers[string(text)]++
-		}
-		if len(answers) < 2 { // the kernel spreads them by a hash
-			t.Errorf("members have answered: %v", answers)
+			if len(answers) < 2 { // the kernel spreads them by a hash
+				t.Errorf("%s: members have answered: %v", network, answers)
+			}
 		}
 		r.stop()
 	})
@@ -763,6 +802,62 @@ func TestProgramsInheritNothing(t *testing.T) {
 				t.Errorf("programs get descriptors, or what was meant for the server: %q", all)
 			}
 		}
+		r.stop()
+	})
+}
+
+// oddNames are names of files, none of which is another's.
+func oddNames() []string {
+	return []string{"", " ", "  ", "\n", "\x00", "a", "A", "ä", "a\u0308", "listener", "tcp 127.0.0.1:0", "127.0.0.1:0",
+		`"`, `\n`, "\ufffd", strings.Repeat("\x01", 4096)}
+}
+
+func init() {
+	scripts["names"] = func(l *life) error {
+		listener, err := l.Listen(l.ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer listener.Close()
+		if got := l.FileNames(); l.number > 0 && !slices.Equal(got, slices.Sorted(slices.Values(oddNames()))) {
+			return fmt.Errorf("the names are %q", got)
+		}
+		files, err := numbered(len(oddNames()))
+		if err != nil {
+			return err
+		}
+		for i, fileName := range oddNames() {
+			if l.number == 0 {
+				if err := errors.Join(l.AddFile(fileName, os.Stderr), l.AddFile(fileName, files[i])); err != nil {
+					return err
+				}
+			}
+			f, err := l.File(fileName)
+			if err != nil {
+				return err
+			}
+			text, err := io.ReadAll(io.NewSectionReader(f, 0, 10))
+			if string(text) != strconv.Itoa(i) || err != nil {
+				return fmt.Errorf("%q holds %q, %w", fileName, text, err)
+			}
+			f.Close()
+			files[i].Close()
+		}
+		for _, fileName := range []string{"\xff", strings.Repeat("x", 4097)} {
+			if err := l.AddFile(fileName, os.Stderr); err == nil {
+				return fmt.Errorf("%.10q can be a name", fileName)
+			}
+		}
+		return nil
+	}
+}
+
+// TestNames has names of all kinds be handed on, and those be refused that cannot.
+func TestNames(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		r := perform(t, "names", how)
+		r.replace(1)
+		r.replace(2)
 		r.stop()
 	})
 }

@@ -29,10 +29,16 @@ func (n name) String() string {
 	return n.Network + " " + n.Address
 }
 
+// maxName is how many bytes a name may have: a message holds it, however its bytes are written in JSON.
+const maxName = 4096
+
 // check reports that a name cannot be handed on as it is.
 func (n name) check() error {
 	if !utf8.ValidString(n.Address) {
-		return fmt.Errorf("the name %q is not UTF-8", n.Address)
+		return fmt.Errorf("the name %.100q is not UTF-8", n.Address)
+	}
+	if len(n.Address) > maxName {
+		return fmt.Errorf("the name %.100q... has %d bytes, at most %d are handed on", n.Address, len(n.Address), maxName)
 	}
 	return nil
 }
@@ -385,13 +391,13 @@ func (u *Upgrader) RemoveFile(fileName string) {
 	u.retire()
 }
 
-// FileNames returns the names under which the predecessor has added files that were not asked for by File yet, sorted.
-// After Ready there are none.
+// FileNames returns the names under which the predecessor has added files that were not asked for by File, nor replaced
+// by AddFile, yet, sorted. After Ready there are none.
 func (u *Upgrader) FileNames() (all []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for n := range u.inherited {
-		if n.Kind == "file" {
+		if n.Kind == "file" && u.items[n] == nil {
 			all = append(all, n.Address)
 		}
 	}
