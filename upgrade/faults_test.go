@@ -175,6 +175,34 @@ func TestStoppedDuringUpgrade(t *testing.T) {
 	})
 }
 
+// TestGivesUpAtAnyMoment has upgrades end with their context, early and late: there is one server then, the old one or
+// the new one, never both, and never none.
+func TestGivesUpAtAnyMoment(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		r := perform(t, "nothing", how)
+		number, steps := 0, test.Times(16, 160)
+		for i := range steps {
+			patience := time.Duration(i) * 80 * time.Millisecond / time.Duration(steps)
+			if err := os.WriteFile(r.dir+"/hasty", []byte(patience.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r.hangUp()
+			line := r.Says(regexp.MustCompile("^(?:failed|up): .*"))[0]
+			if n, _ := fmt.Sscanf(line, "up: %d %d", &number, &r.pid); n != 2 && !strings.Contains(line, "deadline exceeded") {
+				t.Errorf("step %d: %q", i, line)
+			}
+			r.Until("one process is left", program.Patience, func() bool { return slices.Equal(r.Processes(), []int{r.pid}) })
+			r.hasPID()
+		}
+		failed := len(r.said(0, "failed:"))
+		if up := len(r.said(0, "up:")); failed+up != steps+1 {
+			t.Errorf("of %d upgrades %d have failed and %d have not", steps, failed, up-1)
+		}
+		t.Logf("%d of %d upgrades have failed", failed, steps)
+		r.stop()
+	})
+}
+
 // TestFailuresLeaveNothing fails again and again, and looks at what that has cost.
 func TestFailuresLeaveNothing(t *testing.T) {
 	inBothWays(t, func(t *testing.T, how string) {

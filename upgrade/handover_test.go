@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -25,7 +24,6 @@ import (
 
 	"github.com/gopherpack/gopherpack/internal/test/program"
 	"github.com/gopherpack/gopherpack/reuseport"
-	"github.com/gopherpack/gopherpack/upgrade"
 )
 
 // These tests look at what is handed over: that it is the very same socket or file, and works.
@@ -107,68 +105,6 @@ func TestHandsOverEverySocket(t *testing.T) {
 			}
 		}
 	})
-}
-
-func init() {
-	scripts["waits"] = func(l *life) error {
-		if l.number > 0 {
-			short, cancel := context.WithCancel(l.ctx)
-			cancel()
-			l.say("waited:", l.WaitParent(short))
-			go func() { l.say("alone:", l.number, l.WaitParent(l.ctx)) }()
-		}
-		return nil
-	}
-}
-
-// TestWaitsForPredecessor has a successor wait for a predecessor that refers to its Upgrader no more.
-func TestWaitsForPredecessor(t *testing.T) {
-	t.Parallel()
-	r := perform(t, "waits", "lingers", "forgets")
-	r.hangUp()
-	if got, want := r.next("waited:"), context.Canceled.Error(); got != "upgrade: wait for the predecessor: "+want {
-		t.Errorf("it waited, with a context that has ended: %q", got)
-	}
-	r.up(1)
-	r.Until("the predecessor drains", program.Patience, func() bool { return len(r.said(0, "draining:")) > 0 })
-	time.Sleep(50 * time.Millisecond) // for what should not happen
-	if got := r.said(0, "alone:"); len(got) > 0 {
-		t.Error("the successor takes its predecessor for ended")
-	}
-	r.set("forgets", false) // the successor, that is
-	r.set("lingers", false)
-	if got := r.next("alone:"); got != "1 <nil>" {
-		t.Errorf("alone: %q", got)
-	}
-	r.stop()
-}
-
-// TestPredecessorKeepsNothing has a successor end before its predecessor, which must not hold open where it serves no
-// more: clients would wait there for ever.
-func TestPredecessorKeepsNothing(t *testing.T) {
-	t.Parallel()
-	r := perform(t, "sockets", "lingers")
-	r.hangUp()
-	r.up(1)
-	address := strings.Fields(r.said(0, "has:")[0])[2]
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := syscall.Kill(r.pid, syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	r.Until("the successor drains", program.Patience, func() bool { return len(r.said(0, "draining:")) == 2 })
-	c.SetDeadline(time.Now().Add(program.Patience))
-	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("a connection that waits in the queue: %v", err)
-	}
-	if c, err := net.Dial("tcp", address); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("a new connection: %v, %v", c, err)
-	}
-	r.set("lingers", false)
-	r.wait()
 }
 
 func init() {
@@ -381,49 +317,6 @@ func TestOthersFileStays(t *testing.T) {
 }
 
 func init() {
-	scripts["fails"] = func(l *life) error {
-		if l.number == 0 {
-			return l.AddFile("kept", os.Stderr)
-		}
-		if l.Returned() != "" {
-			f, err := l.File("kept")
-			if f == nil || err != nil {
-				return fmt.Errorf("a file that the successor has removed: %v, %w", f, err)
-			}
-			return f.Close()
-		}
-		l.RemoveFile("kept")
-		if _, err := l.Listen(l.ctx, "unix", l.dir+"/new"); err != nil {
-			return err
-		}
-		return errors.New("no luck")
-	}
-}
-
-// TestFailedSuccessorLeavesNoFile has successors open a Unix socket before they fail: the next one finds none.
-func TestFailedSuccessorLeavesNoFile(t *testing.T) {
-	inBothWays(t, func(t *testing.T, how string) {
-		r := perform(t, "fails", how)
-		for i := range 2 {
-			line := len(r.Lines(0))
-			r.hangUp()
-			if how == "in place" {
-				if got := r.next("returned:"); got != "no luck" {
-					t.Errorf("handed back: %q", got)
-				}
-				r.up(i + 1)
-			} else if got := r.next("failed:"); !strings.HasSuffix(got, "it says: no luck") {
-				t.Errorf("the upgrade: %q", got)
-			}
-			if _, err := os.Lstat(r.dir + "/new"); !os.IsNotExist(err) {
-				t.Errorf("attempt %d left a file: %v\n%v", i, err, r.Lines(line))
-			}
-		}
-		r.stop()
-	})
-}
-
-func init() {
 	scripts["respelled"] = func(l *life) error {
 		addresses := [][2]string{
 			{"tcp", "127.0.0.1:0"}, {"tcp", "127.0.0.1:0"}, {"tcp", ":0"}, {"tcp6", "[::]:0"}, {"udp", "127.0.0.1:0"},
@@ -629,85 +522,6 @@ func TestHandsOverGroup(t *testing.T) {
 }
 
 func init() {
-	scripts["twice"] = func(l *life) error {
-		if l.number > 0 {
-			for l.is("slow") {
-				time.Sleep(time.Millisecond)
-			}
-			return nil
-		}
-		all := make(chan error)
-		l.say("not ready:", l.Upgrade(l.ctx))
-		go func() {
-			for !l.is("go") {
-				time.Sleep(time.Millisecond)
-			}
-			const calls = 3
-			for range calls {
-				go func() { all <- l.Upgrade(l.ctx) }()
-			}
-			for range calls {
-				l.say("upgrade:", <-all)
-			}
-		}()
-		return nil
-	}
-}
-
-// TestOneUpgradeAtATime asks for several at once.
-func TestOneUpgradeAtATime(t *testing.T) {
-	inBothWays(t, func(t *testing.T, how string) {
-		r := perform(t, "twice", how, "slow")
-		if got, want := r.said(0, "not ready:"), "Ready was not called"; len(got) != 1 || !strings.Contains(got[0], want) {
-			t.Errorf("before Ready: %q, want %q", got, want)
-		}
-		r.set("go", true)
-		for range 2 {
-			if got := r.next("upgrade:"); got != "upgrade: "+upgrade.ErrInProgress.Error() {
-				t.Errorf("one of several upgrades at once: %q", got)
-			}
-		}
-		r.set("slow", false)
-		r.Until("the successor is up", program.Patience, func() bool { return len(r.said(0, "up:")) == 2 })
-		fmt.Sscan(r.said(0, "up:")[1], new(int), &r.pid)
-		r.stop()
-	})
-}
-
-func init() {
-	scripts["started"] = func(l *life) error {
-		stdin, err := io.ReadAll(io.LimitReader(os.Stdin, 10))
-		l.say("args:", fmt.Sprintf("%q", os.Args[1:]), fmt.Sprintf("%q", upgrade.Environ()), string(stdin), err)
-		return nil
-	}
-}
-
-// TestStartedTheSame has successors get arguments and environment to the byte, and standard input, also one that was
-// closed.
-func TestStartedTheSame(t *testing.T) {
-	inBothWays(t, func(t *testing.T, how string) {
-		for _, redirect := range []string{"", "<&- >&-"} {
-			r := prepareServer(t, how)
-			args := []string{"", " ", "a b", "-x=\n", "\xff", "'\"$HOME\"", "*", ""}
-			script := `exec "$0" "$@" ` + redirect
-			r.cmd.Args, r.cmd.Path = append([]string{"sh", "-c", script, r.cmd.Path}, args...), "/bin/sh"
-			r.run(asScript+"=started "+r.dir, "ODD=a=b \xff\nc", "EMPTY=")
-			first := r.said(0, "args:")
-			if want := fmt.Sprintf("%q ", args); len(first) != 1 || !strings.HasPrefix(first[0], want) {
-				t.Errorf("the arguments are %q, want %s", first, want)
-			}
-			for i := range 2 {
-				line := r.replace(i + 1)
-				if again := r.said(line, "args:"); !slices.Equal(again, first) {
-					t.Errorf("it was started with\n%q\nand is with\n%q", first, again)
-				}
-			}
-			r.stop()
-		}
-	})
-}
-
-func init() {
 	scripts["pipes"] = func(l *life) error {
 		for _, fileName := range l.FileNames() {
 			f, err := l.File(fileName)
@@ -759,51 +573,6 @@ func BenchmarkUpgrade(b *testing.B) {
 			})
 		}
 	}
-}
-
-func init() {
-	scripts["leaks"] = func(l *life) error {
-		cmd := exec.Command("env")
-		out, err := cmd.Output()
-		if err != nil {
-			return err
-		}
-		l.say("passes:", look(nil).Passed, strings.Contains(string(out), "GOPHERPACK"))
-		f, err := l.File("pipe")
-		if f == nil && err == nil {
-			if f, _, err = os.Pipe(); err == nil {
-				err = l.AddFile("pipe", f)
-			}
-		}
-		if err != nil {
-			return err
-		}
-		f.Close()
-		listener, err := l.Listen(l.ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		listener.Close()
-		l.say("passes:", look(nil).Passed, false)
-		return nil
-	}
-}
-
-// TestProgramsInheritNothing looks at what a program would get that a server or a successor starts.
-func TestProgramsInheritNothing(t *testing.T) {
-	inBothWays(t, func(t *testing.T, how string) {
-		r := perform(t, "leaks", how)
-		for i := range 2 {
-			r.replace(i + 1)
-		}
-		all := r.said(0, "passes:")
-		for _, got := range all {
-			if got != all[0] || strings.HasSuffix(got, "true") { // the test may have passed some on
-				t.Errorf("programs get descriptors, or what was meant for the server: %q", all)
-			}
-		}
-		r.stop()
-	})
 }
 
 // oddNames are names of files, none of which is another's.
