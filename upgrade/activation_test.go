@@ -16,7 +16,8 @@ import (
 func init() {
 	scripts["activated"] = func(l *life) error {
 		given := activated()
-		l.say("given:", len(given))
+		watched := os.Getenv("WATCHDOG_PID")
+		l.say("given:", len(given), watched == "" || watched == strconv.Itoa(os.Getpid()), os.Getenv("WATCHDOG_USEC"))
 		for _, f := range given {
 			if err := l.AddFile("web", f); err != nil {
 				return err
@@ -67,7 +68,7 @@ func activated() (all []*os.File) {
 
 // TestSocketActivation has servers that are started with sockets hand these on: successors do not take others for them,
 // although in place LISTEN_PID is theirs, and the file of a Unix socket stays when the last has ended, since systemd
-// made it.
+// made it. The watchdog, if there is one, is for whoever serves.
 func TestSocketActivation(t *testing.T) {
 	inBothWays(t, func(t *testing.T, how string) {
 		r := prepareServer(t, how)
@@ -83,17 +84,17 @@ func TestSocketActivation(t *testing.T) {
 		}
 		defer theirs.Close()
 		r.cmd.ExtraFiles = []*os.File{theirs}
-		script := `export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec "$0"`
+		script := `export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web WATCHDOG_PID=$$ WATCHDOG_USEC=7; exec "$0"`
 		r.cmd.Args, r.cmd.Path = []string{"sh", "-c", script, r.cmd.Path}, "/bin/sh"
 		r.run(asScript + "=activated " + r.dir)
-		if got := r.said(0, "given:"); len(got) != 1 || got[0] != "1" {
-			t.Fatalf("the first program was given %q sockets", got)
+		if got := r.said(0, "given:"); len(got) != 1 || got[0] != "1 true 7" {
+			t.Fatalf("the first program was given: %q", got)
 		}
 		for i := range 3 {
 			if i > 0 {
 				line := r.replace(i)
-				if got := r.said(line, "given:"); len(got) != 1 || got[0] != "0" {
-					t.Errorf("successor %d takes what is %q for systemd's", i, got)
+				if got := r.said(line, "given:"); len(got) != 1 || got[0] != "0 true 7" {
+					t.Errorf("successor %d was given: %q", i, got)
 				}
 			}
 			for want := strconv.Itoa(i); ; { // the predecessor may accept one more
