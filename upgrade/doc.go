@@ -24,6 +24,9 @@
 // queues. What is lost is lost by the server that stops: a connection on which a request arrives while
 // [net/http.Server.Shutdown] runs is closed without an answer. Package pack does better.
 //
+// Where something follows the process by a file, [Config.PIDFile] has the ID of the one that serves. Connections, pipes,
+// and sockets that another opened are handed on by [Upgrader.AddFile].
+//
 // Users of cloudflare/tableflip find what they know, and what is different, in docs/from-tableflip.md.
 //
 // What Upgrader stands on is there for programs that need it in another order: [Preflight] tries an executable out,
