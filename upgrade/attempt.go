@@ -95,17 +95,31 @@ func (u *Upgrader) replace(ctx context.Context) error {
 	defer image.Close()
 	ctx, cancel := u.withTimeout(ctx)
 	defer cancel()
-	child, err := start(ctx, image, u.holdings())
+	child, err := start(ctx, image, u.holdings(), u.pidFile)
 	if err != nil {
 		return err
 	}
+	pid, err := writePID(u.pidFile, child.pid())
+	if err != nil {
+		child.kill()
+		return err
+	}
+	defer pid.discard()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if ctx.Err() != nil { // Close waits for this, or the caller has changed its mind
 		child.kill()
 		return context.Cause(ctx)
 	}
+	if err := pid.commit(); err != nil {
+		child.kill()
+		return err
+	}
 	u.child, u.phase = child.control, replaced
+	for _, i := range u.items {
+		i.close(false) // when the successor has closed its copy, nobody is to wait for an answer
+	}
+	u.items = nil
 	close(u.done)
 	child.send(message{Type: msgReplaced}) // if that fails it has ended
 	return nil
@@ -133,21 +147,34 @@ func (u *Upgrader) holdings() *holdings {
 // Finish is called when this process has finished what it was doing. In place it becomes the new program, and returns
 // nil only if Close was called or a signal of Signals.Stop has arrived since Done was closed, after which it closes the
 // sockets as Close does. If becoming the program fails it returns the error. With a new process it returns nil. In all
-// cases but an error, this process should end, which tells the successor.
+// cases but an error, this process should end, which tells the successor. If there is none, the PID file is removed.
 func (u *Upgrader) Finish() error {
 	a := u.beginFinish()
 	if a == nil {
-		return nil
+		return u.finished(nil)
 	}
 	err := u.become()
 	u.end(a)
 	if _, late := errors.AsType[LateSignal](err); late {
-		return u.Close()
+		return u.finished(u.Close())
 	}
 	if err != nil {
 		return fmt.Errorf("upgrade: %w", err)
 	}
 	return nil
+}
+
+// finished removes the PID file, unless a successor or predecessor has its ID there.
+func (u *Upgrader) finished(err error) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.phase != closed {
+		return err
+	}
+	if perr := removePID(u.pidFile, os.Getpid()); perr != nil {
+		err = errors.Join(err, fmt.Errorf("upgrade: finish: %w", perr))
+	}
+	return err
 }
 
 func (u *Upgrader) beginFinish() *attempt {
@@ -168,19 +195,20 @@ func (u *Upgrader) beginFinish() *attempt {
 func (u *Upgrader) HandBack(why error) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	switch {
-	case u.phase != starting:
+	if u.phase != starting {
 		return fmt.Errorf("%w; and there is no way back, since Ready or Close was called", why)
+	}
+	for n, i := range u.items {
+		if !i.inherited { // the next successor will open it
+			i.close(true)
+			delete(u.items, n)
+		}
+	}
+	switch {
 	case u.parent != nil:
 		// A predecessor that has ended need not know.
 		u.parent.send(message{Type: msgFailed, Error: fmt.Sprintf("%.4000s", why)})
 	case u.estate != nil && u.estate.Returned == "":
-		for n, i := range u.items {
-			if !i.inherited {
-				i.close(true)
-				delete(u.items, n)
-			}
-		}
 		return fmt.Errorf("%w; and %w", why, u.estate.HandBack(why, u.config.Signals))
 	}
 	return why

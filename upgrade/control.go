@@ -22,7 +22,7 @@ type messageType string
 
 const (
 	msgHello    messageType = "hello"    // first: Version
-	msgItem     messageType = "item"     // Name, Path; its descriptor comes along
+	msgItem     messageType = "item"     // Name, Path, File; its descriptor comes along
 	msgAncestor messageType = "ancestor" // a descriptor comes along that ends with an earlier predecessor
 	msgState    messageType = "state"    // State, the next piece of it
 	msgEnd      messageType = "end"      // that was all
@@ -39,6 +39,7 @@ type message struct {
 	Version int         `json:"version,omitempty"`
 	Name    *name       `json:"name,omitempty"`
 	Path    string      `json:"path,omitempty"`
+	File    fileID      `json:"file,omitzero"` // of Path
 	State   []byte      `json:"state,omitempty"`
 	Error   string      `json:"error,omitempty"`
 }
@@ -80,7 +81,7 @@ func (c *control) handOver(all *holdings) error {
 	}
 	for _, n := range all.names() {
 		i := all.items[n]
-		if err := c.send(message{Type: msgItem, Name: &n, Path: i.path}, i.file); err != nil {
+		if err := c.send(message{Type: msgItem, Name: &n, Path: i.path, File: i.id}, i.file); err != nil {
 			return fmt.Errorf("hand over %s: %w", n, err)
 		}
 	}
@@ -119,8 +120,10 @@ func (c *control) takeOver() (all *holdings, err error) {
 		switch {
 		case expected == msgHello && (m.Type != msgHello || m.Version != protocolVersion):
 			err = otherVersion(m.Version)
-		case m.Type == msgItem && m.Name != nil && len(files) == 1 && all.items[*m.Name] == nil:
-			all.items[*m.Name] = &item{file: files[0], path: m.Path, inherited: true}
+		case m.Type == msgItem && m.Name != nil && all.items[*m.Name] != nil:
+			err = fmt.Errorf("%s has come before", *m.Name)
+		case m.Type == msgItem && m.Name != nil && len(files) == 1:
+			all.items[*m.Name] = &item{file: files[0], path: m.Path, id: m.File, inherited: true}
 			files = nil
 		case m.Type == msgAncestor && len(files) == 1:
 			all.ancestors = append(all.ancestors, files[0])

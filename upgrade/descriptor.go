@@ -1,9 +1,12 @@
 package upgrade
 
-import "os"
+import (
+	"os"
+	"syscall"
+)
 
 // descriptor returns the number of a file's descriptor. [os.File.Fd] could make it blocking, also for other processes.
-func descriptor(f *os.File) (int, error) {
+func descriptor(f syscall.Conn) (int, error) {
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return -1, err
@@ -14,7 +17,7 @@ func descriptor(f *os.File) (int, error) {
 }
 
 // dup copies a descriptor, close-on-exec, in its mode.
-func dup(f *os.File) (*os.File, error) { return duplicate(f, 3) }
+func dup(f *os.File) (*os.File, error) { return duplicate(f, f.Name(), 3) }
 
 func closeAll(files []*os.File) {
 	for _, f := range files {

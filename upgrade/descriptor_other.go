@@ -5,8 +5,12 @@ package upgrade
 import (
 	"errors"
 	"os"
+	"syscall"
 )
 
-func duplicate(*os.File, int) (*os.File, error) { return nil, errors.ErrUnsupported }
-func closeOnExec(int) bool                      { return false }
-func isGone(error) bool                         { return false }
+const handsOn = false
+
+func duplicate(syscall.Conn, string, int) (*os.File, error) { return nil, errors.ErrUnsupported }
+func closeOnExec(int) bool                                  { return false }
+func identify(os.FileInfo) fileID                           { return fileID{} }
+func isGone(error) bool                                     { return false }

@@ -24,6 +24,11 @@
 // queues. What is lost is lost by the server that stops: a connection on which a request arrives while
 // [net/http.Server.Shutdown] runs is closed without an answer. Package pack does better.
 //
+// Where something follows the process by a file, [Config.PIDFile] has the ID of the one that serves. Connections, pipes,
+// and sockets that another opened are handed on by [Upgrader.AddFile].
+//
+// Users of cloudflare/tableflip find what they know, and what is different, in docs/from-tableflip.md.
+//
 // What Upgrader stands on is there for programs that need it in another order: [Preflight] tries an executable out,
 // [Become] runs it in this process and passes on what [Inherited] finds, [Estate.HandBack] goes back. [Image] is an
 // executable that cannot be swapped between one and the other. [Args], [Environ], [Dir] and [Path] are how this program

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gopherpack/gopherpack/internal/test"
 	"github.com/gopherpack/gopherpack/internal/test/program"
 	"github.com/gopherpack/gopherpack/upgrade"
 )
@@ -171,6 +173,132 @@ func TestStoppedDuringUpgrade(t *testing.T) {
 			r.wait()
 		}
 	})
+}
+
+// TestGivesUpAtAnyMoment has upgrades end with their context, early and late: there is one server then, the old one or
+// the new one, never both, and never none.
+func TestGivesUpAtAnyMoment(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		r := perform(t, "nothing", how)
+		number, steps := 0, test.Times(16, 160)
+		for i := range steps {
+			patience := time.Duration(i) * 80 * time.Millisecond / time.Duration(steps)
+			if err := os.WriteFile(r.dir+"/hasty", []byte(patience.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r.hangUp()
+			line := r.Says(regexp.MustCompile("^(?:failed|up): .*"))[0]
+			if n, _ := fmt.Sscanf(line, "up: %d %d", &number, &r.pid); n != 2 && !strings.Contains(line, "deadline exceeded") {
+				t.Errorf("step %d: %q", i, line)
+			}
+			r.Until("one process is left", program.Patience, func() bool { return slices.Equal(r.Processes(), []int{r.pid}) })
+			r.hasPID()
+		}
+		failed := len(r.said(0, "failed:"))
+		if up := len(r.said(0, "up:")); failed+up != steps+1 {
+			t.Errorf("of %d upgrades %d have failed and %d have not", steps, failed, up-1)
+		}
+		t.Logf("%d of %d upgrades have failed", failed, steps)
+		r.stop()
+	})
+}
+
+// TestFailuresLeaveNothing fails again and again, and looks at what that has cost.
+func TestFailuresLeaveNothing(t *testing.T) {
+	inBothWays(t, func(t *testing.T, how string) {
+		for _, bad := range []string{"exits", "refuses"} {
+			if how == "in place" && bad == "refuses" {
+				continue // it starts anew
+			}
+			r := start(t, how)
+			r.set(bad, true)
+			fail := func(times int) {
+				for range times {
+					r.hangUp()
+					r.next("failed:")
+				}
+			}
+			fail(1)
+			before := r.Upkeep()
+			fail(test.Times(10, 100))
+			now := before
+			r.Await(program.Patience, func() bool { // the last one may not be gone yet
+				now = r.Upkeep()
+				return now.Descriptors <= before.Descriptors && now.Children == 0
+			})
+			if now.Descriptors > before.Descriptors || now.Children > 0 {
+				t.Errorf("%s: it had %+v and has %+v", bad, before, now)
+			}
+			r.stop()
+		}
+	})
+}
+
+func init() {
+	scripts["slow"] = func(l *life) error {
+		if err := scripts["sockets"](l); err != nil {
+			return err
+		}
+		l.say("taken:", l.number)
+		for l.number == 1 && l.is("slow") {
+			time.Sleep(time.Millisecond)
+		}
+		return nil
+	}
+}
+
+// TestKilledBeforeReady kills a server whose successor has everything, and is not ready: it takes over.
+func TestKilledBeforeReady(t *testing.T) {
+	t.Parallel()
+	r := perform(t, "slow", "slow")
+	first := r.said(0, "has:")
+	r.hangUp()
+	r.next("taken: 1")
+	if err := syscall.Kill(r.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.Until("the end of the predecessor", program.Patience, r.Ended)
+	r.set("slow", false)
+	r.up(1)
+	if again := r.said(0, "has:"); !slices.Equal(again[len(first):], first) {
+		t.Errorf("the sockets were\n%q\nand are\n%q", first, again[len(first):])
+	}
+	line := r.replace(2)
+	if again := r.said(line, "has:"); !slices.Equal(again, first) {
+		t.Errorf("the sockets were\n%q\nand are\n%q", first, again)
+	}
+	r.stop()
+}
+
+// TestStoppedAtAnyMoment stops a server while it is replaced: either there is no successor then, or one that serves.
+func TestStoppedAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	taken := 0
+	steps := test.Times(12, 120)
+	for i := range steps {
+		r := start(t)
+		r.hangUp()
+		time.Sleep(time.Duration(i) * 40 * time.Millisecond / time.Duration(steps))
+		syscall.Kill(r.pid, syscall.SIGTERM) // which may have ended
+		var up []string
+		r.Until("the end, or a successor", program.Patience, func() bool {
+			silent := r.Silent()
+			up = r.said(0, "up:")
+			return silent || len(up) == 2
+		})
+		if len(up) == 2 {
+			taken++
+			fmt.Sscan(up[1], new(int), &r.pid)
+			r.answered(1)
+			r.stop()
+		} else {
+			r.wait()
+		}
+		if t.Failed() {
+			t.Fatalf("step %d", i)
+		}
+	}
+	t.Logf("%d of %d successors took over", taken, steps)
 }
 
 // TestStoppedWhileDraining stops a server that is about to become its successor.

@@ -21,11 +21,11 @@ func openExecutable(path string) (*os.File, error) {
 	}
 	defer low.Close()
 	for _, least := range []int{4096, 64, 16} { // few descriptors may be allowed
-		if f, err := duplicate(low, least); err == nil {
+		if f, err := duplicate(low, path, least); err == nil {
 			return f, nil
 		}
 	}
-	_, err = duplicate(low, 16)
+	_, err = duplicate(low, path, 16)
 	return nil, err
 }
 

@@ -22,6 +22,7 @@ type handed struct {
 type handedItem struct {
 	Name name   `json:"name"`
 	Path string `json:"path,omitempty"`
+	File fileID `json:"file,omitzero"` // of Path
 }
 
 // verdict is the answer of a program that is tried out.
@@ -42,6 +43,11 @@ func answer(q *Question, err error) {
 
 // prepare tries the successor out. Finish will become it.
 func (u *Upgrader) prepare(ctx context.Context) error {
+	pid, err := writePID(u.pidFile, os.Getpid()) // as Ready will have to
+	if err != nil {
+		return err
+	}
+	pid.discard()
 	image, err := openImage(u.path)
 	if err != nil {
 		return err
@@ -104,7 +110,7 @@ func (u *Upgrader) become() error {
 	h := handed{Version: protocolVersion, HasState: all.state != nil}
 	var files []*os.File
 	for _, n := range all.names() {
-		h.Items = append(h.Items, handedItem{n, all.items[n].path})
+		h.Items = append(h.Items, handedItem{n, all.items[n].path, all.items[n].id})
 		files = append(files, all.items[n].file)
 	}
 	head, err := json.Marshal(h)
@@ -145,7 +151,7 @@ func (e *Estate) holdings() (*holdings, error) {
 		if all.items[i.Name] != nil {
 			return nil, fmt.Errorf("two descriptors are named %s", i.Name)
 		}
-		all.items[i.Name] = &item{file: e.Files[n], path: i.Path, inherited: true}
+		all.items[i.Name] = &item{file: e.Files[n], path: i.Path, id: i.File, inherited: true}
 	}
 	if h.HasState {
 		all.state = append([]byte{}, state...)

@@ -2,13 +2,16 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 )
 
 // name is what a descriptor is known by to both sides.
@@ -26,22 +29,53 @@ func (n name) String() string {
 	return n.Network + " " + n.Address
 }
 
+// maxName is how many bytes a name may have: a message holds it, however its bytes are written in JSON.
+const maxName = 4096
+
+// check reports that a name cannot be handed on as it is.
+func (n name) check() error {
+	if !utf8.ValidString(n.Address) {
+		return fmt.Errorf("the name %.100q is not UTF-8", n.Address)
+	}
+	if len(n.Address) > maxName {
+		return fmt.Errorf("the name %.100q... has %d bytes, at most %d are handed on", n.Address, len(n.Address), maxName)
+	}
+	return nil
+}
+
 // item is a descriptor that is handed on, a copy of what the caller has.
 type item struct {
 	file      *os.File
 	path      string // of a Unix socket, which is removed in the end
+	id        fileID // what was there when it was opened
 	inherited bool
 }
 
-// close closes the copy and, for the last process that has it, removes the Unix socket.
+// fileID tells one file from another, as long as it is in use. All zero, it is not known.
+type fileID struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+// close closes the copy and, for the last process that has it, removes the Unix socket, unless another server has put
+// its own there.
 func (i *item) close(last bool) error {
-	err := i.file.Close()
-	if last && i.path != "" {
-		if rerr := os.Remove(i.path); err == nil && !os.IsNotExist(rerr) {
-			err = rerr
+	var err error
+	if last && i.path != "" && isSocket(i.path, i.id) {
+		if err = os.Remove(i.path); os.IsNotExist(err) {
+			err = nil
 		}
 	}
-	return err
+	return errors.Join(err, i.file.Close()) // closed first, another file could be the one with this ID
+}
+
+// isSocket reports whether there is a socket, and the one that is meant.
+func isSocket(path string, meant fileID) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket && runtime.GOOS != "windows" {
+		return false
+	}
+	return meant == fileID{} || identify(info) == meant
 }
 
 // holdings are what one process hands on to the next.
@@ -70,18 +104,31 @@ func (h *holdings) close() {
 	}
 }
 
-// Listen returns the predecessor's listener for the same network (tcp, tcp4, tcp6, unix or unixpacket) and address, as
-// they are written, or opens one. The n-th call for an address returns the n-th socket that the predecessor had for it,
-// so that two for ":0", or a group of sockets with SO_REUSEPORT, stay two. The caller closes the listener. Whatever
-// becomes of it, the socket stays open for the successor until Close.
+// Listen returns the predecessor's listener for the same network (tcp, tcp4, tcp6, unix or unixpacket) and address, or
+// opens one. The n-th call for an address returns the n-th socket that the predecessor had for it, so that two for
+// ":0", or a group of sockets with SO_REUSEPORT, stay two. A socket is also found if the predecessor has written its
+// address in another way: as a name, say, or with port 0, where this one has the port that the kernel chose.
+//
+// The caller closes the listener. Whatever becomes of it, the socket stays open for the successor until Close, or until
+// a new process has taken over.
 func (u *Upgrader) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return u.ListenFunc(ctx, network, address, u.listenConfig().Listen)
+}
+
+// ListenFunc is Listen for listeners that are opened in a way of the caller's, such as the members of a group that
+// package reuseport opens: open is called for one that is not inherited. What it returns must be a [syscall.Conn]; the
+// file of a Unix socket must be at address, and is removed in the end. A socket that another owns, such as systemd, is
+// handed on by AddFile instead.
+func (u *Upgrader) ListenFunc(
+	ctx context.Context, network, address string,
+	open func(ctx context.Context, network, address string) (net.Listener, error),
+) (net.Listener, error) {
 	n := name{Kind: "listener", Network: network, Address: address}
-	config := u.listenConfig()
-	l, err := socket(u, n, config.fromFile, func() (net.Listener, error) { return config.Listen(ctx, network, address) })
+	l, err := socket(ctx, u, n, u.listenConfig().fromFile, open)
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: listen on %s: %w", n, err)
 	}
-	if unix, ok := l.(interface{ SetUnlinkOnClose(bool) }); ok {
+	if unix, ok := l.(interface{ SetUnlinkOnClose(bool) }); ok && handsOn {
 		unix.SetUnlinkOnClose(false) // the successor listens there
 	}
 	return l, nil
@@ -89,10 +136,16 @@ func (u *Upgrader) Listen(ctx context.Context, network, address string) (net.Lis
 
 // ListenPacket is Listen for packet sockets: udp, udp4, udp6 or unixgram.
 func (u *Upgrader) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	return u.ListenPacketFunc(ctx, network, address, u.listenConfig().ListenPacket)
+}
+
+// ListenPacketFunc is ListenFunc for packet sockets.
+func (u *Upgrader) ListenPacketFunc(
+	ctx context.Context, network, address string,
+	open func(ctx context.Context, network, address string) (net.PacketConn, error),
+) (net.PacketConn, error) {
 	n := name{Kind: "packet", Network: network, Address: address}
-	config := u.listenConfig()
-	open := func() (net.PacketConn, error) { return config.ListenPacket(ctx, network, address) }
-	p, err := socket(u, n, net.FilePacketConn, open)
+	p, err := socket(ctx, u, n, net.FilePacketConn, open)
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: listen on %s: %w", n, err)
 	}
@@ -149,12 +202,16 @@ func (l *keepAliveListener) AcceptTCP() (*net.TCPConn, error) {
 	return c, nil
 }
 
-// socket returns an inherited socket, or opens one, and keeps a copy of it. It opens it without the lock, since a host
-// name may have to be resolved.
+// socket returns an inherited socket, or opens one, without the lock, since a host name may have to be resolved.
 func socket[S interface{ Close() error }](
-	u *Upgrader, n name, from func(*os.File) (S, error), open func() (S, error),
+	ctx context.Context, u *Upgrader, n name, from func(*os.File) (S, error),
+	open func(ctx context.Context, network, address string) (S, error),
 ) (s S, err error) {
-	if i, err := u.claim(&n); err != nil {
+	i, err := u.claim(&n)
+	if err == nil && i == nil {
+		i = u.claimOther(n, sameAddress(ctx, u, n))
+	}
+	if err != nil {
 		return s, err
 	} else if i != nil {
 		if s, err = from(i.file); err != nil {
@@ -162,36 +219,54 @@ func socket[S interface{ Close() error }](
 		}
 		return s, err
 	}
+	if s, err = opened(ctx, u, n, open); err != nil {
+		u.unclaim(n, nil)
+	}
+	return s, err
+}
+
+// opened opens a socket and keeps a copy of it.
+func opened[S interface{ Close() error }](
+	ctx context.Context, u *Upgrader, n name, open func(ctx context.Context, network, address string) (S, error),
+) (s S, err error) {
 	i := &item{}
-	if i.path, err = socketPath(n); err != nil {
-		u.unclaim(n, nil)
-		return s, err
-	}
-	if s, err = open(); err != nil {
-		u.unclaim(n, nil)
-		return s, err
-	}
-	filer, ok := any(s).(interface{ File() (*os.File, error) })
-	if ok {
-		i.file, err = filer.File()
-	} else {
-		err = fmt.Errorf("%T has no descriptor", s)
+	if err = n.check(); err == nil {
+		i.path, err = socketPath(n)
 	}
 	if err == nil {
-		if err = u.add(n, i); err != nil {
-			i.close(true)
-		}
+		s, err = open(ctx, n.Network, n.Address)
 	}
-	if err != nil {
-		u.unclaim(n, nil)
+	if err != nil || !handsOn {
+		return s, err
+	}
+	if err = u.keep(n, i, s); err != nil {
 		s.Close()
 	}
 	return s, err
 }
 
+// keep keeps a copy of a socket that was opened.
+func (u *Upgrader) keep(n name, i *item, s any) error {
+	c, ok := s.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("%T has no descriptor", s)
+	}
+	var err error
+	if i.file, err = duplicate(c, n.String(), 3); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(i.path); i.path != "" && err == nil {
+		i.id = identify(info)
+	}
+	if err = u.add(n, i); err != nil {
+		i.close(true)
+	}
+	return err
+}
+
 // socketPath returns where a Unix socket will be in the file system, whatever becomes of the working directory.
 func socketPath(n name) (string, error) {
-	if !strings.HasPrefix(n.Network, "unix") || n.Address == "" || n.Address[0] == '@' {
+	if !strings.HasPrefix(n.Network, "unix") || n.Address == "" || n.Address[0] == '@' || n.Address[0] == 0 {
 		return "", nil
 	}
 	return filepath.Abs(n.Address)
@@ -214,6 +289,35 @@ func (u *Upgrader) claim(n *name) (*item, error) {
 		delete(u.inherited, *n)
 	}
 	return i, nil
+}
+
+// hasOthers reports whether sockets of the same kind were inherited and not asked for yet.
+func (u *Upgrader) hasOthers(n name) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for other := range u.inherited {
+		if other.Kind == n.Kind {
+			return true
+		}
+	}
+	return false
+}
+
+// claimOther returns the first inherited socket that is the one of a name, which was claimed, nil if none is.
+func (u *Upgrader) claimOther(n name, is func(name, *item) bool) *item {
+	if is == nil {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, other := range (&holdings{items: u.inherited}).names() {
+		if i := u.inherited[other]; other.Kind == n.Kind && is(other, i) {
+			u.items[n] = i
+			delete(u.inherited, other)
+			return i
+		}
+	}
+	return nil
 }
 
 // unclaim undoes claim.
@@ -251,11 +355,17 @@ func (u *Upgrader) retire() {
 	}
 }
 
-// AddFile hands a copy of a file's descriptor to the successor under a name, instead of what was added under it before.
-// The file stays the caller's.
-func (u *Upgrader) AddFile(fileName string, f *os.File) error {
+// AddFile hands a copy of a descriptor to the successor under a name, instead of what was added under it before: an
+// [os.File], such as a pipe, a connection ([net.TCPConn] and the like), or a socket that another owns, such as those of
+// systemd's socket activation. The file stays the caller's. The copy stays open, so that the other end of a connection
+// does not see its end, until RemoveFile, or Close, or a new process has taken over.
+func (u *Upgrader) AddFile(fileName string, f syscall.Conn) error {
 	n := name{Kind: "file", Address: fileName}
-	copied, err := dup(f)
+	err := n.check()
+	var copied *os.File
+	if err == nil {
+		copied, err = duplicate(f, fileName, 3)
+	}
 	if err == nil {
 		if err = u.add(n, &item{file: copied}); err != nil {
 			copied.Close()
@@ -267,13 +377,42 @@ func (u *Upgrader) AddFile(fileName string, f *os.File) error {
 	return nil
 }
 
+// RemoveFile has what AddFile or a predecessor has added under a name not be handed on, if there is anything.
+func (u *Upgrader) RemoveFile(fileName string) {
+	n := name{Kind: "file", Address: fileName}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, all := range []map[name]*item{u.items, u.inherited} {
+		if i := all[n]; i != nil {
+			u.retired = append(u.retired, i.file)
+			delete(all, n)
+		}
+	}
+	u.retire()
+}
+
+// FileNames returns the names under which the predecessor has added files that were not asked for by File, nor replaced
+// by AddFile, yet, sorted. After Ready there are none.
+func (u *Upgrader) FileNames() (all []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for n := range u.inherited {
+		if n.Kind == "file" && u.items[n] == nil {
+			all = append(all, n.Address)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 // File returns a copy of the file that the predecessor added under a name, or nil and no error if there is none. The
-// caller closes it. It is handed on to the successor in turn.
+// caller closes it. It is handed on to the successor in turn. [net.FileConn], [net.FileListener] and
+// [net.FilePacketConn] make of it what it was.
 func (u *Upgrader) File(fileName string) (*os.File, error) {
 	n := name{Kind: "file", Address: fileName}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.phase == closed {
+	if u.phase == replaced || u.phase == closed {
 		return nil, fmt.Errorf("upgrade: %s: %w", n, ErrDone)
 	}
 	i := u.items[n]
@@ -284,7 +423,7 @@ func (u *Upgrader) File(fileName string) (*os.File, error) {
 		u.items[n] = i
 		delete(u.inherited, n)
 	}
-	f, err := dup(i.file)
+	f, err := duplicate(i.file, fileName, 3)
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: %s: %w", n, err)
 	}

@@ -12,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,7 +32,9 @@ import (
 const asServer = "UPGRADE_TEST_SERVER"
 
 func TestMain(m *testing.M) {
-	programs := map[string]func(string) error{asServer: server, asAsked: asked, asPuppet: puppet, asLoop: loop}
+	programs := map[string]func(string) error{
+		asServer: server, asAsked: asked, asPuppet: puppet, asLoop: loop, asScript: script,
+	}
 	for variable, run := range programs {
 		if value := os.Getenv(variable); value != "" {
 			if err := run(value); err != nil {
@@ -64,7 +68,10 @@ func server(dir string) error {
 		time.Sleep(time.Hour)
 	}
 	cwd, _ := os.Getwd()
-	config := &upgrade.Config{InPlace: is("in place"), Path: dir + "/current/server", ReadyTimeout: time.Hour, MaxDraining: 2}
+	config := &upgrade.Config{
+		InPlace: is("in place"), Path: dir + "/current/server", PIDFile: dir + "/pid",
+		ReadyTimeout: time.Hour, MaxDraining: 2,
+	}
 	if is("impatient") {
 		config.ReadyTimeout = 3 * time.Second
 	}
@@ -164,7 +171,7 @@ func server(dir string) error {
 		return err
 	}
 	if is("ends at once") && n > 0 {
-		return u.Close()
+		return errors.Join(u.Close(), u.Finish())
 	}
 	go func() {
 		for range hangups {
@@ -212,13 +219,22 @@ func replaceFile(u *upgrade.Upgrader) error {
 // running is a server and its successors.
 type running struct {
 	*program.Test
-	t          *testing.T
+	t          testing.TB
+	cmd        *exec.Cmd // of the first process
 	dir        string
 	tcp, udp   string
 	pid, files int
 }
 
 func start(t *testing.T, how ...string) *running {
+	t.Helper()
+	r := prepareServer(t, how...)
+	r.run(asServer + "=" + r.dir)
+	return r
+}
+
+// prepareServer makes the directory of a server.
+func prepareServer(t testing.TB, how ...string) *running {
 	t.Helper()
 	dir := t.TempDir()
 	r := &running{t: t, dir: dir}
@@ -236,11 +252,16 @@ func start(t *testing.T, how ...string) *running {
 		t.Fatal(err)
 	}
 	r.link("v1")
-	cmd := exec.Command(dir + "/current/server")
-	cmd.Env = append(os.Environ(), asServer+"="+dir)
-	r.Test = program.Run(t, cmd)
-	r.up(0)
+	r.cmd = exec.Command(dir + "/current/server")
 	return r
+}
+
+// run starts the first process, and waits until it is up.
+func (r *running) run(env ...string) {
+	r.t.Helper()
+	r.cmd.Env = append(os.Environ(), env...)
+	r.Test = program.Run(r.t, r.cmd)
+	r.up(0)
 }
 
 func (r *running) set(how string, on bool) {
@@ -277,6 +298,15 @@ func (r *running) up(n int) {
 	if _, err := fmt.Sscan(r.next("up:"), &got, &r.pid, &r.files, &r.tcp, &r.udp); err != nil || got != n {
 		r.t.Fatalf("number %d is up, %v; want %d", got, err, n)
 	}
+	r.hasPID()
+}
+
+// hasPID looks at the PID file.
+func (r *running) hasPID() {
+	r.t.Helper()
+	if text, err := os.ReadFile(r.dir + "/pid"); string(text) != fmt.Sprintln(r.pid) || err != nil {
+		r.t.Errorf("the PID file has %q, %v; want %d", text, err, r.pid)
+	}
 }
 
 // hangUp asks the process that serves for an upgrade.
@@ -308,6 +338,7 @@ func ask(network, address string) (string, error) {
 // answered waits until number n answers everywhere: its predecessor may still be about to stop accepting.
 func (r *running) answered(n int) {
 	r.t.Helper()
+	r.hasPID()
 	want := strconv.Itoa(n)
 	for _, where := range [][2]string{{"tcp", r.tcp}, {"unix", r.dir + "/socket"}, {"udp", r.udp}} {
 		got, err := "", error(nil)
@@ -355,7 +386,10 @@ func (r *running) stop() {
 func (r *running) wait() {
 	r.t.Helper()
 	r.WaitSilent()
-	if _, err := os.Stat(r.dir + "/socket"); !errors.Is(err, os.ErrNotExist) {
-		r.t.Errorf("the Unix socket is still there: %v", err)
+	left, err := filepath.Glob(r.dir + "/*pid*")
+	hidden, herr := filepath.Glob(r.dir + "/.*")
+	sockets, serr := filepath.Glob(r.dir + "/socket")
+	if all := slices.Concat(left, hidden, sockets); len(all) > 0 || errors.Join(err, herr, serr) != nil {
+		r.t.Errorf("files are left: %v, %v", all, errors.Join(err, herr, serr))
 	}
 }

@@ -14,7 +14,7 @@ import (
 // How this program was started, as found in init: main, or a library that it uses, may change all of it afterwards.
 var started struct {
 	args    []string
-	environ []string // without what is this package's
+	environ []string // without what is meant for this process alone
 	dir     string   // the working directory, "" if it is not known
 	pwd     string   // $PWD, if it named that directory
 	path    string   // where the executable was
@@ -28,7 +28,7 @@ var started struct {
 func init() {
 	started.args = slices.Clone(os.Args)
 	notes := takeNotes()
-	started.environ = os.Environ()
+	started.environ = slices.DeleteFunc(os.Environ(), isActivation)
 	started.dir, started.pwd = startDirectory()
 	started.path, started.pathErr = findExecutable()
 	if privileged() {
@@ -47,9 +47,15 @@ func init() {
 func Args() []string { return slices.Clone(started.args) }
 
 // Environ returns the environment that this program was started with, whatever has become of it since, in the form of
-// [os.Environ] and without the variables by which this package tells a program what it inherits. The slice is the
-// caller's.
+// [os.Environ] and without the variables by which this package, or systemd's socket activation (LISTEN_FDS and others,
+// sd_listen_fds(3)), tells a program what it inherits: the next one inherits something else. The slice is the caller's.
 func Environ() []string { return slices.Clone(started.environ) }
+
+// isActivation reports whether a variable says which sockets a process was started with.
+func isActivation(variable string) bool {
+	name, _, _ := strings.Cut(variable, "=")
+	return slices.Contains([]string{"LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"}, name)
+}
 
 // Dir returns the directory in which the next program should start: the one in which this program was started. If the
 // environment variable PWD named it then, Dir returns that name, so that a symbolic link such as "current" leads to

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 )
 
 // inheritedSocket is this end of a socket whose other end is the process that started this one.
@@ -35,9 +36,13 @@ func command(i *Image, variable string, theirs *os.File, env []string) (*exec.Cm
 	if err != nil {
 		return nil, err
 	}
+	environ := Environ()
+	if variable == successorEnv { // systemd's watchdog is for the new process then: see sd_watchdog_enabled(3)
+		environ = slices.DeleteFunc(environ, func(v string) bool { return strings.HasPrefix(v, "WATCHDOG_PID=") })
+	}
 	return &exec.Cmd{
 		Path: i.path, Args: Args(), Dir: Dir(), Stdout: os.Stdout, Stderr: os.Stderr,
-		Env:        merge(Environ(), append(slices.Clip(env), n.setting(variable, "version", "fd", mark))),
+		Env:        merge(environ, append(slices.Clip(env), n.setting(variable, "version", "fd", mark))),
 		ExtraFiles: []*os.File{theirs},
 	}, nil
 }

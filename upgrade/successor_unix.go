@@ -43,6 +43,7 @@ func (c *control) listen() {
 		m, files, err := c.receive()
 		closeAll(files)
 		if err != nil {
+			fdmsg.Discard(c.conn) // what cannot be understood is not the end
 			return
 		}
 		if m.Type == msgReplaced && !said {
@@ -93,17 +94,18 @@ func (u *Upgrader) draining() (n int) {
 // successor is a new process.
 type successor struct {
 	*control
-	cmd    *exec.Cmd
-	exited chan error
+	cmd     *exec.Cmd
+	exited  chan error
+	pidFile string
 }
 
 // start starts a new process, hands over, and waits until it is ready.
-func start(ctx context.Context, image *Image, all *holdings) (*successor, error) {
+func start(ctx context.Context, image *Image, all *holdings, pidFile string) (*successor, error) {
 	conn, theirs, err := fdmsg.Pair("successor")
 	if err != nil {
 		return nil, err
 	}
-	s := &successor{&control{conn: conn}, nil, make(chan error, 1)}
+	s := &successor{&control{conn: conn}, nil, make(chan error, 1), pidFile}
 	if s.cmd, err = command(image, successorEnv, theirs, nil); err == nil {
 		s.cmd.Stdin = os.Stdin
 		err = s.cmd.Start()
@@ -147,12 +149,17 @@ func (s *successor) whyEnded(err error) error {
 	}
 }
 
-// kill ends the process, and waits a while until it has ended.
+func (s *successor) pid() int { return s.cmd.Process.Pid }
+
+// kill ends the process, waits a while until it has ended, and removes what it may have written.
 func (s *successor) kill() {
 	s.cmd.Process.Kill()
 	select {
 	case <-s.exited:
 	case <-time.After(grace):
+	}
+	if s.pidFile != "" {
+		os.Remove(writtenBy(s.pidFile, s.pid()))
 	}
 	s.close()
 }

@@ -39,6 +39,12 @@ type Config struct {
 	// MaxDraining is how many predecessors may still be finishing when this process is to be replaced, too. Default 4.
 	MaxDraining int
 
+	// PIDFile is a file with the ID of the process that serves: of this one from Ready on, and of its successor from when
+	// that has taken over, which is before this one ends. So it is what PIDFile= of systemd wants. It is replaced as a
+	// whole, and holds what it did if an upgrade fails. Finish removes it, when Close was called. A relative path starts
+	// from [Dir]. Default: none.
+	PIDFile string
+
 	// ListenConfig opens sockets that are not inherited. Default: one without Multipath TCP.
 	ListenConfig *net.ListenConfig
 
@@ -60,8 +66,9 @@ const (
 
 // Upgrader holds what is handed to the successor. Its methods are safe for concurrent use.
 type Upgrader struct {
-	config Config
-	path   string
+	config  Config
+	path    string
+	pidFile string
 
 	succeeds bool     // there was a predecessor
 	parent   *control // to the predecessor; nil if there is none, or it was this process
@@ -128,6 +135,9 @@ func (u *Upgrader) configure(c *Config) (err error) {
 	if u.path, err = started.path, started.pathErr; u.config.Path != "" {
 		u.path, err = filepath.Abs(u.config.Path)
 	}
+	if err == nil {
+		u.pidFile, err = pidPath(u.config.PIDFile)
+	}
 	return err
 }
 
@@ -183,8 +193,13 @@ func (u *Upgrader) SetState(state []byte) error {
 
 // Ready tells the predecessor that this process serves, and returns when the predecessor has begun to finish, or has
 // ended. What was inherited and not asked for is closed. In place there is no way back from then on. Until Ready is
-// called this process cannot be replaced.
+// called this process cannot be replaced. If it fails, HandBack is what can be done.
 func (u *Upgrader) Ready() error {
+	pid, err := writePID(u.pidFile, os.Getpid())
+	if err != nil {
+		return fmt.Errorf("upgrade: ready: %w", err)
+	}
+	defer pid.discard()
 	if u.parent != nil {
 		if err := u.parent.ready(); err != nil && !errors.Is(err, net.ErrClosed) { // which Close has done
 			return fmt.Errorf("upgrade: tell the predecessor: %w", err)
@@ -198,6 +213,10 @@ func (u *Upgrader) Ready() error {
 		return fmt.Errorf("upgrade: ready: %w", ErrDone)
 	default:
 		return nil
+	}
+	// A predecessor that was a process of its own has done so, unless it was killed, and does not serve any more.
+	if err := pid.commit(); err != nil && u.parent == nil {
+		return fmt.Errorf("upgrade: ready: %w", err)
 	}
 	for n, i := range u.inherited {
 		i.close(true)

@@ -49,6 +49,7 @@ func TestUpgrade(t *testing.T) {
 					t.Logf("%s: %d answered", where[0], n)
 				})
 			}
+			clients.Go(func() { readPIDs(ctx, t, r.dir+"/pid") })
 			upgrades := test.Times(5, 20)
 			for i := range upgrades {
 				r.hangUp()
@@ -84,6 +85,24 @@ func TestUpgrade(t *testing.T) {
 			}
 			r.stop()
 		})
+	}
+}
+
+// readPIDs reads a PID file again and again: it always holds the ID of a process that there is.
+func readPIDs(ctx context.Context, t *testing.T, file string) {
+	for ctx.Err() == nil {
+		text, err := os.ReadFile(file)
+		pid, _ := strconv.Atoi(strings.TrimSuffix(string(text), "\n"))
+		if err != nil || pid == 0 {
+			t.Errorf("the PID file has %q, %v", text, err)
+			return
+		}
+		err = syscall.Kill(pid, 0)
+		if again, _ := os.ReadFile(file); err != nil && string(again) == string(text) {
+			t.Errorf("the PID file has %d, which has ended", pid)
+			return
+		}
+		time.Sleep(100 * time.Microsecond)
 	}
 }
 

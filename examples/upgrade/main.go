@@ -23,15 +23,17 @@ import (
 
 func main() {
 	addr := flag.String("addr", "localhost:8080", "address to listen on")
-	inPlace := flag.Bool("inplace", false, "become the new program in the same process")
+	config := &upgrade.Config{}
+	flag.BoolVar(&config.InPlace, "inplace", false, "become the new program in the same process")
+	flag.StringVar(&config.PIDFile, "pidfile", "", "file with the ID of the process that serves")
 	flag.Parse()
-	if err := run(*addr, *inPlace); err != nil {
+	if err := run(*addr, config); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(addr string, inPlace bool) error {
-	u, err := upgrade.New(&upgrade.Config{InPlace: inPlace})
+func run(addr string, config *upgrade.Config) error {
+	u, err := upgrade.New(config)
 	if err != nil {
 		return err
 	}
@@ -56,7 +58,7 @@ func run(addr string, inPlace bool) error {
 		}
 	}()
 	if err := u.Ready(); err != nil {
-		return err
+		return u.HandBack(err)
 	}
 	log.Printf("process %d is listening on %s", os.Getpid(), l.Addr())
 	select {
