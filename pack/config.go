@@ -32,8 +32,8 @@ const (
 // GOPHERPACK_CPUS ("0-3,8"), GOPHERPACK_PLACEMENT ("cpu", "core", "cache", "node", "package") and
 // GOPHERPACK_INLINE ("1"). One that is empty counts as not set.
 //
-// The master goes by its own Config from its start, or from an upgrade, on. In a reload new workers have what main makes
-// of it then, a changed file for instance: it counts for the hooks that are called in workers, Logger, Probe,
+// The master goes by its own Config, from its start or the last upgrade on. In a reload new workers have what main
+// makes of it then, of a changed file for instance: it counts for the hooks that are called in workers, Logger, Probe,
 // WrapListener, Files, DrainDelay, and how long their own drain takes (ShutdownTimeout). All else changes with an
 // upgrade, which may be to the same executable.
 type Config struct {
