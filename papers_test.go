@@ -18,6 +18,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 )
 
 // paper is a document: its lines, those of code blocks apart.
@@ -57,6 +58,22 @@ func readPaper(t *testing.T, path string) paper {
 		}
 	}
 	return p
+}
+
+// TestWidth finds lines of more than 120 columns, but for tables.
+func TestWidth(t *testing.T) {
+	for _, p := range papers(t) {
+		text, err := os.ReadFile(p.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			line = strings.TrimRight(line, "\n")
+			if utf8.RuneCountInString(line) > 120 && !strings.HasPrefix(strings.TrimSpace(line), "|") {
+				t.Errorf("%s: a line of more than 120 columns: %s", p.path, line)
+			}
+		}
+	}
 }
 
 var (
