@@ -329,7 +329,7 @@ func (p *Pack) running() (*master.Master, error) {
 		return nil, fmt.Errorf("this is a worker, and only the master can: call it there, or send the signal to process %d",
 			os.Getppid())
 	}
-	return nil, errors.New("the pack does not run here, or in line")
+	return nil, errors.New("this process does not run a pack now, or in line")
 }
 
 // Reload does what the signal HUP does, and returns when the new workers have taken over, or why they have not.
