@@ -35,14 +35,14 @@ func (c *core) look() {
 	}
 }
 
-// slowStart is how long a worker may take to be ready until the log tells of it, or half of ReadyTimeout.
+// slowStart is how long a worker may take to be ready until the log tells of it.
 const slowStart = 10 * time.Second
 
 // tellOfSlow tells, once for each generation, that a worker takes long to be ready, and what for.
 func (c *core) tellOfSlow() {
 	for _, w := range c.order {
 		since := c.now.Sub(w.started)
-		if w.state > wire.Starting || w.ending || w.generation.slow || since < min(slowStart, c.ReadyTimeout/2) {
+		if w.state > wire.Starting || w.ending || w.generation.slow || since < slowStart {
 			continue
 		}
 		w.generation.slow = true
