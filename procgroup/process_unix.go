@@ -43,7 +43,7 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 		return nil, err
 	}
 	if cmd.Process != nil {
-		return nil, errors.New("Command returned a command that was started already: it must return another each time")
+		return nil, errors.New("what Command has returned was started already: it must be another each time")
 	}
 	ours, theirs, err := fdmsg.Pair("control socket")
 	if err != nil {
