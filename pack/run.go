@@ -76,7 +76,8 @@ var hasRun atomic.Bool
 // program, and have no other.
 func onlyPack() error {
 	if !hasRun.CompareAndSwap(false, true) {
-		return errors.New("another pack runs in this process, or has: one Run serves all addresses, by a Handle for each")
+		return errors.New("another pack runs in this process, or has: " +
+			"one Run serves all addresses, by a Handle for each; tests serve in line, see Config.Inline")
 	}
 	return nil
 }
