@@ -135,14 +135,12 @@ var (
 var imports = []string{
 	"context", "crypto/tls", "errors", "fmt", "log", "net", "net/http", "os/exec", "syscall", "time",
 	"golang.org/x/net/netutil", "golang.org/x/sys/unix", "google.golang.org/grpc",
-	module + "/affinity", module + "/ebpf/steer", module + "/pack", module + "/upgrade",
+	module + "/affinity", module + "/ebpf/steer", module + "/pack", module + "/procgroup", module + "/reuseport",
+	module + "/rlimit", module + "/sigctl", module + "/upgrade",
 }
 
 // TestCode type-checks the Go code of all documents: programs, statements, and fields of a pack.Config.
 func TestCode(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("they set options of sockets that only Linux has")
-	}
 	pkgs := exported(t)
 	for _, p := range papers(t) {
 		if p.path == filepath.Join("docs", "frameworks.md") {
@@ -169,6 +167,45 @@ func TestCode(t *testing.T) {
 	}
 }
 
+var (
+	exportedName = regexp.MustCompile(`\b(affinity|reuseport|rlimit|procgroup|sigctl|upgrade|steer|pack)\.([A-Z]\w*)`)
+	configName   = regexp.MustCompile(`\bConfig[.{]([A-Z]\w*)`)
+)
+
+// TestNames looks up what documents name of the packages, and of a pack's Config.
+func TestNames(t *testing.T) {
+	pkgs := importer.ForCompiler(token.NewFileSet(), "gc", exported(t))
+	lookUp := func(pkg, name string) types.Object {
+		path := module + "/" + strings.Replace(pkg, "steer", "ebpf/steer", 1)
+		p, err := pkgs.Import(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Scope().Lookup(name)
+	}
+	config := lookUp("pack", "Config").Type()
+	names := 0
+	for _, p := range papers(t) {
+		if p.path == "CHANGELOG.md" {
+			continue // it has former names
+		}
+		text := p.prose + strings.Join(p.blocks, "")
+		for _, m := range exportedName.FindAllStringSubmatch(text, -1) {
+			if names++; lookUp(m[1], m[2]) == nil {
+				t.Errorf("%s: there is no %s", p.path, m[0])
+			}
+		}
+		for _, m := range configName.FindAllStringSubmatch(text, -1) {
+			if field, _, _ := types.LookupFieldOrMethod(config, true, nil, m[1]); field == nil {
+				t.Errorf("%s: %s: no such field", p.path, m[0])
+			}
+		}
+	}
+	if names < 20 {
+		t.Errorf("only %d names", names)
+	}
+}
+
 // parsePiece parses code that is a program, statements, or fields of a pack.Config.
 func parsePiece(fset *token.FileSet, code string) (*ast.File, error) {
 	if strings.HasPrefix(code, "package ") {
@@ -189,6 +226,9 @@ var configField = regexp.MustCompile(`^[A-Z]\w*: `)
 // exported compiles what pieces of code import, and returns where to find what it exports.
 func exported(t *testing.T) importer.Lookup {
 	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("some code sets options of sockets that only Linux has")
+	}
 	args := append([]string{"list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}"}, imports...)
 	cmd := exec.Command("go", args...)
 	var stderr bytes.Buffer
@@ -339,10 +379,11 @@ func packCode(t *testing.T) string {
 
 var (
 	goCommand = regexp.MustCompile("(cd bench && )?go (run|test) ([^`\n;)]+)")
+	runFlag   = regexp.MustCompile(` -([a-z-]+)`)
 	testNamed = regexp.MustCompile(`-(run|bench) ([A-Z][A-Za-z]*)`)
 )
 
-// TestCommands looks whether the commands of documents name packages that there are, and tests that they have.
+// TestCommands looks whether the commands of documents name packages, flags and tests that there are.
 func TestCommands(t *testing.T) {
 	for _, p := range papers(t) {
 		prose := strings.Join(strings.Fields(p.prose), " ")
@@ -359,8 +400,14 @@ func TestCommands(t *testing.T) {
 				if _, err := os.Stat(dir); err != nil {
 					t.Errorf("%s: %s: %v", p.path, m[0], err)
 				}
+				for _, flag := range runFlag.FindAllStringSubmatch(m[3], -1) {
+					if m[2] == "run" && !contains(t, dir+"/*.go", `"`+flag[1]+`"`) {
+						t.Errorf("%s: %s: %s has no flag -%s", p.path, m[0], dir, flag[1])
+					}
+				}
 				for _, n := range testNamed.FindAllStringSubmatch(m[3], -1) {
-					if !hasTest(t, dir, map[string]string{"run": "Test", "bench": "Benchmark"}[n[1]], n[2]) {
+					kind := map[string]string{"run": "Test", "bench": "Benchmark"}[n[1]]
+					if !contains(t, dir+"/*_test.go", `(?m)^func `+kind+`\w*`+n[2]) {
 						t.Errorf("%s: %s: %s has nothing of that name", p.path, m[0], dir)
 					}
 				}
@@ -369,19 +416,19 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// hasTest reports whether a package has a test, or a benchmark, with some part of a name.
-func hasTest(t *testing.T, dir, kind, part string) bool {
+// contains reports whether some file has what a regular expression matches.
+func contains(t *testing.T, files, expr string) bool {
 	t.Helper()
-	files, err := filepath.Glob(dir + "/*_test.go")
+	names, err := filepath.Glob(files)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+	for _, name := range names {
+		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if regexp.MustCompile(`(?m)^func ` + kind + `\w*` + part).Match(text) {
+		if regexp.MustCompile(expr).Match(text) {
 			return true
 		}
 	}
