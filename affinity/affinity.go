@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"syscall"
 )
 
 // Current returns the CPUs that the calling thread may run on, sched_getaffinity(2). In a program that pins
@@ -92,6 +93,9 @@ func Pin(set Set) (undo func() error, err error) {
 	}
 	if err != nil {
 		runtime.UnlockOSThread()
+		if errors.Is(err, syscall.EINVAL) && !set.IsEmpty() {
+			err = fmt.Errorf("this process has CPUs %q: %w", former, err)
+		}
 		return nil, fmt.Errorf("affinity: pin to CPUs %q: %w", set, err)
 	}
 	return func() error {

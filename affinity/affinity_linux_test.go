@@ -176,6 +176,14 @@ func TestBadSets(t *testing.T) {
 			t.Errorf("Process(0, %q): %v, want EINVAL", s, err)
 		}
 	}
+	has, err := affinity.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("this process has CPUs %q", has)
+	if err := affinity.Do(affinity.Of(affinity.MaxCPUs-1), never); !strings.Contains(err.Error(), want) {
+		t.Errorf("%v; want an error that says %s", err, want)
+	}
 }
 
 func TestPin(t *testing.T) {

@@ -224,7 +224,7 @@ func TestSecondInstance(t *testing.T) {
 	_, address := port(p)
 	c.set("tcp " + address)
 	again := start(t, "at", nil, "-config="+c.name, "-workers=1")
-	if status := again.Wait(inTime); status != 1 || !again.Said("(is another instance running? process ") ||
+	if status := again.Wait(inTime); status != 1 || !again.Said("(is another instance running? processes ") ||
 		again.Count("waiting for an address on which workers listen whose master is gone") > 0 {
 		t.Errorf("exit status %d", status)
 	}

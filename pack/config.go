@@ -31,6 +31,11 @@ const (
 // Some fields can be overridden by the environment of the master, for operators: GOPHERPACK_WORKERS,
 // GOPHERPACK_CPUS ("0-3,8"), GOPHERPACK_PLACEMENT ("cpu", "core", "cache", "node", "package") and
 // GOPHERPACK_INLINE ("1"). One that is empty counts as not set.
+//
+// The master goes by its own Config, from its start or the last upgrade on. In a reload new workers have what main
+// makes of it then, of a changed file for instance: it counts for the hooks that are called in workers, Logger, Probe,
+// WrapListener, Files, DrainDelay, and how long their own drain takes (ShutdownTimeout). All else changes with an
+// upgrade, which may be to the same executable.
 type Config struct {
 	// Workers is the number of workers. Default, 0: as many as the machine has shares of the size of
 	// Placement among the CPUs that may be used, and not more than the processor quota of the control
@@ -155,11 +160,13 @@ type Config struct {
 	Inline bool
 
 	// OnStart is called once per pack, in the master, before the first worker starts: for migrations, or to
-	// start what shall run once. An error ends the pack. The context ends when the pack stops. After an upgrade it
-	// is called in the new program, in which nothing runs that the old one started; an error then undoes the upgrade.
+	// start what shall run once. An error ends the pack. The context ends when the pack stops. In an upgrade it is
+	// called in the new program, in which nothing runs that the old one started, but when the new workers have served
+	// for MinReady: migrations that they need are done before the upgrade. An error then undoes it.
 	OnStart func(context.Context) error
 
-	// OnUpgrade is called in the master before an upgrade. An error calls it off. The context ends when the pack stops.
+	// OnUpgrade is called in the master before an upgrade, in the program that is to be replaced. An error calls it off.
+	// The context ends when the pack stops.
 	OnUpgrade func(context.Context) error
 
 	// OnWorkerStart is called in each worker before it asks for its sockets and is ready. It may call

@@ -1,12 +1,16 @@
 package pack_test
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
+	"fmt"
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -29,6 +33,43 @@ func ExampleCPUs() {
 			log.Print(err)
 		}
 	})
+}
+
+// Several services. The database is opened in the workers only: main runs in the master, too.
+func ExamplePack() {
+	p := pack.New(pack.Config{ShutdownTimeout: 10 * time.Second})
+	if !pack.IsMaster() {
+		db, err := sql.Open("postgres", os.Getenv("DATABASE_URL"))
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer db.Close()
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
+			if err := db.PingContext(r.Context()); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			}
+		})
+		p.Handle("tcp", ":8080", &http.Server{Handler: mux})
+		p.Handle("unix", "/run/site.sock", &http.Server{Handler: mux})
+	}
+	if err := p.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// Lines of text, until the worker drains: then what has arrived is answered, and no more is waited for.
+func ExampleTCP() {
+	p := pack.New(pack.Config{})
+	p.Handle("tcp", ":7000", pack.TCP(nil, func(ctx context.Context, c net.Conn) {
+		defer context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Now()) })()
+		for lines := bufio.NewScanner(c); lines.Scan(); {
+			fmt.Fprintln(c, strings.ToUpper(lines.Text()))
+		}
+	}))
+	if err := p.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
 }
 
 func ExampleListenAndServeHTTP() {

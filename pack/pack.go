@@ -5,9 +5,10 @@
 //	err := pack.ListenAndServeHTTP("tcp", ":8080", srv)
 //
 // The same program is both. Run, in the process that the user starts, is the master's: it opens the listening
-// sockets, starts workers, which are the same executable with the same arguments, and replaces those that
-// die. In a worker, Run asks the master for the sockets and serves. Code before Run runs in the master and in
-// every worker; [IsMaster] tells them apart, and [Config] has hooks for what must be done once.
+// sockets, starts workers, which are the same executable with the arguments and the environment that it was started
+// with itself, and replaces those that die. In a worker, Run asks the master for the sockets and serves. Code before
+// Run runs in the master and in every worker; [IsMaster] tells them apart, and [Config] has hooks for what must be done
+// once.
 //
 // The master keeps every socket open for as long as it lives, so a worker that dies loses none of the
 // connections that wait in its queue: another worker serves them until its replacement is ready. If the master

@@ -261,6 +261,15 @@ func brokenProgram() error {
 		}
 		p = pack.New(*c)
 		return p.Run(context.Background())
+	case "two packs":
+		c.OnStart = func(ctx context.Context) error { return serve(&pack.Config{}, *address, &http.Server{}) }
+		return serve(c, *address, &http.Server{})
+	case "reload in a worker":
+		var p *pack.Pack
+		c.OnWorkerStart = func(ctx context.Context) error { return p.Reload(ctx) }
+		p = pack.New(*c)
+		p.Handle("tcp", "localhost:0", &http.Server{})
+		return p.Run(context.Background())
 	case "twice":
 		p := pack.New(*c)
 		p.Handle("tcp", "localhost:1", &http.Server{})

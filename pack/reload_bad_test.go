@@ -21,9 +21,9 @@ import (
 func TestReloadRollsBack(t *testing.T) {
 	t.Parallel()
 	for how, want := range map[string]string{
-		"panic":            "a worker failed before it was ready: exit status 2",
-		"hang":             "a worker failed before it was ready: killed: not ready within 1s",
-		"exit in worker 1": "a worker failed before it was ready: exit status 4",
+		"panic":            "a worker failed before it was ready: exit status 2, before it called Run",
+		"hang":             "a worker failed before it was ready: killed: not ready within 1s, before it called Run",
+		"exit in worker 1": "a worker failed before it was ready: exit status 4, before it called Run",
 		"OnWorkerStart":    "OnWorkerStart: no database",
 	} {
 		t.Run(how, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync/atomic"
 
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
 	"github.com/gopherpack/gopherpack/pack/internal/master"
@@ -21,8 +22,8 @@ import (
 )
 
 // Run runs the pack until ctx ends or a signal stops it, and returns nil after a graceful stop. It can be
-// called once. log.Fatal is for an error only: log.Fatal(p.Run(ctx)) would end a program that has done well with status
-// 1 and print <nil>.
+// called once, and there can be one pack in a process, unless it runs in line. log.Fatal is for an error only:
+// log.Fatal(p.Run(ctx)) would end a program that has done well with status 1 and print <nil>.
 //
 // In the master an error says why the pack could not start, or that it was forced to stop. In a worker Run
 // returns nil when the worker has drained, and also when it could not serve: it has told the master why, whose
@@ -48,6 +49,9 @@ func (p *Pack) run(ctx context.Context) error {
 		if err = errors.Join(process.err, err); err != nil {
 			return err
 		}
+		if err := onlyPack(); err != nil {
+			return err
+		}
 		return p.runWorker(ctx)
 	case question != nil:
 		p.answer(question, err)
@@ -59,7 +63,23 @@ func (p *Pack) run(ctx context.Context) error {
 	case process.kind == isInline || p.config.Inline:
 		return p.runInline(ctx)
 	}
+	if only := onlyPack(); only != nil {
+		return only
+	}
 	return p.runMaster(ctx, estate, err)
+}
+
+// hasRun is set when a pack with a master runs in this process.
+var hasRun atomic.Bool
+
+// onlyPack returns an error if another pack runs in this process, or has: its workers come to the first Run of the
+// program, and have no other.
+func onlyPack() error {
+	if !hasRun.CompareAndSwap(false, true) {
+		return errors.New("another pack runs in this process, or has: " +
+			"one Run serves all addresses, by a Handle for each; tests serve in line, see Config.Inline")
+	}
+	return nil
 }
 
 var errInline = errors.New("it runs in line, without a master")
@@ -302,13 +322,25 @@ func (p *Pack) reopenInline() (stop func()) {
 	return func() { signal.Stop(asked); close(done) }
 }
 
+// running returns the master of the pack that runs here.
+func (p *Pack) running() (*master.Master, error) {
+	switch m := p.master.Load(); {
+	case m != nil:
+		return m, nil
+	case process.kind == isWorker:
+		return nil, fmt.Errorf("this is a worker, and only the master can: call it there, or send the signal to process %d",
+			os.Getppid())
+	}
+	return nil, errors.New("this process does not run a pack now, or in line")
+}
+
 // Reload does what the signal HUP does, and returns when the new workers have taken over, or why they have not.
 // It can be called in the master while Run runs. While another reload, an upgrade or a change of the number of workers
 // is in progress it is refused.
 func (p *Pack) Reload(ctx context.Context) error {
-	m := p.master.Load()
-	if m == nil {
-		return errors.New("pack: reload: this process does not run a pack as its master")
+	m, err := p.running()
+	if err != nil {
+		return fmt.Errorf("pack: reload: %w", err)
 	}
 	if err := m.Reload(ctx); err != nil {
 		return fmt.Errorf("pack: %w", err)
@@ -318,12 +350,13 @@ func (p *Pack) Reload(ctx context.Context) error {
 
 // SetWorkers changes the number of workers, as the signals TTIN (one more) and TTOU (one fewer) do, and returns when
 // the new ones have taken over, or why they have not. All workers are replaced, as in a reload, since each gets another
-// share of the CPUs; nothing is lost. The number holds until the pack stops, also after upgrades. It can be called in
-// the master while Run runs. While another change is in progress it is refused; see Reload.
+// share of the CPUs; nothing is lost. The number holds until the pack stops, also after upgrades; 0 is again what
+// Config says. It can be called in the master while Run runs. While another change is in progress it is refused; see
+// Reload.
 func (p *Pack) SetWorkers(ctx context.Context, n int) error {
-	m := p.master.Load()
-	if m == nil {
-		return errors.New("pack: scaling: this process does not run a pack as its master")
+	m, err := p.running()
+	if err != nil {
+		return fmt.Errorf("pack: scaling: %w", err)
 	}
 	if err := m.SetWorkers(ctx, n); err != nil {
 		return fmt.Errorf("pack: %w", err)
@@ -340,9 +373,9 @@ func (p *Pack) SetWorkers(ctx context.Context, n int) error {
 // Run, for which IsMaster is true, and exits there. So what only the master that serves may do, such as opening a port
 // of its own, belongs into OnStart, not before Run. Linux only; elsewhere the error matches [errors.ErrUnsupported].
 func (p *Pack) Upgrade(ctx context.Context) error {
-	m := p.master.Load()
-	if m == nil {
-		return errors.New("pack: upgrade: this process does not run a pack as its master")
+	m, err := p.running()
+	if err != nil {
+		return fmt.Errorf("pack: upgrade: %w", err)
 	}
 	return fmt.Errorf("pack: %w", m.Upgrade(ctx))
 }

@@ -250,7 +250,8 @@ func TestSteeringWithoutRights(t *testing.T) {
 	}
 	p := start(t, "steered", change, "-workers=2")
 	on := p.Logged(1, "steering")
-	if on["mode"] == "eBPF" || !strings.Contains(fmt.Sprint(on["reason"]), "needs CAP_BPF") {
+	if on["mode"] == "eBPF" || !strings.Contains(fmt.Sprint(on["reason"]), "needs CAP_BPF") ||
+		strings.Contains(fmt.Sprint(on["reason"]), "RemoveMemlock") {
 		t.Errorf("%v", on)
 	}
 	u := apply(t, load(p, 4, 0))

@@ -27,12 +27,12 @@ var upgradeFailed = []string{
 func TestBadExecutables(t *testing.T) {
 	t.Parallel()
 	for _, tt := range test.Some(3, []struct{ how, want string }{
-		{"exits", "the new executable does not do as a master: it ended before it answered: exit status 3"},
+		{"exits", "the new executable did not come as far as Run: it ended before it answered: exit status 3"},
 		{"panics", "a worker failed before it was ready: exit status 2"},
 		{"bad successor", "OnStart: cannot start the scheduler"},
-		{"hangs", "the new executable does not do as a master: no answer within 2s"},
+		{"hangs", "the new executable did not come as far as Run: no answer within 2s"},
 		{"no pack", "it ended with exit status 0 before it answered"},
-		{"killed in preflight", "the new executable does not do as a master: it ended before it answered: signal: killed"},
+		{"killed in preflight", "the new executable did not come as far as Run: it ended before it answered: signal: killed"},
 		{"bad configuration", "the new executable will not be the master: the number of workers is negative: -1"},
 		{"sleeps in workers", "a worker failed before it was ready: killed: not ready within 2s"},
 		{"crashes after ready", "a new worker failed within 2s of being ready: exit status 5"},
@@ -42,7 +42,7 @@ func TestBadExecutables(t *testing.T) {
 		{"missing", "server: no such file or directory"},
 		{"a directory", "is not a regular file"},
 		{"may not be executed", "may not be executed: its mode is -rw-r--r--"},
-		{"replaced twice", "the new executable does not do as a master: it ended before it answered: exit status 3"},
+		{"replaced twice", "the new executable did not come as far as Run: it ended before it answered: exit status 3"},
 		{"a script without a pack", "it ended with exit status 0 before it answered"},
 	}) {
 		t.Run(tt.how, func(t *testing.T) {

@@ -128,6 +128,7 @@ type Group struct {
 
 	out *output // set by Run
 
+	ran   atomic.Bool
 	init  sync.Once
 	begun chan struct{}     // closed when Run begins
 	inbox chan func(*owner) // what others ask of the goroutine that owns the state
@@ -208,10 +209,13 @@ func (p *Process) Signal(s os.Signal) error {
 }
 
 // Run starts the group and keeps it running until ctx ends. It then asks every process to end and returns nil
-// when all have ended, at the latest StopTimeout later. If the very first process fails, the error is a
-// [*StartError]; see MaxFailures and RestartNever for a [*MemberError]. After Release it returns [ErrReleased], while
+// when all have ended, at the latest StopTimeout later. If the very first process fails, the error has a
+// [*StartError]; see MaxFailures and RestartNever for a [*MemberError] ([errors.AsType] finds them). After Release it returns [ErrReleased], while
 // the processes go on.
 func (g *Group) Run(ctx context.Context) error {
+	if !g.ran.CompareAndSwap(false, true) {
+		return errors.New("procgroup: Run was called before")
+	}
 	g.setup()
 	defer close(g.over)
 	if err := g.check(); err != nil {

@@ -450,6 +450,9 @@ func TestOutsideRun(t *testing.T) {
 	if err := <-begun; err == nil {
 		t.Error("StartMember after Run: no error")
 	}
+	if err := g.Run(t.Context()); err == nil || err.Error() != "procgroup: Run was called before" {
+		t.Errorf("the second Run: %v", err)
+	}
 	fakeTest(t, &Group{Size: 1}, func(f *fakeGroup) {
 		p := f.last(0).p
 		f.cancel()

@@ -316,11 +316,14 @@ func TestSharedExtraFiles(t *testing.T) {
 }
 
 func TestFirstProcessFailsForReal(t *testing.T) {
+	used, _ := command("exit3")(0)
+	used.Run()
 	for name, g := range map[string]*procgroup.Group{
 		"exit status 3":                  {Command: command("exit3")},
 		"killed: not ready within 200ms": {Command: command("silent"), ReadyTimeout: 200 * time.Millisecond},
 		"no such file or directory":      {Command: func(int) (*exec.Cmd, error) { return exec.Command("/nonexistent"), nil }},
 		"no idea what to run":            {Command: func(int) (*exec.Cmd, error) { return nil, errors.New("no idea what to run") }},
+		"was started already":            {Command: func(int) (*exec.Cmd, error) { return used, nil }},
 		"no start":                       {Command: command("child"), Start: func(int, *exec.Cmd) error { return errors.New("no start") }},
 		"the cellar is flooded": {Command: command("talker"), Serve: func(p *procgroup.Process, c *net.UnixConn) {
 			line, _ := bufio.NewReader(c).ReadString('\n')

@@ -42,6 +42,9 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cmd.Process != nil {
+		return nil, errors.New("what Command has returned was started already: it must be another each time")
+	}
 	ours, theirs, err := fdmsg.Pair("control socket")
 	if err != nil {
 		return nil, err

@@ -72,6 +72,9 @@ func Get(r Resource) (Limit, error) {
 // changed, neither for this process nor for what its children get.
 func Set(r Resource, l Limit) error {
 	if err := set(self, r, l); err != nil {
+		if now, gerr := get(self, r); gerr == nil && l.Hard > now.Hard && errors.Is(err, os.ErrPermission) {
+			err = fmt.Errorf("the hard limit is %s: %w", format(now.Hard), err)
+		}
 		return fmt.Errorf("rlimit: set %s to %s: %w", r, l, err)
 	}
 	return nil

@@ -103,7 +103,7 @@ func TestFailureChangesNothing(t *testing.T) {
 	for do, want := range map[string][]string{
 		"invert":                  {"set nofile to 5:4", "invalid argument"},
 		"raise " + never:          {"raise nofile to " + never, "the hard limit is 300", "operation not permitted"},
-		"apply nofile=1:" + never: {"set nofile to 1:" + never, "operation not permitted"},
+		"apply nofile=1:" + never: {"set nofile to 1:" + never, "the hard limit is 300", "operation not permitted"},
 	} {
 		if runtime.GOOS != "linux" && strings.Contains(do, never) && os.Geteuid() == 0 {
 			continue

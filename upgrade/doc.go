@@ -4,8 +4,9 @@
 // [Upgrader] does all of it for a server, in one of two ways. By default the successor is a new process, which runs
 // beside the old one until it is ready; if it does not become ready nothing has happened. With [Config.InPlace] the
 // program becomes the new one in the same process, by execve(2), once it has finished what it was doing: the process ID
-// stays, for a container whose first process this is, a terminal, or a service manager. If the new one then cannot
-// start, it becomes the old one again.
+// stays, for a container whose first process this is, a terminal, or a service manager. If the new one then says that
+// it cannot serve ([Upgrader.HandBack]), it becomes the old one again; if it exits or crashes before Ready, there is no
+// server any more, so what can be checked without the sockets is better checked before New, in the trial.
 //
 //	u, err := upgrade.New(nil)
 //	l, err := u.Listen(ctx, "tcp", ":8080")

@@ -39,11 +39,11 @@ func (s *Steering) load() error {
 			s.kernel.old = true
 		}
 	}
-	switch {
+	switch { // what the library says of EPERM is advice about itself
 	case errors.Is(err, unix.EPERM) && locked != nil:
-		return fmt.Errorf("it needs CAP_BPF, and before Linux 5.11 more RLIMIT_MEMLOCK: %w", err)
+		return fmt.Errorf("it needs CAP_BPF, and before Linux 5.11 more RLIMIT_MEMLOCK: %w", unix.EPERM)
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("it needs CAP_BPF: %w", err)
+		return fmt.Errorf("it needs CAP_BPF: %w", unix.EPERM)
 	case errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("this kernel has no bpf(2), or a filter of system calls hides it: %w", err)
 	}

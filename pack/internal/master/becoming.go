@@ -89,7 +89,7 @@ func (m *Master) preflight(e preflight) (spec, error) {
 		} else if cause := errors.Unwrap(err); cause != nil { // which executable it was is known
 			err = cause
 		}
-		return spec{}, fmt.Errorf("the new executable does not do as a master: %w", err)
+		return spec{}, fmt.Errorf("the new executable did not come as far as Run: %w", err)
 	}
 	var a handoff.Answer
 	if err := json.Unmarshal(text, &a); err != nil {

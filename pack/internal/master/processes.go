@@ -24,7 +24,7 @@ func (c *core) process(e process) {
 	log := func(level slog.Level, msg string, more ...any) { c.log(level, msg, append(args, more...)...) }
 	switch e.kind {
 	case procgroup.Started:
-		m.ref, m.pid, m.started, m.silent = e.ref, e.pid, c.now, false
+		m.ref, m.pid, m.started, m.silent, m.mute = e.ref, e.pid, c.now, false, true
 		log(slog.LevelDebug, "worker started", "attempt", e.ref.Attempt)
 	case procgroup.Killed:
 		if w := c.workers[e.ref]; w == nil || !w.hostile { // its end tells why, in one line
@@ -50,6 +50,9 @@ func (c *core) process(e process) {
 // failed notes that a process has ended unasked, or could not be started.
 func (c *core) failed(g *generation, m *member, e process, log func(slog.Level, string, ...any)) {
 	m.failures, m.failed = e.failures, c.now
+	if m.mute = m.mute && e.pid != 0; m.mute {
+		e.err = fmt.Errorf("%w, before it called Run", e.err)
+	}
 	wasReady := g.up || g.ready[e.ref.ID]
 	delete(g.ready, e.ref.ID)
 	if g != c.current { // a change wants all of them
@@ -82,9 +85,18 @@ func (c *core) groupEnded(e groupEnded) {
 	case g != c.current && g.up:
 		c.log(slog.LevelInfo, "generation has drained", "generation", g.number)
 	case g == c.current && c.stage < leaving:
-		c.giveUp(startError(e.err))
+		c.giveUp(g.startError(e.err))
 	}
 	c.closeUnused()
+}
+
+// startError says why the first worker of the first generation has failed.
+func (g *generation) startError(err error) error {
+	if !g.members[0].mute {
+		return startError(err)
+	}
+	return fmt.Errorf("%w, before it called Run (each worker runs main from its beginning, as the master does)",
+		startError(err))
 }
 
 // startError says why a generation did not come up, in the words of the worker if it said anything.

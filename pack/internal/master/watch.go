@@ -25,12 +25,36 @@ func (c *core) look() {
 	if c.stage != running || c.frozen {
 		return
 	}
+	c.tellOfSlow()
 	watched := c.watched()
 	c.act(c.monitor.Look(watched), len(watched))
 	for _, r := range c.monitor.Doubted() {
 		if w := c.workers[r]; w != nil {
 			c.emit(examine{r, w.pid, isDoubted})
 		}
+	}
+}
+
+// slowStart is how long a worker may take to be ready until the log tells of it.
+const slowStart = 10 * time.Second
+
+// tellOfSlow tells, once for each generation, that a worker takes long to be ready, and what for.
+func (c *core) tellOfSlow() {
+	for _, w := range c.order {
+		since := c.now.Sub(w.started)
+		if w.state > wire.Starting || w.ending || w.generation.slow || since < slowStart {
+			continue
+		}
+		w.generation.slow = true
+		reason := "OnWorkerStart has not returned"
+		switch {
+		case w.state == wire.Joining:
+			reason = "it has not called Run"
+		case w.said[wire.Listen]:
+			reason = "a server does not accept"
+		}
+		c.logWorker(slog.LevelWarn, w, "worker is not ready yet",
+			"reason", reason, "since", since.Round(time.Millisecond), "timeout", c.ReadyTimeout)
 	}
 }
 

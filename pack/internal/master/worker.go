@@ -31,6 +31,7 @@ type generation struct {
 	held    bool // workers are started one by one
 	up      bool // every worker was ready once
 	stopped bool // it was told to stop
+	slow    bool // the log has told that one takes long to be ready
 	members []member
 	ready   map[int]bool // until it is up
 	inPlace map[int]bool // workers that serve before it is the current generation
@@ -47,6 +48,7 @@ type member struct {
 	failures int
 	failed   time.Time // the last time
 	silent   bool      // the control socket of its process has ended
+	mute     bool      // its process has said nothing: it has not come as far as Run
 }
 
 // worker is a worker process that the master listens to.

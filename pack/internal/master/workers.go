@@ -68,6 +68,7 @@ func (c *core) message(e message) {
 		c.dropParcel(e.parcel)
 		return
 	}
+	w.generation.members[w.ID].mute = false
 	m := e.msg
 	if err := errors.Join(w.meter.Count(m.Type, c.now), wire.MaySend(m.Type, w.state, w.said)); err != nil {
 		c.dropParcel(e.parcel)

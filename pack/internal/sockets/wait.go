@@ -112,9 +112,13 @@ func (w *waiter) hint() string {
 		who = append(who, fmt.Sprintf("%d (%s)", h.pid, h.name))
 		orphans = orphans && h.orphan
 	}
+	processes := "processes " + strings.Join(who, ", ") + " listen"
+	if len(who) == 1 {
+		processes = "process " + who[0] + " listens"
+	}
 	if orphans {
-		return fmt.Sprintf("workers of a pack whose master is gone listen there, and do not end: kill process %s",
+		return fmt.Sprintf("workers of a pack whose master is gone listen there, and do not end: kill %s",
 			strings.Join(who, ", "))
 	}
-	return fmt.Sprintf("is another instance running? process %s listens there", strings.Join(who, ", "))
+	return fmt.Sprintf("is another instance running? %s there", processes)
 }
