@@ -34,8 +34,8 @@ const (
 //
 // The master goes by its own Config, from its start or the last upgrade on. In a reload new workers have what main
 // makes of it then, of a changed file for instance: it counts for the hooks that are called in workers, Logger, Probe,
-// WrapListener, Files, DrainDelay, and how long their own drain takes (ShutdownTimeout). All else changes with an
-// upgrade, which may be to the same executable.
+// WrapListener, Files, SingleP, DrainDelay, and how long their own drain takes (ShutdownTimeout). All else changes with
+// an upgrade, which may be to the same executable.
 type Config struct {
 	// Workers is the number of workers. Default, 0: as many as the machine has shares of the size of
 	// Placement among the CPUs that may be used, and not more than the processor quota of the control

@@ -209,9 +209,9 @@ func (p *Process) Signal(s os.Signal) error {
 }
 
 // Run starts the group and keeps it running until ctx ends. It then asks every process to end and returns nil
-// when all have ended, at the latest StopTimeout later. If the very first process fails, the error has a
-// [*StartError]; see MaxFailures and RestartNever for a [*MemberError] ([errors.AsType] finds them). After Release it returns [ErrReleased], while
-// the processes go on.
+// when all have ended, at the latest StopTimeout later. It can be called once. If the very first process fails, the
+// error has a [*StartError]; see MaxFailures and RestartNever for a [*MemberError] ([errors.AsType] finds them). After
+// Release it returns [ErrReleased], while the processes go on.
 func (g *Group) Run(ctx context.Context) error {
 	if !g.ran.CompareAndSwap(false, true) {
 		return errors.New("procgroup: Run was called before")
