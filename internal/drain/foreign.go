@@ -44,6 +44,11 @@ type foreign struct {
 func (f *foreign) Prepare(w Worker) { f.conns.load = w.Load }
 func (f *foreign) Open() int        { return f.conns.open() }
 
+// Unfinished implements Server.
+func (f *foreign) Unfinished() int {
+	return f.number(func(g *guest) bool { return !g.isBetween() })
+}
+
 // CanMove implements Mover.
 func (f *foreign) CanMove() bool { return !f.tells }
 

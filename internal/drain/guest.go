@@ -61,6 +61,13 @@ func (g *guest) isAsked() bool {
 	return g.owed && g.reads == 0
 }
 
+// isBetween reports whether it is between a response and the next request, as far as one can tell.
+func (g *guest) isBetween() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.framing.between() && g.writes == 0
+}
+
 // canGo reports whether it can be handed over now. It is called with mu locked.
 func (g *guest) canGo() bool {
 	return g.pass != nil && !g.bound.Load() && g.framing.between() && g.writes == 0

@@ -3,6 +3,7 @@ package drain
 import (
 	"context"
 	"crypto/tls"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -25,6 +26,7 @@ type HTTP struct {
 	begun      chan struct{} // closed when a drain begins
 	open       count         // connections, hijacked ones included
 	drainDelay time.Duration // how long idle connections are left open for a next request; set by BeginDrain
+	drainBegan time.Time     // set by BeginDrain
 	hooked     sync.Once
 
 	mu    sync.Mutex
@@ -80,7 +82,7 @@ func Begun(ctx context.Context) <-chan struct{} {
 // Serve serves, over TLS if the server has a TLSConfig of its user. It can be called with several listeners.
 func (h *HTTP) Serve(l net.Listener) error {
 	if _, ok := l.(movableListener); !ok { // which counts by itself
-		l = tracking{l, &h.open}
+		l = tracking{l, h}
 	}
 	if h.isSecure() {
 		if err := checkCertificate(h.TLSConfig); err != nil {
@@ -113,20 +115,20 @@ func (h *HTTP) hook() {
 		if h.open.load != nil {
 			h.open.load.Served(1)
 		}
-		moves := false
 		c, known := r.Context().Value(httpConnKey{}).(*httpConn)
-		if known {
-			moves = canGo(c.conn)
-		}
-		told := h.draining.Load() && !(moves && h.handsOver())
+		told := h.tells(c)
 		if known {
 			h.handle(c, told, r.ContentLength != 0)
 		}
 		if told {
-			w.Header().Set("Connection", "close") // on HTTP/2 net/http makes a GOAWAY of it
+			tellToClose(w, r)
 		}
 		next.ServeHTTP(w, r)
+		if !told && h.tells(c) { // by now
+			closeAfterReply(w)
+		}
 	})
+	h.TLSNextProto = h.nextProtos()
 	connContext := h.ConnContext
 	h.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		if connContext != nil {
@@ -142,6 +144,11 @@ func (h *HTTP) hook() {
 			connState(conn, state)
 		}
 	}
+}
+
+// tells reports whether the client of a connection is to be told to close it. c is nil if nothing is known of it.
+func (h *HTTP) tells(c *httpConn) bool {
+	return h.draining.Load() && !(c != nil && canGo(c.conn) && h.handsOver())
 }
 
 // lookUp returns what is known of a connection. net/http asks for a connection's context before it reports the
@@ -183,6 +190,9 @@ func (h *HTTP) observe(conn net.Conn, state http.ConnState) {
 		delete(h.conns, conn)
 		h.gone = time.Now()
 		h.mu.Unlock()
+		if isBare(conn) {
+			h.open.add(-1)
+		}
 	}
 }
 
@@ -200,6 +210,20 @@ func (h *HTTP) observeMovable(m *movable, state http.ConnState) {
 			}
 		}
 	}
+}
+
+// nextProtos returns the user's own protocols, by ALPN. net/http does not tell of their connections until they end.
+func (h *HTTP) nextProtos() map[string]func(*http.Server, *tls.Conn, http.Handler) {
+	own := maps.Clone(h.TLSNextProto)
+	for proto, serve := range own {
+		if proto != "h2" { // of package http2, which does
+			own[proto] = func(srv *http.Server, conn *tls.Conn, handler http.Handler) {
+				h.setOwn(conn)
+				serve(srv, conn, handler)
+			}
+		}
+	}
+	return own
 }
 
 func isHTTP2(conn net.Conn) bool {
@@ -238,6 +262,15 @@ func (h *HTTP) setHTTP2(conn net.Conn) {
 	}
 }
 
+// setOwn notes that a connection is served by a protocol of the user's own. As Shutdown does, a drain waits for its end.
+func (h *HTTP) setOwn(conn net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.conns[conn]; c != nil {
+		c.state, c.told = handling, true
+	}
+}
+
 // Prepare implements Server.
 func (h *HTTP) Prepare(w Worker) {
 	h.open.load, h.open.requests = w.Load, true
@@ -250,7 +283,7 @@ func (h *HTTP) Prepare(w Worker) {
 // BeginDrain makes every further response ask the client to close, but for connections that are handed over, if
 // that is wanted, and calls what was registered by RegisterOnShutdown. It is called while the server still accepts.
 func (h *HTTP) BeginDrain(delay time.Duration, handOver bool) {
-	h.drainDelay = delay
+	h.drainDelay, h.drainBegan = delay, time.Now()
 	h.moving.Store(handOver)
 	if h.draining.CompareAndSwap(false, true) {
 		close(h.begun)
@@ -346,6 +379,9 @@ func (h *HTTP) holdsUp(begunAt time.Time) bool {
 			until = later(begunAt, h.gone).Add(max(h.drainDelay, goGrace))
 		case c.state == fresh || c.arrived: // which may never have asked for anything where it comes from, either
 			until = later(toldToGo, c.since.Add(newConnGrace))
+		case c.state == idle && !c.http2 && c.since.After(h.drainBegan):
+			// It was answered, and not told to go: the head was written before. The next request may be on its way.
+			until = later(toldToGo, c.since.Add(max(h.drainDelay, newConnGrace)))
 		case c.state == idle:
 			until = later(toldToGo, c.since.Add(h.drainDelay))
 		}
@@ -373,6 +409,19 @@ func (h *HTTP) dropFresh() {
 			conn.Close()
 		}
 	}
+}
+
+// Unfinished implements Server.
+func (h *HTTP) Unfinished() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.open.open()
+	for conn, c := range h.conns {
+		if (c.state == fresh || c.state == idle) && !begun(conn) {
+			n--
+		}
+	}
+	return max(n, 0) // one may be closed that has not said so yet
 }
 
 // Open returns how many connections there are, hijacked ones included.

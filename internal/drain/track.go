@@ -92,7 +92,7 @@ func setIdle(conn net.Conn, body bool) {
 // tracking is a listener that counts its open connections, and tracks them.
 type tracking struct {
 	net.Listener
-	conns *count
+	server *HTTP
 }
 
 func (l tracking) Accept() (net.Conn, error) {
@@ -100,9 +100,11 @@ func (l tracking) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.conns.add(1)
-	closed := sync.OnceFunc(func() { l.conns.add(-1) })
+	l.server.open.add(1)
+	closed := sync.OnceFunc(func() { l.server.open.add(-1) })
 	switch c := c.(type) {
+	case *tls.Conn:
+		return c, nil // net/http knows it by its type; see isBare
 	case *net.TCPConn:
 		return &trackedTCP{countedTCP: countedTCP{c, closed}}, nil
 	case *net.UnixConn:
@@ -110,6 +112,18 @@ func (l tracking) Accept() (net.Conn, error) {
 	default:
 		return &trackedConn{countedConn: countedConn{c, closed}}, nil
 	}
+}
+
+// isBare reports whether a connection is one of a listener of the user's that does TLS by itself. net/http would neither
+// look for HTTP/2 on it, nor set Request.TLS, if it were embedded in another. So nobody sees it being closed, and it
+// counts as open for as long as net/http tells of it.
+func isBare(conn net.Conn) bool {
+	t, ok := conn.(*tls.Conn)
+	if !ok {
+		return false
+	}
+	_, ours := t.NetConn().(tracked)
+	return !ours
 }
 
 type trackedTCP struct {
