@@ -80,43 +80,60 @@ func TestToldInTheEnd(t *testing.T) {
 	}
 }
 
-// TestNotTold has responses end in a drain of which clients could not be told: the head was written before, or net/http
-// has answered by itself. Their next requests are answered.
+// TestNotTold has a response end in a drain whose client could not be told, since the head was written before. Its next
+// request is answered.
 func TestNotTold(t *testing.T) {
 	for _, kind := range kinds {
-		for _, ask := range []string{"GET /begun HTTP/1.1\r\nHost: x\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n"} {
-			answer := make(chan struct{})
-			s := serve(t, kind, func(srv *http.Server) {
-				srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if r.URL.Path == "/begun" {
-						http.NewResponseController(w).Flush()
-						<-answer
-					}
-					io.WriteString(w, "1:")
-				})
+		answer := make(chan struct{})
+		s := serve(t, kind, func(srv *http.Server) {
+			srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				http.NewResponseController(w).Flush()
+				<-answer
+				io.WriteString(w, "1:")
 			})
-			begun := strings.HasPrefix(ask, "GET")
-			if begun {
-				s.write(ask)
-				if _, err := s.reader.Peek(1); err != nil {
+		})
+		s.write(request)
+		if _, err := s.reader.Peek(1); err != nil {
+			t.Fatal(err)
+		}
+		drained := s.drain(t.Context())
+		close(answer)
+		if s.answered() {
+			t.Errorf("%s: the head that was written says that it is the last", kind)
+		}
+		time.Sleep(20 * time.Millisecond) // the client makes up its mind
+		s.write(request)
+		if !s.answered() {
+			t.Errorf("%s: the client is told that it is kept", kind)
+		}
+		if err := <-drained; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestOptionsOfServer asks for what net/http answers by itself, unless it is told not to.
+func TestOptionsOfServer(t *testing.T) {
+	for _, kind := range kinds {
+		for _, disabled := range []bool{false, true} {
+			s := serve(t, kind, func(srv *http.Server) {
+				srv.DisableGeneralOptionsHandler = disabled
+				srv.Handler = http.NotFoundHandler()
+			})
+			ask := func(closes bool) {
+				s.write("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+				resp, err := http.ReadResponse(s.reader, nil)
+				if err != nil {
 					t.Fatal(err)
 				}
+				io.Copy(io.Discard, resp.Body)
+				if want := map[bool]int{false: 200, true: 404}[disabled]; resp.StatusCode != want || resp.Close != closes {
+					t.Errorf("%s: %s, closes %v; want %d, %v", kind, resp.Status, resp.Close, want, closes)
+				}
 			}
+			ask(false)
 			drained := s.drain(t.Context())
-			if !begun {
-				s.write(ask)
-			}
-			close(answer)
-			resp, err := http.ReadResponse(s.reader, nil)
-			if err != nil || resp.Close {
-				t.Fatalf("%s, %.7s: %v, %v", kind, ask, resp, err)
-			}
-			io.Copy(io.Discard, resp.Body)
-			time.Sleep(20 * time.Millisecond) // the client makes up its mind
-			s.write(request)
-			if !s.answered() {
-				t.Errorf("%s, %.7s: the client is told that it is kept", kind, ask)
-			}
+			ask(true)
 			if err := <-drained; err != nil {
 				t.Error(err)
 			}

@@ -3,6 +3,7 @@ package drain
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -107,10 +108,7 @@ func (h *HTTP) CanMove() bool {
 // hook adds to the server's hooks.
 func (h *HTTP) hook() {
 	h.secure = wantsTLS(h.TLSConfig)
-	next := h.Handler
-	if next == nil {
-		next = http.DefaultServeMux
-	}
+	next := h.handler()
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h.open.load != nil {
 			h.open.load.Served(1)
@@ -144,6 +142,26 @@ func (h *HTTP) hook() {
 			connState(conn, state)
 		}
 	}
+}
+
+// handler returns the user's handler. "OPTIONS *" net/http would answer by itself, and not say that the connection ends.
+func (h *HTTP) handler() http.Handler {
+	next := h.Handler
+	if next == nil {
+		next = http.DefaultServeMux
+	}
+	if h.DisableGeneralOptionsHandler {
+		return next
+	}
+	h.DisableGeneralOptionsHandler = true
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.RequestURI != "*" || r.Method != http.MethodOptions {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Length", "0")
+		io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, 4<<10))
+	})
 }
 
 // tells reports whether the client of a connection is to be told to close it. c is nil if nothing is known of it.
