@@ -70,7 +70,8 @@ func (s grpcServer) Close() error {
 //	pack.Func(engine.RunListener, nil)            // gin
 //
 // If what is served turns out to be plaintext HTTP/1.1, idle connections are handed over to the workers that take over,
-// whatever the framework, as those of an [*http.Server] are. To tell when they are idle, the pack follows requests and
+// whatever the framework, as those of an [*http.Server] are; where nobody takes over, as when the pack stops, the field
+// "Connection: close" is added to their next response. To tell when they are idle, the pack follows requests and
 // responses by their heads. It gives up on a connection at the first that is not plain: one that upgrades or closes it,
 // has trailers, or could be understood in several ways.
 func Func(serve func(net.Listener) error, shutdown func(context.Context) error) Server {

@@ -3,6 +3,7 @@ package drain
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,11 @@ type foreign struct {
 	moving  atomic.Bool   // idle connections are handed over
 	staying atomic.Bool   // and not any more
 	serving sync.WaitGroup
+
+	// draining is set when clients that speak plaintext HTTP/1.1, and stay, are told that the next response is the last.
+	draining atomic.Bool
+	// lastOrders is set when no further requests are read from plaintext HTTP/1.1 connections.
+	lastOrders atomic.Bool
 
 	mu     sync.Mutex
 	guests map[*guest]struct{}
@@ -115,12 +121,39 @@ func (f *foreign) BeginDrain(delay time.Duration, handOver bool) {
 		f.delay = delay
 	}
 	f.moving.Store(handOver && !f.tells)
+	f.draining.Store(true)
 }
 
 // EndHandover implements Mover.
 func (f *foreign) EndHandover(ctx context.Context) {
 	f.staying.Store(true)
 	waitForNone(ctx, func() int { return f.number((*guest).stay) })
+}
+
+// quietGrace is how long a drain waits, when every client that waited for an answer has got one, for a moment in which no
+// client waits. Where they are many, and busy, there is none.
+const quietGrace = time.Second
+
+// awaitAnswers waits until every client that waits for an answer has got it, whatever it asks for then.
+func (f *foreign) awaitAnswers(ctx context.Context) error {
+	waiting := f.asked()
+	return waitForNone(ctx, func() int {
+		now := f.asked()
+		maps.DeleteFunc(waiting, func(g *guest, _ struct{}) bool { _, still := now[g]; return !still })
+		return len(waiting)
+	})
+}
+
+// asked returns the connections whose clients wait for answers.
+func (f *foreign) asked() map[*guest]struct{} {
+	all := map[*guest]struct{}{}
+	f.number(func(g *guest) bool {
+		if g.isAsked() {
+			all[g] = struct{}{}
+		}
+		return false
+	})
+	return all
 }
 
 // number returns of how many connections something is so.
@@ -142,14 +175,22 @@ func (f *foreign) Shutdown(ctx context.Context) error {
 	alone, cancel := context.WithTimeout(ctx, f.delay)
 	defer cancel()
 	f.conns.wait(alone)
+	if err := f.awaitAnswers(ctx); err != nil { // to requests of before the drain, whose clients are not told
+		return err
+	}
 	// A connection may be on its way from Accept to where the server looks after it: grpc closes one of which it finds
 	// then that it is to stop.
 	begun, cancel := context.WithTimeout(ctx, newConnGrace)
 	defer cancel()
-	waitForNone(begun, func() int { return f.number((*guest).isFresh) })
-	if err := waitForNone(ctx, func() int { return f.number((*guest).isAsked) }); err != nil {
+	waitForNone(begun, func() int { return f.number(func(g *guest) bool { return g.isFresh() || g.isUntold() }) })
+	f.lastOrders.Store(true)
+	f.number((*guest).sendOff)
+	if err := f.awaitAnswers(ctx); err != nil {
 		return err
 	}
+	quiet, cancel := context.WithTimeout(ctx, quietGrace)
+	defer cancel()
+	waitForNone(quiet, func() int { return len(f.asked()) })
 	f.endServe(ctx)
 	if err := f.serverOfOthers.Shutdown(ctx); err != nil {
 		return err
