@@ -253,6 +253,43 @@ func TestNothingBegun(t *testing.T) {
 	}
 }
 
+// TestSlowHandshake has a client say only a part of its ClientHello: a drain does not wait for it as for a request.
+func TestSlowHandshake(t *testing.T) {
+	s := serve(t, "tls 1.3", nil)
+	s.client.Close()
+	waitFor(t, "the end of the client", func() bool { return s.Open() == 0 })
+	c, err := net.Dial("tcp", s.socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const part = 300
+	hello := append([]byte{22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3}, make([]byte, part)...)
+	c.Write(hello)
+	waitFor(t, "what it says to be read", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for conn := range s.conns {
+			k := conn.(*tls.Conn).NetConn().(tracked).track()
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return k.some == len(hello)
+		}
+		return false
+	})
+	if begun := time.Now(); !s.holdsUp(begun) {
+		t.Error("it is closed at once")
+	}
+	if s.hasBegun() || s.Unfinished() != 0 {
+		t.Error("it is taken for a request")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := <-s.drain(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestPipelinedCut hands over a connection of which the beginning of the next request came with the one before.
 func TestPipelinedCut(t *testing.T) {
 	const whole = "GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -30,6 +30,7 @@ type tracked interface{ track() *tracker }
 type tracker struct {
 	mu    sync.Mutex
 	some  int  // bytes that were read since then
+	wrote bool // something was written
 	idle  bool // it has become idle once
 	http2 bool // without TLS
 	known bool // whether it is http2
@@ -44,7 +45,7 @@ func (t *tracker) begun(overTLS bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if overTLS && !t.idle {
-		return t.some > handshakeRest
+		return t.wrote && t.some > handshakeRest // before, it is of the ClientHello
 	}
 	return t.some > 0 && !t.http2
 }
@@ -66,7 +67,7 @@ func (t *tracker) afterRead(b []byte) {
 func (t *tracker) beforeWrite() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.some = 0
+	t.some, t.wrote = 0, true
 }
 
 func (t *tracker) setIdle(body bool) {
