@@ -21,9 +21,9 @@ func tellToClose(w http.ResponseWriter, r *http.Request) {
 // Setting the header does not do: handlers of event streams, and proxies that copy what they get, set it to
 // "keep-alive", and then the client stays, and writes to a connection that is just being closed; one that switches
 // protocols has to say "Upgrade", and clients take no "close" beside that. net/http knows all that, and does it right
-// by itself while it shuts down, but then it answers no further request. A ResponseWriter of ours in between would be in
-// the way of http.MaxBytesReader, which looks for net/http's own. So this looks into that. If a release of Go has the
-// fields elsewhere, the header is set.
+// by itself while it shuts down, but then it answers no further request. A ResponseWriter of ours in between would be
+// in the way of http.MaxBytesReader, which looks for net/http's own. So this looks into that. If a release of Go has
+// the fields elsewhere, the header is set.
 //
 // It must be called by the goroutine of the handler.
 func closeAfterReply(w http.ResponseWriter) bool {

@@ -130,8 +130,8 @@ func (f *foreign) EndHandover(ctx context.Context) {
 	waitForNone(ctx, func() int { return f.number((*guest).stay) })
 }
 
-// quietGrace is how long a drain waits, when every client that waited for an answer has got one, for a moment in which no
-// client waits. Where they are many, and busy, there is none.
+// quietGrace is how long a drain waits, when every client that waited for an answer has got one, for a moment in which
+// no client waits. Where they are many, and busy, there is none.
 const quietGrace = time.Second
 
 // awaitAnswers waits until every client that waits for an answer has got it, whatever it asks for then.

@@ -85,8 +85,8 @@ func (g *guest) canGo() bool {
 	return g.pass != nil && !g.bound.Load() && g.framing.between() && g.writes == 0
 }
 
-// mayEnd reports whether its Read may end now as if the client had closed the connection: it can go, or is to end. It is
-// called with mu locked.
+// mayEnd reports whether its Read may end now as if the client had closed the connection: it can go, or is to end. It
+// is called with mu locked.
 func (g *guest) mayEnd() bool {
 	if (g.told || g.house.lastOrders.Load()) && g.framing.between() && g.writes == 0 {
 		return true

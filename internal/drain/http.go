@@ -144,7 +144,8 @@ func (h *HTTP) hook() {
 	}
 }
 
-// handler returns the user's handler. "OPTIONS *" net/http would answer by itself, and not say that the connection ends.
+// handler returns the user's handler. "OPTIONS *" net/http would answer by itself, and not say that the connection
+// ends.
 func (h *HTTP) handler() http.Handler {
 	next := h.Handler
 	if next == nil {
@@ -280,7 +281,8 @@ func (h *HTTP) setHTTP2(conn net.Conn) {
 	}
 }
 
-// setOwn notes that a connection is served by a protocol of the user's own. As Shutdown does, a drain waits for its end.
+// setOwn notes that a connection is served by a protocol of the user's own. As Shutdown does, a drain waits for its
+// end.
 func (h *HTTP) setOwn(conn net.Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

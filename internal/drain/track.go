@@ -115,9 +115,9 @@ func (l tracking) Accept() (net.Conn, error) {
 	}
 }
 
-// isBare reports whether a connection is one of a listener of the user's that does TLS by itself. net/http would neither
-// look for HTTP/2 on it, nor set Request.TLS, if it were embedded in another. So nobody sees it being closed, and it
-// counts as open for as long as net/http tells of it.
+// isBare reports whether a connection is one of a listener of the user's that does TLS by itself. net/http would
+// neither look for HTTP/2 on it, nor set Request.TLS, if it were embedded in another. So nobody sees it being closed,
+// and it counts as open for as long as net/http tells of it.
 func isBare(conn net.Conn) bool {
 	t, ok := conn.(*tls.Conn)
 	if !ok {
