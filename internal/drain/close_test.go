@@ -57,6 +57,70 @@ func TestToldWhateverTheHandlerSays(t *testing.T) {
 	}
 }
 
+// TestToldHTTP2 has the handlers of HTTP/2 say that a connection is kept, and a client that keeps it busy.
+func TestToldHTTP2(t *testing.T) {
+	for _, kind := range []string{"plain", "tls 1.3"} {
+		s := serve(t, kind, func(srv *http.Server) {
+			if kind == "plain" {
+				srv.Protocols = new(http.Protocols)
+				srv.Protocols.SetUnencryptedHTTP2(true)
+			} else {
+				srv.TLSConfig = &tls.Config{NextProtos: []string{"h2"}}
+			}
+			srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Connection", "keep-alive")
+			})
+		})
+		tr := &http.Transport{TLSClientConfig: s.tls, Protocols: new(http.Protocols)}
+		tr.Protocols.SetHTTP2(true)
+		tr.Protocols.SetUnencryptedHTTP2(true)
+		client := http.Client{Transport: tr}
+		url := map[bool]string{true: "http://", false: "https://"}[s.tls == nil] + s.socket.Addr().String()
+		ask := func() error {
+			resp, err := client.Post(url, "", nil)
+			if err != nil {
+				return err
+			}
+			if resp.ProtoMajor != 2 {
+				t.Error(resp.Proto)
+			}
+			return resp.Body.Close()
+		}
+		if err := ask(); err != nil {
+			t.Fatal(err)
+		}
+		s.client.Close()
+		waitFor(t, "the end of the other client", func() bool { return s.Open() == 1 })
+		s.BeginDrain(time.Hour, false)
+		if err := ask(); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the end of its handler", func() bool { return s.handlers() == 0 })
+		if s.holdsUp(time.Now()) {
+			t.Errorf("%s: the drain is held up", kind)
+		}
+		s.socket.Close()
+		<-s.ended
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		drained := make(chan error, 1)
+		go func() { drained <- s.Shutdown(ctx) }()
+		for {
+			if err := ask(); err != nil {
+				if dial, ok := errors.AsType[*net.OpError](err); !ok || dial.Op != "dial" {
+					t.Errorf("%s: %v; want none but that it cannot connect again", kind, err)
+				}
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err := <-drained; err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+		tr.CloseIdleConnections()
+	}
+}
+
 // TestToldInTheEnd has a handler begin before the drain, and answer in it.
 func TestToldInTheEnd(t *testing.T) {
 	for _, kind := range kinds {

@@ -116,7 +116,7 @@ func (h *HTTP) hook() {
 		c, known := r.Context().Value(httpConnKey{}).(*httpConn)
 		told := h.tells(c)
 		if known {
-			h.handle(c, told, r.ContentLength != 0)
+			h.handle(c, told, r)
 		}
 		if told {
 			tellToClose(w, r)
@@ -260,10 +260,11 @@ func (h *HTTP) set(conn net.Conn, state connState) {
 }
 
 // handle notes that a handler begins.
-func (h *HTTP) handle(c *httpConn, told, body bool) {
+func (h *HTTP) handle(c *httpConn, told bool, r *http.Request) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c.state, c.told, c.body = handling, told, body
+	c.state, c.told, c.body = handling, told, r.ContentLength != 0
+	c.http2 = c.http2 || r.ProtoMajor == 2
 }
 
 func (h *HTTP) hadBody(conn net.Conn) bool {
@@ -399,6 +400,8 @@ func (h *HTTP) holdsUp(begunAt time.Time) bool {
 			until = later(begunAt, h.gone).Add(max(h.drainDelay, goGrace))
 		case c.state == fresh || c.arrived: // which may never have asked for anything where it comes from, either
 			until = later(toldToGo, c.since.Add(newConnGrace))
+		case c.state == idle && c.http2 && c.told:
+			// It got a GOAWAY or, if the handler has set something else, gets one by Shutdown: nothing is lost.
 		case c.state == idle && !c.http2 && c.since.After(h.drainBegan):
 			// It was answered, and not told to go: the head was written before. The next request may be on its way.
 			until = later(toldToGo, c.since.Add(max(h.drainDelay, newConnGrace)))
