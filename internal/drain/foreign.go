@@ -191,20 +191,50 @@ func (f *foreign) Shutdown(ctx context.Context) error {
 	quiet, cancel := context.WithTimeout(ctx, quietGrace)
 	defer cancel()
 	waitForNone(quiet, func() int { return len(f.asked()) })
-	f.endServe(ctx)
-	if err := f.serverOfOthers.Shutdown(ctx); err != nil {
+	if err := f.end(ctx); err != nil {
 		return err
 	}
 	return f.conns.wait(ctx)
 }
 
-// endServe has the server's own Serve return. Some do not before Shutdown, so it does not wait for long.
-func (f *foreign) endServe(ctx context.Context) {
+// end calls the server's own Shutdown, while it still accepts, though nobody connects any more: when their Serve has
+// returned, some take Shutdown for nothing, and others cut their connections. Most close the listener in it; for those
+// that wait in it for Serve to return, and do not, Accept fails after a while. Not every Shutdown minds its context.
+func (f *foreign) end(ctx context.Context) error {
+	if ctx.Err() != nil {
+		f.release()
+		return context.Cause(ctx)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- f.serverOfOthers.Shutdown(ctx) }()
+	limit := time.NewTimer(newConnGrace)
+	defer limit.Stop()
+	for release := limit.C; ; release = nil {
+		select {
+		case err := <-ended:
+			f.endServe(ctx)
+			return err
+		case <-release:
+			f.release()
+		case <-ctx.Done():
+			f.release()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// release has Accept fail.
+func (f *foreign) release() {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, d := range f.doors {
 		d.release()
 	}
-	f.mu.Unlock()
+}
+
+// endServe has the server's own Serve return. It does not wait for long for one that does not take notice.
+func (f *foreign) endServe(ctx context.Context) {
+	f.release()
 	done := make(chan struct{})
 	go func() { f.serving.Wait(); close(done) }()
 	limit := time.NewTimer(newConnGrace)
