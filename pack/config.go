@@ -139,7 +139,8 @@ type Config struct {
 	// accepted by it counts, and is drained, as without. Its Close must close the listener that it wraps, and its Accept
 	// return an error when that one does. A connection of a listener that is wrapped is not handed over to another
 	// worker; it is left open for DrainDelay, as one with TLS is. Hooks such as [http.Server.ConnContext] see a
-	// connection whose method NetConn returns the one that was accepted. Default, nil: none is wrapped.
+	// connection whose method NetConn returns the one that was accepted; a [*tls.Conn] they see as it is. TLS is better
+	// a server's TLSConfig: then sessions are resumed by any worker. Default, nil: none is wrapped.
 	WrapListener func(network, address string, l net.Listener) net.Listener
 
 	// Files is the limit of open files (RLIMIT_NOFILE) that workers must have. If it is above the hard limit and may

@@ -40,6 +40,10 @@ func handler() http.Handler {
 		fmt.Fprintf(w, "id=%d pid=%d cpu=%d pinned=%v procs=%d", id, os.Getpid(), cpu, pinned, runtime.GOMAXPROCS(0))
 	})
 	mux.HandleFunc("/proto", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) })
+	mux.HandleFunc("/keep", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "keep-alive") // as in many an event stream
+		io.WriteString(w, "kept")
+	})
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(2 * time.Second)
 		io.WriteString(w, "slow")

@@ -83,8 +83,10 @@ func New(c Config) *Pack { return &Pack{config: c} }
 // An [*http.Server], or a type that embeds one and has no Serve, Shutdown or Close of its own, serves TLS if its
 // TLSConfig is set, which must have a certificate, and HTTP/2 with it. It is drained without losing a request, not by
 // its own Shutdown alone; what was registered by its RegisterOnShutdown is called when the drain begins, while requests
-// still come. Run sets its TLSConfig, Handler, ConnState and ConnContext to ones that call those that were set; without
-// TLS, the connections that these hooks see are not [*net.TCPConn] but embed it.
+// still come. Run sets its TLSConfig, Handler, ConnState, ConnContext and TLSNextProto to ones that call those that were
+// set, and answers "OPTIONS *" by the handler. Without TLS, the connections that these hooks see, and that Hijack
+// returns, are not [*net.TCPConn] but embed it. To these hooks, a connection that was handed over is a new one: what a
+// program keeps with a connection does not come along.
 func (p *Pack) Handle(network, address string, s Server) {
 	p.handle("Handle", wire.Endpoint{Network: network, Address: address}, s)
 }

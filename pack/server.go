@@ -14,14 +14,15 @@ import (
 // [Pack.Handle].
 type Server interface {
 	// Serve accepts connections and serves them until Accept fails with [net.ErrClosed], or Shutdown or Close begins. It
-	// is called once for each address. In a drain, Accept fails just before Shutdown, although the socket is closed long
-	// before: some servers cut their connections then.
+	// is called once for each address. In a drain the socket is closed long before Accept fails: that is when Shutdown
+	// closes the listener, or has returned, or has taken a second, since some servers cut their connections then, and
+	// others take Shutdown for nothing. The listener is none of package net's types; it has their method SyscallConn.
 	Serve(net.Listener) error
 
 	// Shutdown finishes what is there and returns when that is done, or when ctx ends. It is called when idle
 	// connections have been handed over, or had DrainDelay to end by themselves, and no client waits for an answer, as
-	// far as one can tell. Serve has returned then, unless that takes it more than a second. Connections that are open
-	// when Shutdown returns nil are waited for; if it returns an error they are cut, and counted as such.
+	// far as one can tell, or each has got one. Connections that are open when Shutdown returns nil are waited for; if
+	// it returns an error they are cut, and counted as such.
 	Shutdown(context.Context) error
 
 	// Close cuts what is left. It is called if Shutdown returned an error.
@@ -70,7 +71,8 @@ func (s grpcServer) Close() error {
 //	pack.Func(engine.RunListener, nil)            // gin
 //
 // If what is served turns out to be plaintext HTTP/1.1, idle connections are handed over to the workers that take over,
-// whatever the framework, as those of an [*http.Server] are. To tell when they are idle, the pack follows requests and
+// whatever the framework, as those of an [*http.Server] are; where nobody takes over, as when the pack stops, the field
+// "Connection: close" is added to their next response. To tell when they are idle, the pack follows requests and
 // responses by their heads. It gives up on a connection at the first that is not plain: one that upgrades or closes it,
 // has trailers, or could be understood in several ways.
 func Func(serve func(net.Listener) error, shutdown func(context.Context) error) Server {

@@ -173,6 +173,32 @@ func TestFuncChanges(t *testing.T) {
 	p.Stop()
 }
 
+// TestStopTells stops packs under clients that keep their connections, and pause for less than DrainDelay. They are told
+// when to go, by servers that know nothing of a pack, too, and whatever the handler says.
+func TestStopTells(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"http", "https", "func"} {
+		p := start(t, name, nil, "-drain=4s")
+		var loads []*underLoad
+		for _, path := range []string{"/", "/keep"} {
+			l := load(p, 6, 0)
+			l.KeepAlive, l.Path, l.Pause = true, path, 10*time.Millisecond
+			if name == "https" {
+				l.TLS = &tls.Config{InsecureSkipVerify: true}
+			}
+			loads = append(loads, apply(t, l))
+		}
+		for _, u := range loads {
+			u.until(&u.answered, 50)
+		}
+		p.Stop()
+		comeTooLate(t, loads...)
+		if stopped := p.Logged(1, "stopped"); stopped["cut"] != 0.0 {
+			t.Errorf("%s: %v", name, stopped)
+		}
+	}
+}
+
 // TestLongConnections drains workers that have event streams and hijacked connections, by a reload and by a stop. Those
 // that listen to Draining, or to what RegisterOnShutdown has called, say good-bye; one that does not is cut.
 func TestLongConnections(t *testing.T) {

@@ -21,8 +21,8 @@ type httpConn struct {
 	since time.Time // of the state, if it is fresh, or idle since a drain has begun; else zero
 	told  bool      // the response to the request that is being handled asks the client to close
 	body  bool      // the request has a body
-	http2 bool      // over TLS
-	asked bool      // there was a request, so http2 is known
+	http2 bool
+	asked bool // there was a request over TLS: http2 is known
 
 	arrived bool // from another worker, and nothing was asked since
 }
@@ -55,16 +55,6 @@ type ownConn interface {
 }
 
 func (c *httpConn) part() *httpConn { return c }
-
-// ownConnOf returns the connection of a server of this package that net/http has; nil if it is none, but of a listener
-// that somebody else gave the server.
-func ownConnOf(conn net.Conn) ownConn {
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
-	}
-	c, _ := conn.(ownConn)
-	return c
-}
 
 // holder counts a connection for as long as it is open.
 type holder struct {
@@ -121,12 +111,30 @@ func (c *httpConn) learn(t *tls.Conn) {
 }
 
 // handle notes that a handler begins.
-func (c *httpConn) handle(told, body bool) {
+func (c *httpConn) handle(told bool, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != gone {
-		c.state, c.told, c.body = handling, told, body
+	if c.state == gone {
+		return
 	}
+	c.state, c.told, c.body = handling, told, r.ContentLength != 0
+	c.http2 = c.http2 || r.ProtoMajor == 2
+}
+
+// handOff notes that a connection is served by a protocol of the user's own. As Shutdown does, a drain waits for its
+// end.
+func (c *httpConn) handOff() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state, c.told = handling, true
+}
+
+// isIdle reports whether nothing is going on.
+func (c *httpConn) isIdle() bool {
+	c.mu.Lock()
+	idle := c.between()
+	c.mu.Unlock()
+	return idle && !c.own.begun()
 }
 
 // isNew reports whether net/http takes it for new, and nothing of a request was read.

@@ -61,7 +61,10 @@ func (d *door) release() { d.noMore.Do(func() { close(d.released) }) }
 // Close is called by the server.
 func (d *door) Close() error {
 	d.release()
-	return d.Listener.Close()
+	if err := d.Listener.Close(); !errors.Is(err, net.ErrClosed) { // in a drain it is closed already
+		return err
+	}
+	return nil
 }
 
 // passing is a listener whose connections can be handed over.

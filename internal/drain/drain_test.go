@@ -4,6 +4,7 @@ package drain
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -25,6 +26,7 @@ type served struct {
 	t      *testing.T
 	socket net.Listener
 	ended  chan struct{} // closed when Serve has returned
+	tls    *tls.Config   // of clients; nil without TLS
 	client net.Conn
 	reader *bufio.Reader
 }
@@ -42,16 +44,19 @@ func serve(t *testing.T, kind string, tune func(*http.Server)) *served {
 	if tune != nil {
 		tune(srv)
 	}
-	var client *tls.Config
+	s := &served{HTTP: NewHTTP(srv), t: t, socket: l, ended: make(chan struct{})}
 	switch kind {
 	case "tls 1.3", "tls 1.2":
-		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{test.SelfSigned(t)}}
-		client = &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+		srv.TLSConfig = cmp.Or(srv.TLSConfig, &tls.Config{})
+		srv.TLSConfig.Certificates = []tls.Certificate{test.SelfSigned(t)}
+		s.tls = &tls.Config{
+			InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1),
+			NextProtos: srv.TLSConfig.NextProtos,
+		}
 		if kind == "tls 1.2" {
-			client.MaxVersion = tls.VersionTLS12
+			s.tls.MaxVersion = tls.VersionTLS12
 		}
 	}
-	s := &served{HTTP: NewHTTP(srv), t: t, socket: l, ended: make(chan struct{})}
 	serveOn := l
 	switch kind {
 	case "movable":
@@ -63,16 +68,7 @@ func serve(t *testing.T, kind string, tune func(*http.Server)) *served {
 		defer close(s.ended)
 		s.Serve(serveOn)
 	}()
-	if s.client, err = net.Dial("tcp", l.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	if client != nil {
-		s.client = tls.Client(s.client, client)
-		if err := s.client.(*tls.Conn).Handshake(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.client.SetDeadline(time.Now().Add(20 * time.Second))
+	s.client = s.dial()
 	s.reader = bufio.NewReader(s.client)
 	t.Cleanup(func() {
 		s.client.Close()
@@ -81,6 +77,25 @@ func serve(t *testing.T, kind string, tune func(*http.Server)) *served {
 		<-s.ended
 	})
 	return s
+}
+
+// dial connects another client.
+func (s *served) dial() net.Conn {
+	s.t.Helper()
+	c, err := net.Dial("tcp", s.socket.Addr().String())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if s.tls == nil {
+		return c
+	}
+	secure := tls.Client(c, s.tls)
+	if err := secure.Handshake(); err != nil {
+		s.t.Fatal(err)
+	}
+	return secure
 }
 
 // arriving is a listener whose connections another worker has handed over.
@@ -141,11 +156,27 @@ func (s *served) handles() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.state == handling
+		return c.isHandling()
 	}
 	return true // it has given up
+}
+
+// handlers returns how many requests are being handled.
+func (s *served) handlers() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.isHandling() {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *httpConn) isHandling() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == handling
 }
 
 // drain has the server drain, and returns a channel that is told what comes of it.
@@ -223,6 +254,42 @@ func TestNothingBegun(t *testing.T) {
 		s.write(request)
 		s.answered()
 		waitFor(t, kind+", idle", func() bool { return !s.holdsUp(time.Now().Add(-time.Hour)) })
+	}
+}
+
+// TestSlowHandshake has a client say only a part of its ClientHello: a drain does not wait for it as for a request.
+func TestSlowHandshake(t *testing.T) {
+	s := serve(t, "tls 1.3", nil)
+	s.client.Close()
+	waitFor(t, "the end of the client", func() bool { return s.Open() == 0 })
+	c, err := net.Dial("tcp", s.socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const part = 300
+	hello := append([]byte{22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3}, make([]byte, part)...)
+	c.Write(hello)
+	waitFor(t, "what it says to be read", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for c := range s.conns {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.own.(*trackedTCP).some == len(hello)
+		}
+		return false
+	})
+	if begun := time.Now(); !s.holdsUp(begun) {
+		t.Error("it is closed at once")
+	}
+	if s.hasBegun() || s.Unfinished() != 0 {
+		t.Error("it is taken for a request")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := <-s.drain(ctx); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -376,7 +443,7 @@ func TestArrivalIsGivenTime(t *testing.T) {
 	if h.holdsUp(time.Now().Add(-time.Millisecond)) {
 		t.Error("it is waited for although nothing has come for long")
 	}
-	c.arrived, c.since = false, time.Now()
+	c.arrived, c.since, h.drainBegan = false, time.Now(), time.Now()
 	if h.holdsUp(time.Now().Add(-time.Millisecond)) {
 		t.Error("one that has been served, and is idle, is waited for")
 	}

@@ -3,6 +3,7 @@ package drain
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,11 @@ type foreign struct {
 	staying atomic.Bool   // and not any more
 	serving sync.WaitGroup
 
+	// draining is set when clients that speak plaintext HTTP/1.1, and stay, are told that the next response is the last.
+	draining atomic.Bool
+	// lastOrders is set when no further requests are read from plaintext HTTP/1.1 connections.
+	lastOrders atomic.Bool
+
 	mu     sync.Mutex
 	guests map[*guest]struct{}
 	doors  []*door
@@ -43,6 +49,11 @@ type foreign struct {
 
 func (f *foreign) Prepare(w Worker) { f.conns.load = w.Load }
 func (f *foreign) Open() int        { return f.conns.open() }
+
+// Unfinished implements Server.
+func (f *foreign) Unfinished() int {
+	return f.number(func(g *guest) bool { return !g.isBetween() })
+}
 
 // CanMove implements Mover.
 func (f *foreign) CanMove() bool { return !f.tells }
@@ -110,12 +121,39 @@ func (f *foreign) BeginDrain(delay time.Duration, handOver bool) {
 		f.delay = delay
 	}
 	f.moving.Store(handOver && !f.tells)
+	f.draining.Store(true)
 }
 
 // EndHandover implements Mover.
 func (f *foreign) EndHandover(ctx context.Context) {
 	f.staying.Store(true)
 	waitForNone(ctx, func() int { return f.number((*guest).stay) })
+}
+
+// quietGrace is how long a drain waits, when every client that waited for an answer has got one, for a moment in which
+// no client waits. Where they are many, and busy, there is none.
+const quietGrace = time.Second
+
+// awaitAnswers waits until every client that waits for an answer has got it, whatever it asks for then.
+func (f *foreign) awaitAnswers(ctx context.Context) error {
+	waiting := f.asked()
+	return waitForNone(ctx, func() int {
+		now := f.asked()
+		maps.DeleteFunc(waiting, func(g *guest, _ struct{}) bool { _, still := now[g]; return !still })
+		return len(waiting)
+	})
+}
+
+// asked returns the connections whose clients wait for answers.
+func (f *foreign) asked() map[*guest]struct{} {
+	all := map[*guest]struct{}{}
+	f.number(func(g *guest) bool {
+		if g.isAsked() {
+			all[g] = struct{}{}
+		}
+		return false
+	})
+	return all
 }
 
 // number returns of how many connections something is so.
@@ -137,28 +175,66 @@ func (f *foreign) Shutdown(ctx context.Context) error {
 	alone, cancel := context.WithTimeout(ctx, f.delay)
 	defer cancel()
 	f.conns.wait(alone)
+	if err := f.awaitAnswers(ctx); err != nil { // to requests of before the drain, whose clients are not told
+		return err
+	}
 	// A connection may be on its way from Accept to where the server looks after it: grpc closes one of which it finds
 	// then that it is to stop.
 	begun, cancel := context.WithTimeout(ctx, newConnGrace)
 	defer cancel()
-	waitForNone(begun, func() int { return f.number((*guest).isFresh) })
-	if err := waitForNone(ctx, func() int { return f.number((*guest).isAsked) }); err != nil {
+	waitForNone(begun, func() int { return f.number(func(g *guest) bool { return g.isFresh() || g.isUntold() }) })
+	f.lastOrders.Store(true)
+	f.number((*guest).sendOff)
+	if err := f.awaitAnswers(ctx); err != nil {
 		return err
 	}
-	f.endServe(ctx)
-	if err := f.serverOfOthers.Shutdown(ctx); err != nil {
+	quiet, cancel := context.WithTimeout(ctx, quietGrace)
+	defer cancel()
+	waitForNone(quiet, func() int { return len(f.asked()) })
+	if err := f.end(ctx); err != nil {
 		return err
 	}
 	return f.conns.wait(ctx)
 }
 
-// endServe has the server's own Serve return. Some do not before Shutdown, so it does not wait for long.
-func (f *foreign) endServe(ctx context.Context) {
+// end calls the server's own Shutdown, while it still accepts, though nobody connects any more: when their Serve has
+// returned, some take Shutdown for nothing, and others cut their connections. Most close the listener in it; for those
+// that wait in it for Serve to return, and do not, Accept fails after a while. Not every Shutdown minds its context.
+func (f *foreign) end(ctx context.Context) error {
+	if ctx.Err() != nil {
+		f.release()
+		return context.Cause(ctx)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- f.serverOfOthers.Shutdown(ctx) }()
+	limit := time.NewTimer(newConnGrace)
+	defer limit.Stop()
+	for release := limit.C; ; release = nil {
+		select {
+		case err := <-ended:
+			f.endServe(ctx)
+			return err
+		case <-release:
+			f.release()
+		case <-ctx.Done():
+			f.release()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// release has Accept fail.
+func (f *foreign) release() {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, d := range f.doors {
 		d.release()
 	}
-	f.mu.Unlock()
+}
+
+// endServe has the server's own Serve return. It does not wait for long for one that does not take notice.
+func (f *foreign) endServe(ctx context.Context) {
+	f.release()
 	done := make(chan struct{})
 	go func() { f.serving.Wait(); close(done) }()
 	limit := time.NewTimer(newConnGrace)

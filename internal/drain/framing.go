@@ -13,6 +13,7 @@ import (
 type framing struct {
 	requests, responses stream
 	asked               []bool // a request that is not answered: whether it is a HEAD
+	after               int    // the bytes that came with, and after, the head of the only response that is owed; else -1
 	known               bool   // it has been such a connection
 	lost                bool   // it cannot be followed
 }
@@ -20,6 +21,7 @@ type framing struct {
 // stream is one direction of it.
 type stream struct {
 	part    []byte // a head, or a line of a chunked body, that has not come as a whole
+	after   int    // how many bytes came with, and after, the last head
 	left    int64  // of a body or a chunk
 	within  bool   // a message has begun, and not ended
 	chunked bool
@@ -56,15 +58,22 @@ func beginsRequest(b []byte) bool {
 // maxMethod is how long the name of a method may be in a request that is followed.
 const maxMethod = 32
 
-// response follows what is written.
-func (f *framing) response(b []byte) {
+// response follows what is written. It returns where in b another field fits into the head of the response to the last
+// request that was read, or 0.
+func (f *framing) response(b []byte) (field int) {
 	if f.lost || len(b) == 0 {
-		return
+		return 0
 	}
+	f.after = -1
 	unasked := len(f.asked) == 0 && !f.responses.within
 	if unasked || !f.responses.follow(b, f.beginResponse, f.answered) {
 		f.lose()
+		return 0
 	}
+	if f.after < 0 {
+		return 0
+	}
+	return max(0, len(b)-f.after-len("\r\n")) // if the end of the head came in two parts, in none
 }
 
 // responseBody follows bytes that were written, and that nobody has seen.
@@ -126,6 +135,11 @@ func (f *framing) beginResponse(first []byte, h head) (length int64, ok bool) {
 	case code < 200: // another follows
 		f.asked = append([]bool{f.asked[0]}, f.asked...)
 		return 0, true
+	}
+	if len(f.asked) == 1 {
+		f.after = f.responses.after
+	}
+	switch {
 	case f.asked[0] || code == 204 || code == 304:
 		return 0, true
 	case h.chunked:
@@ -158,6 +172,7 @@ func (s *stream) follow(b []byte, begin func([]byte, head) (int64, bool), end fu
 			if !whole {
 				return len(s.part) <= maxHead
 			}
+			s.after = len(b)
 			first, fields, _ := bytes.Cut(text, []byte("\r\n"))
 			h, ok := parseHead(fields)
 			if !ok {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,15 +25,18 @@ type guest struct {
 
 	mu       sync.Mutex
 	framing  framing
-	reads    int  // that are under way
-	writes   int  // that are under way
-	owed     bool // something was read since something was written last
-	answered bool // something was written
-	touched  bool // the server has begun with it
-	woken    bool // the deadline of reading is ours
-	recalled bool // it was, and a Read may have met it
-	released bool // Read has ended for our deadline: the next Close hands over
-	closing  bool // there was a Close
+	reads    int       // that are under way
+	writes   int       // that are under way
+	owed     bool      // something was read since something was written last
+	answered bool      // something was written
+	told     bool      // the response says that it is the last
+	untold   time.Time // when one ended in a drain that does not
+	touched  bool      // the server has begun with it
+	woken    bool      // the deadline of reading is ours
+	recalled bool      // it was, and a Read may have met it
+	released bool      // Read has ended for our deadline
+	goes     bool      // and the next Close hands over
+	closing  bool      // there was a Close
 	deadline time.Time
 
 	arrived bool          // from another worker, and nothing was read since
@@ -50,6 +54,14 @@ func (g *guest) isFresh() bool {
 	return !g.touched || !g.answered
 }
 
+// isUntold reports whether the response to its last request has just ended, in a drain, and has not said that it is the
+// last: the next may be on its way.
+func (g *guest) isUntold() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.told && g.framing.between() && time.Since(g.untold) < newConnGrace
+}
+
 // isAsked reports whether its client waits for an answer, as far as one can tell: HTTP/1.1 can be followed; of what
 // else there is a server is likely to work while it does not read.
 func (g *guest) isAsked() bool {
@@ -61,20 +73,36 @@ func (g *guest) isAsked() bool {
 	return g.owed && g.reads == 0
 }
 
+// isBetween reports whether it is between a response and the next request, as far as one can tell.
+func (g *guest) isBetween() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.framing.between() && g.writes == 0
+}
+
 // canGo reports whether it can be handed over now. It is called with mu locked.
 func (g *guest) canGo() bool {
 	return g.pass != nil && !g.bound.Load() && g.framing.between() && g.writes == 0
 }
 
-// wake makes it go, if it can, as soon as the server reads. It is called with mu locked.
+// mayEnd reports whether its Read may end now as if the client had closed the connection: it can go, or is to end. It
+// is called with mu locked.
+func (g *guest) mayEnd() bool {
+	if (g.told || g.house.lastOrders.Load()) && g.framing.between() && g.writes == 0 {
+		return true
+	}
+	return g.house.handsOver() && g.canGo()
+}
+
+// wake makes it go, or end, if it can, as soon as the server reads. It is called with mu locked.
 func (g *guest) wake() {
-	if g.house.handsOver() && g.canGo() && !g.woken && !g.released {
+	if g.mayEnd() && !g.woken && !g.released {
 		g.woken = true
 		g.socket.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// sendOff makes it go, if it can, and reports whether it will.
+// sendOff makes it go, or end, if it can, and reports whether it will.
 func (g *guest) sendOff() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -154,8 +182,8 @@ func (g *guest) afterRead(b []byte, mayGo bool, err error) (again bool, _ error)
 		again = failed && g.recalled // if it is the server's own deadline that has passed, Read fails again
 		g.recalled = false
 		return again, err
-	case failed && mayGo && g.canGo():
-		g.released = true
+	case failed && mayGo && g.mayEnd():
+		g.released, g.goes = true, g.house.handsOver() && g.canGo()
 		return false, io.EOF
 	}
 	g.takeBack()
@@ -182,17 +210,39 @@ func (g *guest) write(before func(), how func() (int64, error), after func(n int
 	if err != nil {
 		g.framing.lose()
 	}
+	if g.house.draining.Load() {
+		g.untold = time.Now()
+	}
 	g.writes--
 	g.wake() // another goroutine may wait in Read
 	return n, err
 }
 
 func (g *guest) writeBytes(b []byte) (int, error) {
-	n, err := g.write(func() { g.framing.response(b) }, func() (int64, error) { // before the client can know
-		n, err := g.socket.Write(b)
+	said := b
+	field := 0
+	n, err := g.write(func() { // before the client can know
+		if field = g.framing.response(b); field > 0 && g.isToEnd() {
+			g.told = true
+			said = slices.Concat(b[:field], []byte(closeField), b[field:])
+		}
+	}, func() (int64, error) {
+		n, err := g.socket.Write(said)
 		return int64(n), err
 	}, func(int64) {})
+	if len(said) > len(b) && int(n) > field {
+		n = max(n-int64(len(closeField)), int64(field))
+	}
 	return int(n), err
+}
+
+// closeField says that a response is the last of its connection (RFC 9112, section 9.6), whatever else the head says.
+const closeField = "Connection: close\r\n"
+
+// isToEnd reports whether its client is to be told to go. It is called with mu locked.
+func (g *guest) isToEnd() bool {
+	goes := g.house.handsOver() && g.pass != nil && !g.bound.Load()
+	return g.house.draining.Load() && !goes
 }
 
 func (g *guest) readFrom(from func() (int64, error)) (int64, error) {
@@ -244,14 +294,14 @@ func (g *guest) setDeadline(t time.Time) error {
 // close closes the socket, after a copy of it was handed over if it was released for that.
 func (g *guest) close() error {
 	g.mu.Lock()
-	released, again := g.released, g.closing
+	goes, again := g.goes, g.closing
 	g.closing = true
 	g.mu.Unlock()
 	if again {
 		return net.ErrClosed
 	}
 	defer g.house.leave(g)
-	if released {
+	if goes {
 		if err := g.pass(g.socket.(descriptorConn)); err != nil {
 			g.socket.Close()
 			return err

@@ -2,6 +2,8 @@ package drain
 
 import (
 	"context"
+	"crypto/tls"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -26,11 +28,13 @@ type HTTP struct {
 	begun      chan struct{} // closed when a drain begins
 	open       count         // connections, hijacked ones included
 	drainDelay time.Duration // how long idle connections are left open for a next request; set by BeginDrain
+	drainBegan time.Time     // set by BeginDrain
 	hooked     sync.Once
 
 	mu    sync.Mutex
 	conns map[*httpConn]struct{}
-	gone  time.Time // the last time that a connection went, in a drain
+	bare  map[*tls.Conn]*trackedConn // those that net/http must have as they are; see tracking
+	gone  time.Time                  // the last time that a connection went, in a drain
 }
 
 // newConnGrace is how long a connection on which nothing was asked yet may hold up a drain: what its client wants
@@ -42,7 +46,7 @@ const goGrace = time.Second
 
 // NewHTTP returns a Server that serves with srv, whose hooks it extends when it first serves.
 func NewHTTP(srv *http.Server) *HTTP {
-	return &HTTP{Server: srv, conns: map[*httpConn]struct{}{}, begun: make(chan struct{})}
+	return &HTTP{Server: srv, conns: map[*httpConn]struct{}{}, bare: map[*tls.Conn]*trackedConn{}, begun: make(chan struct{})}
 }
 
 // httpConnKey is the key of a request's connection.
@@ -60,7 +64,7 @@ func Begun(ctx context.Context) <-chan struct{} {
 // Serve serves, over TLS if the server has a TLSConfig of its user. It can be called with several listeners.
 func (h *HTTP) Serve(l net.Listener) error {
 	if _, ok := l.(movableListener); !ok { // which counts by itself
-		l = tracking{l, &h.open}
+		l = tracking{l, h}
 	}
 	if h.isSecure() {
 		if err := checkCertificate(h.TLSConfig); err != nil {
@@ -85,27 +89,25 @@ func (h *HTTP) CanMove() bool {
 // hook adds to the server's hooks.
 func (h *HTTP) hook() {
 	h.secure = wantsTLS(h.TLSConfig)
-	next := h.Handler
-	if next == nil {
-		next = http.DefaultServeMux
-	}
+	next := h.handler()
 	h.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h.open.load != nil {
 			h.open.load.Served(1)
 		}
-		told := false
 		c, known := r.Context().Value(httpConnKey{}).(*httpConn)
-		if h.draining.Load() {
-			told = !(known && h.handsOver() && canGo(c.own))
-		}
+		told := h.tells(c)
 		if known {
-			c.handle(told, r.ContentLength != 0)
+			c.handle(told, r)
 		}
 		if told {
-			w.Header().Set("Connection", "close") // on HTTP/2 net/http makes a GOAWAY of it
+			tellToClose(w, r)
 		}
 		next.ServeHTTP(w, r)
+		if !told && h.tells(c) { // by now
+			closeAfterReply(w)
+		}
 	})
+	h.TLSNextProto = h.nextProtos()
 	connContext := h.ConnContext
 	h.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		if connContext != nil {
@@ -125,10 +127,71 @@ func (h *HTTP) hook() {
 	}
 }
 
+// handler returns the user's handler. "OPTIONS *" net/http would answer by itself, and not say that the connection
+// ends.
+func (h *HTTP) handler() http.Handler {
+	next := h.Handler
+	if next == nil {
+		next = http.DefaultServeMux
+	}
+	if h.DisableGeneralOptionsHandler {
+		return next
+	}
+	h.DisableGeneralOptionsHandler = true
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.RequestURI != "*" || r.Method != http.MethodOptions {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Length", "0")
+		io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, 4<<10))
+	})
+}
+
+// tells reports whether the client of a connection is to be told to close it. c is nil if nothing is known of it.
+func (h *HTTP) tells(c *httpConn) bool {
+	return h.draining.Load() && !(c != nil && canGo(c.own) && h.handsOver())
+}
+
+// nextProtos returns the user's own protocols, by ALPN. net/http does not tell of their connections until they end.
+func (h *HTTP) nextProtos() map[string]func(*http.Server, *tls.Conn, http.Handler) {
+	own := maps.Clone(h.TLSNextProto)
+	for proto, serve := range own {
+		if proto != "h2" { // of package http2, which does
+			own[proto] = func(srv *http.Server, conn *tls.Conn, handler http.Handler) {
+				if c := h.own(conn); c != nil {
+					c.part().handOff()
+				}
+				serve(srv, conn, handler)
+			}
+		}
+	}
+	return own
+}
+
+// own returns the connection of this package that net/http has as conn; nil if it is none, but of a listener that
+// somebody else gave the server.
+func (h *HTTP) own(conn net.Conn) ownConn {
+	t, ok := conn.(*tls.Conn)
+	if !ok {
+		c, _ := conn.(ownConn)
+		return c
+	}
+	if c, ok := t.NetConn().(ownConn); ok {
+		return c
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.bare[t]; c != nil {
+		return c
+	}
+	return nil
+}
+
 // enter notes a new connection. net/http asks for a connection's context before it reports the connection as new, so
 // this is where it is first seen.
 func (h *HTTP) enter(conn net.Conn) *httpConn {
-	own := ownConnOf(conn)
+	own := h.own(conn)
 	if own == nil {
 		return nil
 	}
@@ -145,6 +208,10 @@ func (h *HTTP) leave(c *httpConn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.conns, c)
+	if t, ok := c.conn.(*tls.Conn); ok && h.bare[t] != nil {
+		h.bare[t].leave()
+		delete(h.bare, t)
+	}
 	if h.draining.Load() {
 		h.gone = time.Now()
 	}
@@ -152,7 +219,7 @@ func (h *HTTP) leave(c *httpConn) {
 
 // observe follows net/http's own view of a connection, and has it go if that is wanted.
 func (h *HTTP) observe(conn net.Conn, state http.ConnState) {
-	own := ownConnOf(conn)
+	own := h.own(conn)
 	if own == nil || state == http.StateNew {
 		return
 	}
@@ -183,7 +250,7 @@ func (h *HTTP) Prepare(w Worker) {
 // BeginDrain makes every further response ask the client to close, but for connections that are handed over, if
 // that is wanted, and calls what was registered by RegisterOnShutdown. It is called while the server still accepts.
 func (h *HTTP) BeginDrain(delay time.Duration, handOver bool) {
-	h.drainDelay = delay
+	h.drainDelay, h.drainBegan = delay, time.Now()
 	h.moving.Store(handOver)
 	if h.draining.CompareAndSwap(false, true) {
 		close(h.begun)
@@ -292,6 +359,11 @@ func (h *HTTP) neededUntil(c *httpConn, now, begunAt time.Time) time.Time {
 		return later(begunAt, h.gone).Add(max(h.drainDelay, goGrace))
 	case c.state == fresh || c.arrived: // which may never have asked for anything where it comes from, either
 		return later(toldToGo, c.since.Add(newConnGrace))
+	case c.http2 && c.told:
+		return now // it got a GOAWAY or, if the handler has set something else, gets one by Shutdown: nothing is lost
+	case !c.http2 && c.since.After(h.drainBegan):
+		// It was answered, and not told to go: the head was written before. The next request may be on its way.
+		return later(toldToGo, c.since.Add(max(h.drainDelay, newConnGrace)))
 	}
 	return later(toldToGo, c.since.Add(h.drainDelay))
 }
@@ -314,6 +386,19 @@ func (h *HTTP) dropFresh() {
 			c.conn.Close()
 		}
 	}
+}
+
+// Unfinished implements Server.
+func (h *HTTP) Unfinished() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.open.open()
+	for c := range h.conns {
+		if c.isIdle() {
+			n--
+		}
+	}
+	return max(n, 0) // one may be closed that has not said so yet
 }
 
 // Open returns how many connections there are, hijacked ones included.

@@ -36,6 +36,10 @@ type Server interface {
 
 	// Open returns how many connections are open.
 	Open() int
+
+	// Unfinished returns how many of them Close would cut off from something, as far as one can tell: not those that are
+	// between a response and the next request.
+	Unfinished() int
 }
 
 // Worker is what a server needs to know of the process that it serves in.

@@ -134,6 +134,9 @@ func (s *TCP) Open() int {
 	return len(s.conns)
 }
 
+// Unfinished implements Server.
+func (s *TCP) Unfinished() int { return s.Open() }
+
 // CloseRead makes reads from a connection end once what has arrived is read. With one that wraps another, and tells
 // neither how to do that nor what it wraps, they end at once.
 func CloseRead(c net.Conn) {

@@ -14,6 +14,7 @@ type tracker struct {
 
 	// These are guarded by mu.
 	some    int  // bytes that were read since then
+	wrote   bool // something was written
 	wasIdle bool // it has become idle once
 	known   bool // whether the client speaks HTTP/2 without TLS
 	prior   bool // and it does
@@ -27,7 +28,7 @@ func (t *tracker) begun() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, overTLS := t.conn.(*tls.Conn); overTLS && !t.wasIdle {
-		return t.between() && t.some > handshakeRest
+		return t.between() && t.wrote && t.some > handshakeRest // before, it is of the ClientHello
 	}
 	return t.between() && t.some > 0 && !t.prior
 }
@@ -59,13 +60,17 @@ func (t *tracker) afterRead(b []byte) {
 func (t *tracker) beforeWrite() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.some = 0
+	t.some, t.wrote = 0, true
 }
 
 // tracking is a listener that counts its open connections, and tracks them.
+//
+// If it is one of the user's that does TLS by itself, its connections stay what they are: net/http would neither look
+// for HTTP/2 on one, nor set Request.TLS, if it were embedded in another. So nobody sees what is read from one, or it
+// being closed, and it counts as open for as long as net/http tells of it.
 type tracking struct {
 	net.Listener
-	conns *count
+	server *HTTP
 }
 
 func (l tracking) Accept() (net.Conn, error) {
@@ -73,7 +78,13 @@ func (l tracking) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return track(c, l.conns), nil
+	if t, ok := c.(*tls.Conn); ok {
+		l.server.mu.Lock()
+		defer l.server.mu.Unlock()
+		l.server.bare[t] = track(t, &l.server.open).(*trackedConn)
+		return t, nil
+	}
+	return track(c, &l.server.open), nil
 }
 
 func track(c net.Conn, conns *count) net.Conn {

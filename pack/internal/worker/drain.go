@@ -74,7 +74,7 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	for server, e := range s.servers() {
 		stopping.Go(func() {
 			if err := server.Shutdown(ctx); err != nil {
-				left := server.Open()
+				left := server.Unfinished()
 				total.Add(int64(left))
 				s.log.Warn("a server did not finish in its drain",
 					"endpoint", e.String(), "error", err, "connections", left)

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -101,8 +102,8 @@ func (w *worker) arrive(r *wire.Received) {
 		return
 	}
 	if l == nil || !l.movable {
-		w.log.Error("a connection that was handed over is closed: this worker does not serve the endpoint",
-			"endpoint", r.Endpoint.String())
+		w.lost.count(fmt.Errorf("no server of this worker takes them for %s: is it one of another kind now?",
+			r.Endpoint)) // one line for all
 		go c.Close()
 		return
 	}

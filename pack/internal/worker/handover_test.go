@@ -182,7 +182,8 @@ func TestArrivesAtNobody(t *testing.T) {
 	m.ping()
 	m.tell(wire.Message{Type: wire.Drain})
 	m.expectEnd(0)
-	if n := m.log.count(slog.LevelError, "does not serve the endpoint"); n < 2 {
+	if m.log.count(slog.LevelWarn, "no server of this worker takes them for tcp 127.0.0.1:0") != 1 ||
+		m.log.count(slog.LevelInfo, "connections=3") != 1 || m.log.count(slog.LevelError, "") != 0 {
 		t.Errorf("it logged\n%s", m.log)
 	}
 }
