@@ -159,7 +159,7 @@ func TestQuotaOfAnAncestor(t *testing.T) {
 		t.Skip("making control groups takes root")
 	}
 	allowed(t, 2)
-	procs := limitedGroup(t)
+	procs, _ := limitedGroup(t)
 	p := start(t, "http", func(c *exec.Cmd) {
 		inShell(c, "echo $$ >"+procs)
 	})
@@ -173,15 +173,44 @@ func TestQuotaOfAnAncestor(t *testing.T) {
 	p.Stop()
 }
 
-// limitedGroup makes a control group whose parent has a quota of half a CPU, and returns its file of processes.
-func limitedGroup(t *testing.T) string {
+// TestQuotaChanges gives a pack all processor time, and half a CPU's again, while it runs, as a resize of a container
+// does, under load.
+func TestQuotaChanges(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("making control groups takes root")
+	}
+	cpus := allowed(t, 2)
+	procs, limit := limitedGroup(t)
+	p := start(t, "http", func(c *exec.Cmd) {
+		inShell(c, "echo $$ >"+procs)
+	})
+	p.Addresses()
+	p.HasWorkers(1)
+	connecting := apply(t, load(p, 4, 0))
+	for i, workers := range []int{cpus.Len(), 1} {
+		limit(workers == 1)
+		placed := p.Logged(i+1, "workers placed")
+		if pinned := placed["unpinned"] == nil; pinned != (workers > 1) {
+			t.Errorf("%v", placed)
+		}
+		p.HasWorkers(workers)
+		p.hasSockets(workers)
+	}
+	loseLittle(t, connecting)
+	p.Stop()
+}
+
+// limitedGroup makes a control group whose parent has a quota of half a CPU. It returns its file of processes, and what
+// takes the quota away, or sets it.
+func limitedGroup(t *testing.T) (procs string, limit func(bool)) {
 	t.Helper()
 	var errs []error
-	for _, v := range []struct{ root, file, limit string }{
-		{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "50000"},
-		{"/sys/fs/cgroup", "cpu.max", "50000 100000"},
+	for _, v := range []struct{ root, file, limit, none string }{
+		{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "50000", "-1"},
+		{"/sys/fs/cgroup", "cpu.max", "50000 100000", "max 100000"},
 	} {
-		parent := fmt.Sprintf("%s/gopherpack-test-%d", v.root, os.Getpid())
+		parent := fmt.Sprintf("%s/gopherpack-test-%d-%s", v.root, os.Getpid(), t.Name())
 		group := parent + "/sub"
 		err := makeGroup(t, parent)
 		if err == nil {
@@ -191,12 +220,20 @@ func limitedGroup(t *testing.T) string {
 			err = setGroup(parent, v.file, v.limit)
 		}
 		if err == nil {
-			return group + "/cgroup.procs"
+			return group + "/cgroup.procs", func(on bool) {
+				text := v.none
+				if on {
+					text = v.limit
+				}
+				if err := setGroup(parent, v.file, text); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 		errs = append(errs, err)
 	}
 	t.Skip(errors.Join(errs...))
-	return ""
+	return "", nil
 }
 
 // TestCPUsChange takes the master a CPU and gives it back, as an update of a container does, under load.
