@@ -31,8 +31,9 @@ func init() {
 	started.environ = os.Environ()
 	started.dir, started.pwd = startDirectory()
 	started.path, started.pathErr = findExecutable()
-	if privileged() {
-		return // whoever started this program has fewer rights than it: what they say is not to be believed
+	if privileged() { // whoever started this program has fewer rights than it: what they say is not to be believed
+		refuse(notes)
+		return
 	}
 	started.estate = inheritEstate(notes[estateEnv])
 	started.question = inheritQuestion(notes[preflightEnv])
