@@ -18,8 +18,8 @@ var (
 	// ErrNotChild is the error of Inherit in a process that no Group started.
 	ErrNotChild = errors.New("not started by a process group")
 
-	// ErrDescendant is the error of Inherit in a process that a child of a Group has started, and that has inherited the
-	// child's control socket: such as the program of a script that does not exec it. It matches ErrNotChild.
+	// ErrDescendant is the error of Inherit in a process that a child of a Group has started, and that has inherited
+	// the child's control socket: such as the program of a script that does not exec it. It matches ErrNotChild.
 	ErrDescendant = fmt.Errorf("%w, but by a child of one", ErrNotChild)
 
 	// ErrOrphan is the error of Inherit in a process whose parent is gone already.

@@ -21,8 +21,8 @@ const (
 	versionOfPrivileged = 0
 )
 
-var errPrivileged = errors.New("it has rights by its file (setuid, setgid or capabilities), and so believes nobody who " +
-	"starts it: give it ambient capabilities instead (AmbientCapabilities= of systemd, setpriv --ambient-caps)")
+var errPrivileged = errors.New("it has rights by its file (setuid, setgid or capabilities), and so believes nobody " +
+	"who starts it: give it ambient capabilities instead (AmbientCapabilities= of systemd, setpriv --ambient-caps)")
 
 var errNoAnswer = errors.New("it did not answer")
 
@@ -69,7 +69,7 @@ func (q *Question) Answer(b []byte) {
 }
 
 // refuse ends this process, which has rights by its file, if it is asked, or is to take over: it would go on as if that
-// were not so, beside the program that runs. To say so takes no belief: what is written goes to a socket of the asker's.
+// were not so, beside the program that runs. To say so takes no belief: what is written goes to the asker's own socket.
 func refuse(notes map[string]note) {
 	if s := inheritSocket(notes[preflightEnv]); s != nil {
 		s.file.Write(binary.BigEndian.AppendUint32(nil, versionOfPrivileged))
