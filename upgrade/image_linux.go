@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,14 +21,21 @@ func openExecutable(path string) (*os.File, error) {
 		return nil, err
 	}
 	defer low.Close()
-	for _, least := range []int{4096, 64, 16} { // few descriptors may be allowed
+	for _, least := range []int{4096, 64, leastImage} { // few descriptors may be allowed
 		if f, err := duplicate(low, least); err == nil {
 			return f, nil
 		}
 	}
-	_, err = duplicate(low, 16)
+	_, err = duplicate(low, leastImage)
+	if errors.Is(err, unix.EINVAL) { // fcntl(2) has that for what is not below the limit
+		err = fmt.Errorf("it takes a descriptor of %d or more, and the limit of open files (ulimit -n) is too low: %w",
+			leastImage, unix.EMFILE)
+	}
 	return nil, err
 }
+
+// leastImage is the least number under which an executable is held open.
+const leastImage = 16
 
 func pathOf(f *os.File, name string) (string, error) {
 	fd, err := descriptor(f)

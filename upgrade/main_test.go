@@ -30,7 +30,7 @@ import (
 const asServer = "UPGRADE_TEST_SERVER"
 
 func TestMain(m *testing.M) {
-	programs := map[string]func(string) error{asServer: server, asAsked: asked, asPuppet: puppet, asLoop: loop}
+	programs := map[string]func(string) error{asServer: server, asAsked: asked, asPuppet: puppet, asLoop: loop, asFewDescriptors: hold}
 	for variable, run := range programs {
 		if value := os.Getenv(variable); value != "" {
 			if err := run(value); err != nil {

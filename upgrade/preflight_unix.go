@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 	"time"
 
@@ -27,7 +28,7 @@ func preflight(ctx context.Context, i *Image, question []byte, env []string) ([]
 	cmd, err := command(i, preflightEnv, theirs, env)
 	if err == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		err = cmd.Start()
+		err = i.named(cmd.Start())
 	}
 	theirs.Close()
 	if err != nil {
@@ -77,6 +78,17 @@ func preflight(ctx context.Context, i *Image, question []byte, env []string) ([]
 		}
 		return r.answer, r.err
 	}
+}
+
+// named returns an error of starting an image with the name of its file in it, where it has a number.
+func (i *Image) named(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Path == i.path {
+		err = &fs.PathError{Op: e.Op, Path: i.name, Err: e.Err}
+	}
+	if errors.Is(err, unix.ENOEXEC) {
+		return fmt.Errorf("%w: it is no program for this machine, or not a whole one", err)
+	}
+	return err
 }
 
 // endedEarly says that a program has ended before something, and how.
