@@ -135,7 +135,7 @@ func (k *Keeper) openOrFind(ctx context.Context, e wire.Endpoint, workers int, l
 			}
 			beside, w.beside = own.endpoints, true
 		case !w.wait(ctx, err):
-			return nil, same, explain(err, w.hint())
+			return nil, same, explain(err, w.hint(err))
 		}
 	}
 }
