@@ -60,6 +60,32 @@ func TestWithoutSys(t *testing.T) {
 	p.Stop()
 }
 
+// TestWithoutProc has a pack run where /proc is not mounted, as in many a chroot. All works but upgrades, and the log
+// says why.
+func TestWithoutProc(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("hiding /proc needs CAP_SYS_ADMIN")
+	}
+	t.Parallel()
+	p := start(t, "http", func(c *exec.Cmd) {
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		inShell(c, "mount --make-rprivate / && mount -t tmpfs none /proc")
+	}, "-workers=2")
+	p.Addresses()
+	u := apply(t, load(p, 4, 0))
+	u.until(&u.answered, 20)
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "reloaded")
+	p.Signal(syscall.SIGUSR2)
+	failed := p.Logged(1, "upgrade failed, the old workers go on")
+	if !strings.Contains(fmt.Sprint(failed["error"]), "(is /proc mounted?)") {
+		t.Errorf("%v", failed)
+	}
+	loseNothing(t, u)
+	p.HasWorkers(2)
+	p.Stop()
+}
+
 func TestEveryThreadIsPinned(t *testing.T) {
 	t.Parallel()
 	cpus := allowed(t, 1)

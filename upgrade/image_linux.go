@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 
@@ -43,11 +44,11 @@ func pathOf(f *os.File, name string) (string, error) {
 		return "", err
 	}
 	path := "/proc/self/fd/" + strconv.Itoa(fd)
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("%w (is /proc mounted?)", err)
-	}
-	if isScript(path) {
+	switch _, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist), err == nil && isScript(path):
 		return byName(name)
+	case err != nil:
+		return "", err
 	}
 	return path, nil
 }

@@ -110,6 +110,9 @@ func findExecutable() (string, error) {
 	}
 	path, err := os.Executable()
 	if errors.Is(err, fs.ErrNotExist) && runningFile != "" {
+		if path := executedAs(); path != "" {
+			return filepath.Abs(path)
+		}
 		err = fmt.Errorf("%w (is /proc mounted?)", err)
 	}
 	return path, err
