@@ -81,6 +81,8 @@ var (
 	setMask = strconv.Itoa(unix.SYS_SCHED_SETAFFINITY)
 	getMask = strconv.Itoa(unix.SYS_SCHED_GETAFFINITY)
 	limits  = strconv.Itoa(unix.SYS_PRLIMIT64)
+	bind    = strconv.Itoa(unix.SYS_BIND)
+	pair    = strconv.Itoa(unix.SYS_SOCKETPAIR)
 )
 
 // refused has a program start with system calls refused.
@@ -135,6 +137,26 @@ func TestLimitsRefused(t *testing.T) {
 	p = start(t, "http", refused(limits), "-files=100")
 	if status := p.Wait(inTime); status != 1 || !p.Said("prlimit: operation not permitted") {
 		t.Errorf("exit status %d; want 1, and why", status)
+	}
+}
+
+// TestBindRefused has a filter that lets nobody bind a socket, whatever its port.
+func TestBindRefused(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", refused(bind), "-address=tcp 127.0.0.1:60000")
+	const want = "pack: listen tcp 127.0.0.1:60000: bind: operation not permitted (not for its number: "
+	if status := p.Wait(inTime); status != 1 || !p.Said(want) {
+		t.Errorf("exit status %d; want 1, and %q", status, want)
+	}
+}
+
+// TestUnixSocketsRefused has a filter that forbids what master and worker talk over.
+func TestUnixSocketsRefused(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", refused(pair))
+	const want = "socketpair: operation not permitted (processes talk over Unix sockets: "
+	if status := p.Wait(inTime); status != 1 || !p.Said(want) {
+		t.Errorf("exit status %d; want 1, and %q", status, want)
 	}
 }
 
