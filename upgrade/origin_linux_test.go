@@ -1,9 +1,26 @@
 package upgrade
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
+
+// TestNamed names a file that could not be executed, and tells what may be wrong.
+func TestNamed(t *testing.T) {
+	i := &Image{name: "/srv/server", path: "/proc/self/fd/16"}
+	err := i.named(&fs.PathError{Op: "fork/exec", Path: i.path, Err: unix.EACCES})
+	const want = "fork/exec /srv/server: permission denied: this user may not execute it, or its file system is mounted noexec"
+	if !errors.Is(err, fs.ErrPermission) || err.Error() != want {
+		t.Errorf("%v; want %q", err, want)
+	}
+	if i.named(nil) != nil {
+		t.Error("what has started has an error")
+	}
+}
 
 // TestExecutedAs finds this program without /proc.
 func TestExecutedAs(t *testing.T) {

@@ -262,6 +262,16 @@ func TestPreflightOfNoProgram(t *testing.T) {
 	if !errors.Is(err, syscall.ENOEXEC) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v; want %q", err, want)
 	}
+	writer, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	_, err = upgrade.Preflight(t.Context(), image, nil)
+	want = "fork/exec " + path + ": text file busy: somebody is writing to it"
+	if !errors.Is(err, syscall.ETXTBSY) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v; want %q", err, want)
+	}
 }
 
 // asFewDescriptors makes the test binary a program that holds its own executable open.

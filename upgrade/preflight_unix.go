@@ -80,13 +80,20 @@ func preflight(ctx context.Context, i *Image, question []byte, env []string) ([]
 	}
 }
 
-// named returns an error of starting an image with the name of its file in it, where it has a number.
+// named returns an error of starting an image with the name of its file in it, where it has a number, and with what may
+// be wrong.
 func (i *Image) named(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Path == i.path {
 		err = &fs.PathError{Op: e.Op, Path: i.name, Err: e.Err}
 	}
-	if errors.Is(err, unix.ENOEXEC) {
-		return fmt.Errorf("%w: it is no program for this machine, or not a whole one", err)
+	for errno, why := range map[error]string{
+		unix.ENOEXEC: "it is no program for this machine, or not a whole one",
+		unix.EACCES:  "this user may not execute it, or its file system is mounted noexec",
+		unix.ETXTBSY: "somebody is writing to it: put it there by renaming",
+	} {
+		if errors.Is(err, errno) {
+			return fmt.Errorf("%w: %s", err, why)
+		}
 	}
 	return err
 }
