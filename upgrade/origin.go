@@ -128,13 +128,19 @@ func isRunning(path string) bool {
 	return err == nil && os.SameFile(there, self)
 }
 
-// NameProcess names this process after the base name of its first argument, as ps and pkill show it. A process that was
-// started from [Image.Path] needs that, since the kernel has named it after the last part of that path, a number; in
-// programs that this package starts it has been done before main begins. It is for Linux, and elsewhere does nothing.
+// NameProcess names this process after the base name of its first argument, or of [Path] if that is empty, as ps and
+// pkill show it. A process that was started from [Image.Path] needs that, since the kernel has named it after the last
+// part of that path, a number; in programs that this package starts it has been done before main begins. It is for
+// Linux, and elsewhere does nothing.
 func NameProcess() {
-	if len(started.args) > 0 {
-		nameProcess(strings.TrimPrefix(filepath.Base(started.args[0]), "-")) // a login shell's name begins so
+	nameProcess(processName(started.args, started.path))
+}
+
+func processName(args []string, path string) string {
+	if len(args) > 0 && args[0] != "" {
+		path = args[0]
 	}
+	return strings.TrimPrefix(filepath.Base(path), "-") // a login shell's name begins so
 }
 
 // merge returns an environment with variables added or replaced.

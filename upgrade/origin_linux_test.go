@@ -9,6 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+func TestProcessName(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{{[]string{"/srv/server", "x"}, "server"}, {[]string{"-sh"}, "sh"}, {[]string{""}, "real"}, {nil, "real"}} {
+		if got := processName(tt.args, "/srv/real"); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.args, got, tt.want)
+		}
+	}
+}
+
 // TestNamed names a file that could not be executed, and tells what may be wrong.
 func TestNamed(t *testing.T) {
 	i := &Image{name: "/srv/server", path: "/proc/self/fd/16"}
