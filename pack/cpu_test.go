@@ -60,6 +60,32 @@ func TestWithoutSys(t *testing.T) {
 	p.Stop()
 }
 
+// TestWithoutProc has a pack run where /proc is not mounted, as in many a chroot. All works but upgrades, and the log
+// says why.
+func TestWithoutProc(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("hiding /proc needs CAP_SYS_ADMIN")
+	}
+	t.Parallel()
+	p := start(t, "http", func(c *exec.Cmd) {
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		inShell(c, "mount --make-rprivate / && mount -t tmpfs none /proc")
+	}, "-workers=2")
+	p.Addresses()
+	u := apply(t, load(p, 4, 0))
+	u.until(&u.answered, 20)
+	p.Signal(syscall.SIGHUP)
+	p.Logged(1, "reloaded")
+	p.Signal(syscall.SIGUSR2)
+	failed := p.Logged(1, "upgrade failed, the old workers go on")
+	if !strings.Contains(fmt.Sprint(failed["error"]), "(is /proc mounted?)") {
+		t.Errorf("%v", failed)
+	}
+	loseNothing(t, u)
+	p.HasWorkers(2)
+	p.Stop()
+}
+
 func TestEveryThreadIsPinned(t *testing.T) {
 	t.Parallel()
 	cpus := allowed(t, 1)
@@ -176,7 +202,7 @@ func TestQuotaOfAnAncestor(t *testing.T) {
 		t.Skip("making control groups takes root")
 	}
 	allowed(t, 2)
-	procs := limitedGroup(t)
+	procs, _ := limitedGroup(t)
 	p := start(t, "http", func(c *exec.Cmd) {
 		inShell(c, "echo $$ >"+procs)
 	})
@@ -190,15 +216,44 @@ func TestQuotaOfAnAncestor(t *testing.T) {
 	p.Stop()
 }
 
-// limitedGroup makes a control group whose parent has a quota of half a CPU, and returns its file of processes.
-func limitedGroup(t *testing.T) string {
+// TestQuotaChanges gives a pack all processor time, and half a CPU's again, while it runs, as a resize of a container
+// does, under load.
+func TestQuotaChanges(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("making control groups takes root")
+	}
+	cpus := allowed(t, 2)
+	procs, limit := limitedGroup(t)
+	p := start(t, "http", func(c *exec.Cmd) {
+		inShell(c, "echo $$ >"+procs)
+	})
+	p.Addresses()
+	p.HasWorkers(1)
+	connecting := apply(t, load(p, 4, 0))
+	for i, workers := range []int{cpus.Len(), 1} {
+		limit(workers == 1)
+		placed := p.Logged(i+1, "workers placed")
+		if pinned := placed["unpinned"] == nil; pinned != (workers > 1) {
+			t.Errorf("%v", placed)
+		}
+		p.HasWorkers(workers)
+		p.hasSockets(workers)
+	}
+	loseLittle(t, connecting)
+	p.Stop()
+}
+
+// limitedGroup makes a control group whose parent has a quota of half a CPU. It returns its file of processes, and what
+// takes the quota away, or sets it.
+func limitedGroup(t *testing.T) (procs string, limit func(bool)) {
 	t.Helper()
 	var errs []error
-	for _, v := range []struct{ root, file, limit string }{
-		{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "50000"},
-		{"/sys/fs/cgroup", "cpu.max", "50000 100000"},
+	for _, v := range []struct{ root, file, limit, none string }{
+		{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "50000", "-1"},
+		{"/sys/fs/cgroup", "cpu.max", "50000 100000", "max 100000"},
 	} {
-		parent := fmt.Sprintf("%s/gopherpack-test-%d", v.root, os.Getpid())
+		parent := fmt.Sprintf("%s/gopherpack-test-%d-%s", v.root, os.Getpid(), t.Name())
 		group := parent + "/sub"
 		err := makeGroup(t, parent)
 		if err == nil {
@@ -208,12 +263,20 @@ func limitedGroup(t *testing.T) string {
 			err = setGroup(parent, v.file, v.limit)
 		}
 		if err == nil {
-			return group + "/cgroup.procs"
+			return group + "/cgroup.procs", func(on bool) {
+				text := v.none
+				if on {
+					text = v.limit
+				}
+				if err := setGroup(parent, v.file, text); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 		errs = append(errs, err)
 	}
 	t.Skip(errors.Join(errs...))
-	return ""
+	return "", nil
 }
 
 // TestCPUsChange takes the master a CPU and gives it back, as an update of a container does, under load.

@@ -77,7 +77,13 @@ func refuse(calls []string) error {
 	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
 }
 
-var setMask, getMask = strconv.Itoa(unix.SYS_SCHED_SETAFFINITY), strconv.Itoa(unix.SYS_SCHED_GETAFFINITY)
+var (
+	setMask = strconv.Itoa(unix.SYS_SCHED_SETAFFINITY)
+	getMask = strconv.Itoa(unix.SYS_SCHED_GETAFFINITY)
+	limits  = strconv.Itoa(unix.SYS_PRLIMIT64)
+	bind    = strconv.Itoa(unix.SYS_BIND)
+	pair    = strconv.Itoa(unix.SYS_SOCKETPAIR)
+)
 
 // refused has a program start with system calls refused.
 func refused(calls ...string) func(*exec.Cmd) {
@@ -118,6 +124,40 @@ func TestPinningRefused(t *testing.T) {
 		}
 	}
 	p.Stop()
+}
+
+// TestLimitsRefused has a filter that does not let a process see its limits. That is an error for who asks for some.
+func TestLimitsRefused(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", refused(limits), "-workers=2")
+	p.Logged(1, "pack is up")
+	p.Signal(syscall.SIGUSR2)
+	p.Logged(1, "upgraded")
+	p.Stop()
+	p = start(t, "http", refused(limits), "-files=100")
+	if status := p.Wait(inTime); status != 1 || !p.Said("prlimit: operation not permitted") {
+		t.Errorf("exit status %d; want 1, and why", status)
+	}
+}
+
+// TestBindRefused has a filter that lets nobody bind a socket, whatever its port.
+func TestBindRefused(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", refused(bind), "-address=tcp 127.0.0.1:60000")
+	const want = "pack: listen tcp 127.0.0.1:60000: bind: operation not permitted (not for its number: "
+	if status := p.Wait(inTime); status != 1 || !p.Said(want) {
+		t.Errorf("exit status %d; want 1, and %q", status, want)
+	}
+}
+
+// TestUnixSocketsRefused has a filter that forbids what master and worker talk over.
+func TestUnixSocketsRefused(t *testing.T) {
+	t.Parallel()
+	p := start(t, "http", refused(pair))
+	const want = "socketpair: operation not permitted (processes talk over Unix sockets: "
+	if status := p.Wait(inTime); status != 1 || !p.Said(want) {
+		t.Errorf("exit status %d; want 1, and %q", status, want)
+	}
 }
 
 // TestMaskRefused has a filter that does not even let a process see its mask.

@@ -113,7 +113,7 @@ type role struct {
 	kind     kind
 	identity               // of a worker
 	control  *net.UnixConn // of a worker
-	err      error         // of a worker that cannot work
+	err      error         // why it cannot be what it is, as Run says
 }
 
 // process is what this process is. It is found before main begins, when nobody has changed the environment yet, and its
@@ -122,20 +122,28 @@ var process = detectRole()
 
 func detectRole() role {
 	text, ok := os.LookupEnv(identityEnv)
+	var err error
 	if ok {
 		os.Unsetenv(identityEnv) // programs that a worker starts are not workers
-		control, err := procgroup.Inherit()
-		if !errors.Is(err, procgroup.ErrNotChild) {
+		control, cerr := procgroup.Inherit()
+		if !errors.Is(cerr, procgroup.ErrNotChild) {
 			upgrade.NameProcess()
-			return workerRole(text, control, err)
+			return workerRole(text, control, cerr)
+		}
+		if errors.Is(cerr, procgroup.ErrDescendant) { // else a second pack would run in a worker's place
+			err = errNotExeced
 		}
 	}
 	refuseLegacy()
 	if on, _ := envBool(envInline); on || runtime.GOOS == "windows" {
 		return role{kind: isInline}
 	}
-	return role{kind: isMaster}
+	return role{kind: isMaster, err: err}
 }
+
+// errNotExeced is why a program is neither a worker nor the next master that something else was started as.
+var errNotExeced = errors.New("a script, or another program, has started it and waits for it: " +
+	"it must exec it, as in exec server \"$@\"")
 
 func workerRole(text string, control *net.UnixConn, err error) role {
 	if err != nil {

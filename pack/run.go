@@ -42,11 +42,11 @@ func (p *Pack) run(ctx context.Context) error {
 		return errors.New("Run was called before")
 	}
 	defer outliveReaders()()
-	err := p.checkAll()
+	err := errors.Join(process.err, p.checkAll())
 	question, estate := upgrade.Asked(), upgrade.Inherited()
 	switch {
 	case process.kind == isWorker:
-		if err = errors.Join(process.err, err); err != nil {
+		if err != nil {
 			return err
 		}
 		if err := onlyPack(); err != nil {
@@ -197,6 +197,8 @@ func (p *Pack) wouldBe(question []byte, wrong error) (a handoff.Answer, err erro
 		return a, fmt.Errorf("the question %.100q: %w", question, err)
 	case wrong != nil:
 		return a, wrong
+	case q.Master != 0 && q.Master != os.Getppid():
+		return a, errNotExeced
 	case process.kind == isInline || p.config.Inline:
 		return a, errInline
 	case q.Version != handoff.Version:

@@ -97,9 +97,9 @@ func workerEnv(environ []string, p plan.Plan, id int) []string {
 func startWorker(w master.WorkerSpec, cmd *exec.Cmd) error {
 	err := runas.Start(w.Plan.CPUs(w.ID), cmd, w.User != "")
 	if err != nil && w.User != "" {
-		return runas.Explain(w.User, cmd, err)
+		err = runas.Explain(w.User, cmd, err)
 	}
-	return err
+	return runas.Named(err)
 }
 
 // mayBeRun reports that the user of the workers may not execute this program.

@@ -44,6 +44,7 @@ func TestBadExecutables(t *testing.T) {
 		{"may not be executed", "may not be executed: its mode is -rw-r--r--"},
 		{"replaced twice", "the new executable did not come as far as Run: it ended before it answered: exit status 3"},
 		{"a script without a pack", "it ended with exit status 0 before it answered"},
+		{"a script that does not exec", "the new executable will not be the master: a script, or another program, has started"},
 	}) {
 		t.Run(tt.how, func(t *testing.T) {
 			t.Parallel()
@@ -117,6 +118,9 @@ func deployBad(t *testing.T, path, how string) {
 	case "replaced twice":
 		deploy(t, path, "good")
 		deploy(t, path, "bad", "exits")
+	case "a script that does not exec":
+		deploy(t, path+".bin", "bad")
+		place(t, path, []byte("#!/bin/sh\n"+path+".bin \"$@\"\n"))
 	case "a script without a pack":
 		place(t, path, []byte("#!/bin/sh\nexit 0\n"))
 	default:
@@ -149,6 +153,29 @@ func TestUpgradeThatUserMayNotExecute(t *testing.T) {
 	p.HasWorkers(2)
 	p.answersVersion("2")
 	p.Stop()
+}
+
+// TestWorkerOfScript has a master start its workers by a script that waits for them: no second pack begins in the place
+// of a worker.
+func TestWorkerOfScript(t *testing.T) {
+	t.Parallel()
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+	defer ours.Close()
+	p := start(t, "http", func(c *exec.Cmd) {
+		c.Args = append([]string{"sh", "-c", `"$0" "$@"; exit $?`, c.Path}, c.Args[1:]...)
+		c.Path = "/bin/sh"
+		c.ExtraFiles = []*os.File{theirs}
+		c.Env = append(c.Env, "GOPHERPACK_IDENTITY=id=0 generation=1", fmt.Sprint("PROCGROUP_LIFELINE=3,", os.Getpid()))
+	})
+	theirs.Close()
+	const want = "pack: a script, or another program, has started it and waits for it"
+	if status := p.Wait(inTime); status != 1 || !p.Said(want) || p.Count("pack is up") > 0 {
+		t.Errorf("exit status %d; want 1, and %q:\n%s", status, want, p.Text())
+	}
 }
 
 // TestExecFails has the kernel refuse, in the last moment, to make another program of the master.

@@ -18,6 +18,10 @@ var (
 	// ErrNotChild is the error of Inherit in a process that no Group started.
 	ErrNotChild = errors.New("not started by a process group")
 
+	// ErrDescendant is the error of Inherit in a process that a child of a Group has started, and that has inherited
+	// the child's control socket: such as the program of a script that does not exec it. It matches ErrNotChild.
+	ErrDescendant = fmt.Errorf("%w, but by a child of one", ErrNotChild)
+
 	// ErrOrphan is the error of Inherit in a process whose parent is gone already.
 	ErrOrphan = errors.New("the parent process is gone")
 )
@@ -44,7 +48,10 @@ func Inherit() (*net.UnixConn, error) {
 		if controlEnded(fd) {
 			return nil, ErrOrphan
 		}
-		return nil, ErrNotChild // a program that a child started before it called Inherit
+		if isSocket(fd) {
+			return nil, ErrDescendant
+		}
+		return nil, ErrNotChild // it has the variable from elsewhere
 	}
 	conn, err := openControl(fd)
 	if err != nil {

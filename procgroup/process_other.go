@@ -15,6 +15,7 @@ func (g *Group) adoptProcess(*Process, *os.File) (handle, error) { return nil, e
 
 func openControl(int) (*net.UnixConn, error) { return nil, errors.ErrUnsupported }
 func controlEnded(int) bool                  { return false }
+func isSocket(int) bool                      { return false }
 
 func readNow(*os.File, []byte) (int, error) { return 0, errors.ErrUnsupported }
 func reopen(*os.File) (*os.File, error)     { return nil, errors.ErrUnsupported }

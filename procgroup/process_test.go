@@ -428,7 +428,7 @@ func TestControlIsNotForGrandchildren(t *testing.T) {
 		return cmd, err
 	}})
 	r.next(procgroup.Ready)
-	if line, err := bufio.NewReader(out).ReadString('\n'); strings.TrimSpace(line) != procgroup.ErrNotChild.Error() {
+	if line, err := bufio.NewReader(out).ReadString('\n'); strings.TrimSpace(line) != procgroup.ErrDescendant.Error() {
 		t.Errorf("Inherit in the grandchild: %q, %v", line, err)
 	}
 }
@@ -449,12 +449,19 @@ func TestSignal(t *testing.T) {
 }
 
 func TestInheritErrors(t *testing.T) {
+	if !errors.Is(procgroup.ErrDescendant, procgroup.ErrNotChild) {
+		t.Error("who is a descendant is no child")
+	}
 	if _, err := procgroup.Inherit(); err != procgroup.ErrNotChild {
 		t.Errorf("no child: %v", err)
 	}
 	t.Setenv("PROCGROUP_LIFELINE", "rope")
 	if _, err := procgroup.Inherit(); err == nil || !strings.Contains(err.Error(), `PROCGROUP_LIFELINE: "rope" is not`) {
 		t.Errorf("a broken variable: %v", err)
+	}
+	t.Setenv("PROCGROUP_LIFELINE", fmt.Sprintf("999,%d", os.Getppid()+1))
+	if _, err := procgroup.Inherit(); err != procgroup.ErrNotChild {
+		t.Errorf("another's variable: %v", err)
 	}
 	t.Setenv("PROCGROUP_LIFELINE", fmt.Sprintf("999,%d", os.Getppid()))
 	if _, err := procgroup.Inherit(); !errors.Is(err, syscall.EBADF) {

@@ -233,6 +233,17 @@ func openControl(fd int) (*net.UnixConn, error) {
 	return fdmsg.Conn(f)
 }
 
+// isSocket reports whether the descriptor is a stream socket of the Unix domain, as control sockets are.
+func isSocket(fd int) bool {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_STREAM {
+		return false
+	}
+	name, err := unix.Getsockname(fd)
+	_, ok := name.(*unix.SockaddrUnix)
+	return err == nil && ok
+}
+
 // controlEnded reports whether the descriptor is a socket whose other end is closed.
 func controlEnded(fd int) bool {
 	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}

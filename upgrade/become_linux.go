@@ -16,6 +16,9 @@ func canBecome() error {
 	if privileged() {
 		return fmt.Errorf("it has rights by its file (setuid, setgid or capabilities): %w", os.ErrPermission)
 	}
+	if _, err := os.Stat(runningFile); err != nil {
+		return fmt.Errorf("%w (is /proc mounted?)", err)
+	}
 	return nil
 }
 

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/upgrade"
 )
 
 // TestBecome passes on nothing and a lot, many times.
@@ -183,6 +185,25 @@ func TestNotDeceivedByNumber(t *testing.T) {
 	}
 }
 
+// socketToPass returns one end of a pair of sockets, whose other end is open until the test ends, and its number.
+func socketToPass(t *testing.T) (*os.File, uint64) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := os.NewFile(uintptr(fds[0]), "theirs")
+	t.Cleanup(func() {
+		theirs.Close()
+		unix.Close(fds[1])
+	})
+	info, err := theirs.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return theirs, info.Sys().(*syscall.Stat_t).Ino
+}
+
 // TestSetuid has a program with another user's rights not believe whoever starts it.
 func TestSetuid(t *testing.T) {
 	if os.Getuid() != 0 {
@@ -194,22 +215,14 @@ func TestSetuid(t *testing.T) {
 		if err := errors.Join(os.Chown(executable, 65534, 0), unix.Chmod(executable, mode)); err != nil {
 			t.Fatal(err)
 		}
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		theirs := os.NewFile(uintptr(fds[0]), "theirs")
-		defer theirs.Close()
-		defer unix.Close(fds[1])
-		info, err := theirs.Stat()
-		if err != nil {
-			t.Fatal(err)
-		}
+		theirs, inode := socketToPass(t)
 		s.cmd.ExtraFiles = []*os.File{theirs}
-		inode := info.Sys().(*syscall.Stat_t).Ino
+		setuid := mode&unix.S_ISUID != 0
+		if setuid {
+			inode++ // else it would refuse to go on: see TestSetuidIsAsked
+		}
 		s.cmd.Env = append(s.cmd.Env, fmt.Sprintf("GOPHERPACK_PREFLIGHT=version=1 fd=3 inode=%d text=/bin/sh", inode))
 		s.start()
-		setuid := mode&unix.S_ISUID != 0
 		if s.now.Asked == setuid {
 			t.Errorf("mode %o: asked: %v", mode, s.now.Asked)
 		}
@@ -217,6 +230,34 @@ func TestSetuid(t *testing.T) {
 		if want := "it has rights by its file"; setuid != strings.Contains(s.now.Error, want) {
 			t.Errorf("mode %o: become: %q", mode, s.now.Error)
 		}
+	}
+}
+
+// TestSetuidIsAsked has a program with another user's rights refuse to be asked, and to take over, by what it says.
+func TestSetuidIsAsked(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("making a setuid program of another user's: ", unix.EPERM)
+	}
+	s := prepare(t)
+	executable := s.dir + "/v1/server"
+	if err := errors.Join(os.Chown(executable, 65534, 0), unix.Chmod(executable, 0o4755)); err != nil {
+		t.Fatal(err)
+	}
+	image, err := upgrade.OpenImage(executable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	const want = "it has rights by its file (setuid, setgid or capabilities), and so believes nobody"
+	if _, err := upgrade.Preflight(t.Context(), image, nil); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("asked: %v; want %q", err, want)
+	}
+	theirs, inode := socketToPass(t)
+	cmd := exec.Command(executable, "-test.run=^$")
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOPHERPACK_SUCCESSOR=version=1 fd=3 inode=%d text=/bin/sh", inode))
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), want) {
+		t.Errorf("to take over: %v, %q; want %q", err, out, want)
 	}
 }
 

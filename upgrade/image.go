@@ -3,6 +3,7 @@ package upgrade
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -25,7 +26,7 @@ func OpenImage(path string) (*Image, error) {
 }
 
 // RunningImage opens the very file that this process runs, also if another has taken its place on disk. Its caller
-// closes it.
+// closes it. On Linux without /proc it opens what is at [Path] now.
 func RunningImage() (*Image, error) {
 	path, err := os.Executable()
 	if runningFile != "" {
@@ -35,6 +36,9 @@ func RunningImage() (*Image, error) {
 		return nil, fmt.Errorf("upgrade: executable: %w", err)
 	}
 	i, err := OpenImage(path)
+	if errors.Is(err, fs.ErrNotExist) && path == runningFile && started.pathErr == nil {
+		return OpenImage(started.path)
+	}
 	if err == nil && started.pathErr == nil {
 		i.name = started.path
 	}
@@ -72,7 +76,8 @@ func (i *Image) Name() string { return i.name }
 // alone by whoever starts a child with other files. Two consequences: the program finds out where it was started from
 // by [Path], not from its first argument alone, and should call [NameProcess].
 //
-// A script ("#!") is run by its name, since its interpreter opens it by name. So is everything on other systems.
+// A script ("#!") is run by its name, since its interpreter opens it by name. So is everything on other systems, and
+// where there is no /proc.
 func (i *Image) Path() string { return i.path }
 
 // Close closes the file.

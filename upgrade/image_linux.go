@@ -1,8 +1,10 @@
 package upgrade
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 
@@ -20,14 +22,21 @@ func openExecutable(path string) (*os.File, error) {
 		return nil, err
 	}
 	defer low.Close()
-	for _, least := range []int{4096, 64, 16} { // few descriptors may be allowed
+	for _, least := range []int{4096, 64, leastImage} { // few descriptors may be allowed
 		if f, err := duplicate(low, path, least); err == nil {
 			return f, nil
 		}
 	}
-	_, err = duplicate(low, path, 16)
+	_, err = duplicate(low, path, leastImage)
+	if errors.Is(err, unix.EINVAL) { // fcntl(2) has that for what is not below the limit
+		err = fmt.Errorf("it takes a descriptor of %d or more, and the limit of open files (ulimit -n) is too low: %w",
+			leastImage, unix.EMFILE)
+	}
 	return nil, err
 }
+
+// leastImage is the least number under which an executable is held open.
+const leastImage = 16
 
 func pathOf(f *os.File, name string) (string, error) {
 	fd, err := descriptor(f)
@@ -35,11 +44,11 @@ func pathOf(f *os.File, name string) (string, error) {
 		return "", err
 	}
 	path := "/proc/self/fd/" + strconv.Itoa(fd)
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("%w (is /proc mounted?)", err)
-	}
-	if isScript(path) {
+	switch _, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist), err == nil && isScript(path):
 		return byName(name)
+	case err != nil:
+		return "", err
 	}
 	return path, nil
 }

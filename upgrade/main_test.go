@@ -34,6 +34,7 @@ const asServer = "UPGRADE_TEST_SERVER"
 func TestMain(m *testing.M) {
 	programs := map[string]func(string) error{
 		asServer: server, asAsked: asked, asPuppet: puppet, asLoop: loop, asScript: script,
+		asFewDescriptors: hold,
 	}
 	for variable, run := range programs {
 		if value := os.Getenv(variable); value != "" {

@@ -31,8 +31,9 @@ func init() {
 	started.environ = slices.DeleteFunc(os.Environ(), isActivation)
 	started.dir, started.pwd = startDirectory()
 	started.path, started.pathErr = findExecutable()
-	if privileged() {
-		return // whoever started this program has fewer rights than it: what they say is not to be believed
+	if privileged() { // whoever started this program has fewer rights than it: what they say is not to be believed
+		refuse(notes)
+		return
 	}
 	started.estate = inheritEstate(notes[estateEnv])
 	started.question = inheritQuestion(notes[preflightEnv])
@@ -115,6 +116,9 @@ func findExecutable() (string, error) {
 	}
 	path, err := os.Executable()
 	if errors.Is(err, fs.ErrNotExist) && runningFile != "" {
+		if path := executedAs(); path != "" {
+			return filepath.Abs(path)
+		}
 		err = fmt.Errorf("%w (is /proc mounted?)", err)
 	}
 	return path, err
@@ -130,13 +134,19 @@ func isRunning(path string) bool {
 	return err == nil && os.SameFile(there, self)
 }
 
-// NameProcess names this process after the base name of its first argument, as ps and pkill show it. A process that was
-// started from [Image.Path] needs that, since the kernel has named it after the last part of that path, a number; in
-// programs that this package starts it has been done before main begins. It is for Linux, and elsewhere does nothing.
+// NameProcess names this process after the base name of its first argument, or of [Path] if that is empty, as ps and
+// pkill show it. A process that was started from [Image.Path] needs that, since the kernel has named it after the last
+// part of that path, a number; in programs that this package starts it has been done before main begins. It is for
+// Linux, and elsewhere does nothing.
 func NameProcess() {
-	if len(started.args) > 0 {
-		nameProcess(strings.TrimPrefix(filepath.Base(started.args[0]), "-")) // a login shell's name begins so
+	nameProcess(processName(started.args, started.path))
+}
+
+func processName(args []string, path string) string {
+	if len(args) > 0 && args[0] != "" {
+		path = args[0]
 	}
+	return strings.TrimPrefix(filepath.Base(path), "-") // a login shell's name begins so
 }
 
 // merge returns an environment with variables added or replaced.

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"os"
 	"path/filepath"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,20 @@ func privileged() bool {
 		}
 	}
 	return err != nil || os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid()
+}
+
+// executedAs returns the path that the kernel was told to execute, where there is no /proc to tell more: see getauxval(3),
+// AT_EXECFN.
+func executedAs() string {
+	const atExecFn = 31
+	aux, _ := unix.Auxv()
+	for _, entry := range aux {
+		if entry[0] == atExecFn {
+			text := *(**byte)(unsafe.Pointer(&entry[1])) // above the stack, where it stays
+			return unix.BytePtrToString(text)
+		}
+	}
+	return ""
 }
 
 // nameProcess names all threads, since any may be asked about, and new ones are named after those that start them. The

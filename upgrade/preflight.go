@@ -16,7 +16,13 @@ const (
 	answerHeader = 8
 	maxAnswer    = 1 << 20 // bytes
 	maxVersion   = 1 << 16 // beyond that it is something else, such as text
+
+	// versionOfPrivileged is instead of a version, and of all else, from a program that has rights by its file.
+	versionOfPrivileged = 0
 )
+
+var errPrivileged = errors.New("it has rights by its file (setuid, setgid or capabilities), and so believes nobody " +
+	"who starts it: give it ambient capabilities instead (AmbientCapabilities= of systemd, setpriv --ambient-caps)")
 
 var errNoAnswer = errors.New("it did not answer")
 
@@ -27,7 +33,8 @@ var errNoAnswer = errors.New("it did not answer")
 //
 // If it ends without an answer, or with one of more than 1 MiB, the error says so, and with which status. When ctx
 // ends, and a moment after the answer, the program and all that is left in its process group are killed. A program
-// whose package upgrade does not understand what this one passes on is refused.
+// whose package upgrade does not understand what this one passes on is refused, and so is one that has rights by its
+// file (setuid, setgid, capabilities), since it believes nobody who starts it.
 //
 // It works where there are Unix sockets and process groups; elsewhere the error matches [errors.ErrUnsupported].
 func Preflight(ctx context.Context, i *Image, question []byte, env ...string) (answer []byte, err error) {
@@ -61,6 +68,19 @@ func (q *Question) Answer(b []byte) {
 	os.Exit(0)
 }
 
+// refuse ends this process, which has rights by its file, if it is asked, or is to take over: it would go on as if that
+// were not so, beside the program that runs. To say so takes no belief: what is written goes to the asker's own socket.
+func refuse(notes map[string]note) {
+	if s := inheritSocket(notes[preflightEnv]); s != nil {
+		s.file.Write(binary.BigEndian.AppendUint32(nil, versionOfPrivileged))
+		os.Exit(1)
+	}
+	if inheritSocket(notes[successorEnv]) != nil {
+		fmt.Fprintln(os.Stderr, "upgrade:", errPrivileged)
+		os.Exit(1)
+	}
+}
+
 func inheritQuestion(n note) *Question {
 	s := inheritSocket(n)
 	if s == nil {
@@ -76,7 +96,10 @@ func inheritQuestion(n note) *Question {
 // has started may hold that.
 func readAnswer(r io.Reader) ([]byte, error) {
 	header := make([]byte, answerHeader)
-	if _, err := io.ReadFull(r, header); err != nil {
+	switch n, err := io.ReadFull(r, header); {
+	case n >= 4 && binary.BigEndian.Uint32(header) == versionOfPrivileged:
+		return nil, errPrivileged
+	case err != nil:
 		return nil, errNoAnswer
 	}
 	version, length := binary.BigEndian.Uint32(header), binary.BigEndian.Uint32(header[4:])

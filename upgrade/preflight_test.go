@@ -248,6 +248,55 @@ func TestPreflightOfScript(t *testing.T) {
 	}
 }
 
+// TestPreflightOfNoProgram names what cannot be started.
+func TestPreflightOfNoProgram(t *testing.T) {
+	path := t.TempDir() + "/program"
+	writeExecutable(t, path, "this is not a program")
+	image, err := upgrade.OpenImage(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	_, err = upgrade.Preflight(t.Context(), image, nil)
+	want := "fork/exec " + path + ": exec format error: it is no program for this machine, or not a whole one"
+	if !errors.Is(err, syscall.ENOEXEC) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v; want %q", err, want)
+	}
+	writer, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	_, err = upgrade.Preflight(t.Context(), image, nil)
+	want = "fork/exec " + path + ": text file busy: somebody is writing to it"
+	if !errors.Is(err, syscall.ETXTBSY) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v; want %q", err, want)
+	}
+}
+
+// asFewDescriptors makes the test binary a program that holds its own executable open.
+const asFewDescriptors = "UPGRADE_TEST_FEW_DESCRIPTORS"
+
+func hold(string) error {
+	image, err := upgrade.RunningImage()
+	if err != nil {
+		fmt.Println(err)
+		return nil
+	}
+	return image.Close()
+}
+
+// TestFewDescriptors has a program that may not have as many descriptors as it takes to hold an executable open.
+func TestFewDescriptors(t *testing.T) {
+	cmd := exec.Command("/bin/sh", "-c", `ulimit -n 12 && exec "$0"`, os.Args[0])
+	cmd.Env = append(os.Environ(), asFewDescriptors+"=1")
+	out, err := cmd.CombinedOutput()
+	const want = "the limit of open files (ulimit -n) is too low: too many open files"
+	if err != nil || !strings.Contains(string(out), want) {
+		t.Errorf("%v, %q; want %q", err, out, want)
+	}
+}
+
 // TestImage replaces and removes files that are held.
 func TestImage(t *testing.T) {
 	path := t.TempDir() + "/program"

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 	"time"
 
@@ -27,7 +28,7 @@ func preflight(ctx context.Context, i *Image, question []byte, env []string) ([]
 	cmd, err := command(i, preflightEnv, theirs, env)
 	if err == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		err = cmd.Start()
+		err = i.named(cmd.Start())
 	}
 	theirs.Close()
 	if err != nil {
@@ -77,6 +78,24 @@ func preflight(ctx context.Context, i *Image, question []byte, env []string) ([]
 		}
 		return r.answer, r.err
 	}
+}
+
+// named returns an error of starting an image with the name of its file in it, where it has a number, and with what may
+// be wrong.
+func (i *Image) named(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Path == i.path {
+		err = &fs.PathError{Op: e.Op, Path: i.name, Err: e.Err}
+	}
+	for errno, why := range map[error]string{
+		unix.ENOEXEC: "it is no program for this machine, or not a whole one",
+		unix.EACCES:  "this user may not execute it, or its file system is mounted noexec",
+		unix.ETXTBSY: "somebody is writing to it: put it there by renaming",
+	} {
+		if errors.Is(err, errno) {
+			return fmt.Errorf("%w: %s", err, why)
+		}
+	}
+	return err
 }
 
 // endedEarly says that a program has ended before something, and how.

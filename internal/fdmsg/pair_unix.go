@@ -3,6 +3,7 @@
 package fdmsg
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -20,7 +21,12 @@ func Pair(name string) (ours *net.UnixConn, theirs *os.File, err error) {
 		unix.CloseOnExec(fds[1])
 	}
 	syscall.ForkLock.RUnlock()
-	if err != nil {
+	switch err {
+	case nil:
+	case unix.EAFNOSUPPORT, unix.EPERM, unix.EACCES:
+		return nil, nil, fmt.Errorf("%w (processes talk over Unix sockets: RestrictAddressFamilies= of systemd, "+
+			"or a filter of system calls, must allow AF_UNIX)", os.NewSyscallError("socketpair", err))
+	default:
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
 	mine := os.NewFile(uintptr(fds[0]), name)

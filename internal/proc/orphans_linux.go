@@ -10,8 +10,8 @@ import (
 )
 
 func inheritsOrphans() bool {
-	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
-		return false // this /proc is of another PID namespace
+	if !ours() {
+		return false
 	}
 	if os.Getpid() == 1 {
 		return true

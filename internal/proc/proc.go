@@ -1,4 +1,5 @@
-// Package proc tells how other processes are, and reaps orphans. Only Linux tells; elsewhere nothing is known.
+// Package proc tells how other processes are, and reaps orphans. Only Linux tells, by the /proc of this PID namespace;
+// elsewhere nothing is known.
 package proc
 
 import "time"

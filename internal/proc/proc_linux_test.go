@@ -1,6 +1,8 @@
 package proc_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -16,7 +18,37 @@ import (
 	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+// asForeigner makes the test binary a program that tells of process 1.
+const asForeigner = "PROC_TEST_FOREIGNER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asForeigner) != "" {
+		fmt.Print(known(1))
+		return
+	}
+	leaktest.Main(m)
+}
+
+// known says what is known of a process.
+func known(pid int) string {
+	return fmt.Sprint(proc.Resident(pid) > 0, " ", proc.ReadTimes(pid) != proc.Times{})
+}
+
+// TestForeignProc has a process look whose /proc is that of another PID namespace, in which process 1 is another.
+func TestForeignProc(t *testing.T) {
+	for flags, want := range map[uintptr]string{0: known(1), syscall.CLONE_NEWPID: "false false"} {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), asForeigner+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
+		out, err := cmd.Output()
+		if errors.Is(err, os.ErrPermission) {
+			t.Skip(err)
+		}
+		if err != nil || string(out) != want {
+			t.Errorf("with flags %#x: %q, %v; want %q", flags, out, err, want)
+		}
+	}
+}
 
 // start starts a shell script that ends with the test.
 func start(t *testing.T, script string) *exec.Cmd {

@@ -138,6 +138,7 @@ type Question struct {
 	Version  int `json:"version"`  // of the state that it would take over
 	Protocol int `json:"protocol"` // that the running workers speak
 	Workers  int `json:"workers"`  // how many there are to be, if that was changed; else 0
+	Master   int `json:"master"`   // the process that asks, whose child is to answer; 0 from older ones
 }
 
 // Answer is what it says.

@@ -169,7 +169,7 @@ func (c *core) report(e event) {
 
 // fly has the new executable show that it can be the master.
 func (c *core) fly() {
-	question := handoff.Question{Version: handoff.Version, Protocol: wire.Version, Workers: c.scaled}
+	question := handoff.Question{Version: handoff.Version, Protocol: wire.Version, Workers: c.scaled, Master: c.PID}
 	c.emit(atStep{StepPreflight}, preflight{c.change.number, question})
 }
 

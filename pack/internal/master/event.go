@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/internal/proc"
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
@@ -114,7 +113,7 @@ type (
 		why   doubt
 	}
 	sampled     struct{ resident map[roster.Ref]uint64 }
-	cpusChanged struct{ from, to affinity.Set }
+	cpusChanged struct{ from, to string }
 	hooked      struct { // a hook has returned
 		name   hook
 		change int

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/terminal"
 	"github.com/gopherpack/gopherpack/sigctl"
 	"github.com/gopherpack/gopherpack/upgrade"
@@ -134,20 +134,19 @@ func (h *signalHand) during(m *Master) upgrade.Signals {
 	}
 }
 
-// lookAtCPUs is how often the master looks whether the CPUs that it may use have changed.
+// lookAtCPUs is how often the master looks whether the CPUs that it may use, or its processor quota, have changed.
 const lookAtCPUs = 2 * time.Second
 
-// followCPUs tells the core when the CPUs that the pack may use have changed: by an update of the container, or as CPUs
-// went offline.
+// followCPUs tells the core when the CPUs, or the processor time, that the pack may use have changed: by an update of the
+// container, or as CPUs went offline.
 func (m *Master) followCPUs(every func(time.Duration, func())) {
-	last, err := affinity.Allowed(0)
-	if err != nil {
-		return // nobody is pinned, either
+	last := plan.Usable{}.Now()
+	if last == (plan.Usable{}) {
+		return // this system does not tell
 	}
 	every(lookAtCPUs, func() {
-		now, err := affinity.Allowed(0)
-		if err == nil && now != last {
-			m.post(cpusChanged{last, now})
+		if now := last.Now(); now != last {
+			m.post(cpusChanged{last.String(), now.String()})
 			last = now
 		}
 	})

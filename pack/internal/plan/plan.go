@@ -52,9 +52,9 @@ func (p Plan) All() affinity.Set {
 	return s
 }
 
-// Equal reports whether two plans give the same to the same workers.
+// Equal reports whether two plans give the same to the same workers. Why they are not pinned may differ.
 func (p Plan) Equal(other Plan) bool {
-	return slices.Equal(p.Shares, other.Shares) && p.Unpinned == other.Unpinned
+	return slices.Equal(p.Shares, other.Shares) && (p.Unpinned == "") == (other.Unpinned == "")
 }
 
 // Request is what is wanted of a plan, as in pack.Config.
@@ -91,6 +91,31 @@ func ThisMachine() (m Machine) {
 	m.Topology, m.NoTopology = affinity.ReadTopology()
 	m.Quota, _, m.NoQuota = cgroup.Quota()
 	return m
+}
+
+// Usable is what this process may use of the processors. A container, or its control group, can get more, or less, while
+// it runs. The zero value says that nothing is known.
+type Usable struct {
+	CPUs  affinity.Set
+	Quota float64 // of processor time, in CPUs; 0 if there is none
+}
+
+// Now returns what it is now. What the system does not tell is as before.
+func (u Usable) Now() Usable {
+	if cpus, err := affinity.Allowed(0); err == nil {
+		u.CPUs = cpus
+	}
+	if quota, _, err := cgroup.Quota(); err == nil {
+		u.Quota = quota
+	}
+	return u
+}
+
+func (u Usable) String() string {
+	if u.Quota == 0 {
+		return u.CPUs.String()
+	}
+	return fmt.Sprintf("%s (quota %.4g)", u.CPUs, u.Quota)
 }
 
 // tryPinning says why this process may not pin threads: a filter of system calls can forbid it. The thread that tries

@@ -71,6 +71,27 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestEqual compares what workers get, not why.
+func TestEqual(t *testing.T) {
+	on := func(quota float64) Plan {
+		m := uniform(4, 1)
+		m.Quota = quota
+		p, err := Request{}.On(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for _, tt := range []struct {
+		a, b float64
+		want bool
+	}{{0, 0, true}, {0.5, 0.9, true}, {0.9, 1.1, false}, {3.5, 0, false}, {0, 4, true}} {
+		if got := on(tt.a).Equal(on(tt.b)); got != tt.want {
+			t.Errorf("with quotas of %v and %v: equal %v", tt.a, tt.b, got)
+		}
+	}
+}
+
 // TestUnknownMachine has machines of which something cannot be found out. That is an error only for who has asked for
 // what takes it.
 func TestUnknownMachine(t *testing.T) {

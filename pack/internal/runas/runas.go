@@ -101,6 +101,14 @@ func nameOf(path string) string {
 	return path
 }
 
+// Named returns an error of starting a process with the name of its file, where that was started by a number.
+func Named(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		e.Path = nameOf(e.Path)
+	}
+	return err
+}
+
 // Explain says of an error of starting a process as the user of a spec what was not allowed, if that is so.
 func Explain(spec string, cmd *exec.Cmd, err error) error {
 	switch {

@@ -153,3 +153,26 @@ func TestExplain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNamed tells which program could not be started that has but a number.
+func TestNamed(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere programs are started by their names")
+	}
+	path := t.TempDir() + "/program"
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	err = Named(exec.Command(fmt.Sprintf("/proc/self/fd/%d", f.Fd())).Start())
+	if want := "fork/exec " + path + ": permission denied"; err == nil || err.Error() != want {
+		t.Errorf("%v; want %q", err, want)
+	}
+	if Named(nil) != nil {
+		t.Error("what has started has an error")
+	}
+}

@@ -1,12 +1,14 @@
 package sockets
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +24,35 @@ func openDirectory(path string) (*os.File, error) {
 	}
 	return os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
+
+// lock keeps other packs from opening sockets in the directory until unlock is called: two that find the same stale one
+// could each remove what the other has bound and does not listen on yet. It waits for a moment only, since somebody may
+// hold such a lock (flock(2)) for another reason, and takes the right to read the directory. Without, it does nothing.
+func (f *file) lock(ctx context.Context) (unlock func()) {
+	var held *os.File
+	f.at(func(dir int) error {
+		fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			held = os.NewFile(uintptr(fd), f.path)
+		}
+		return err
+	})
+	if held == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	isHeld := func(err error) bool { return err == unix.EWOULDBLOCK || err == unix.EINTR }
+	for isHeld(unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB)) && ctx.Err() == nil {
+		time.Sleep(lockPoll)
+	}
+	return func() { held.Close() }
+}
+
+const (
+	lockPatience = time.Second
+	lockPoll     = 5 * time.Millisecond
+)
 
 // maxPath is how long the address of a Unix socket may be, with the zero byte at its end.
 const maxPath = len(unix.RawSockaddrUnix{}.Path)

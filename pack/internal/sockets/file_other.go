@@ -3,6 +3,7 @@
 package sockets
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -29,6 +30,8 @@ func (f *file) make(files Files, _ bool) (err error) {
 }
 
 // at returns the path of a name in the directory.
+func (f *file) lock(context.Context) (unlock func()) { return func() {} }
+
 func (f *file) at(name string) string { return filepath.Join(filepath.Dir(f.path), name) }
 
 // stat makes do with the time of the last change.

@@ -3,6 +3,7 @@
 package sockets
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -29,6 +30,8 @@ func openDirectory(path string) (*os.File, error) {
 func (f *file) bindAddress() (string, error) { return f.path, nil }
 
 func mark(int) bool { return false }
+
+func (f *file) lock(context.Context) (unlock func()) { return func() {} }
 
 // make gives the file, which has just been bound, its permissions and its owner.
 func (f *file) make(files Files, _ bool) error {

@@ -23,13 +23,30 @@ func holders(e wire.Endpoint, inUse error) []holder {
 	return holdersIn(os.DirFS("/proc").(fs.ReadLinkFS), e, inUse)
 }
 
-func holdersIn(proc fs.ReadLinkFS, e wire.Endpoint, inUse error) (all []holder) {
+func holdersIn(proc fs.ReadLinkFS, e wire.Endpoint, inUse error) []holder {
 	inodes := map[string]bool{}
 	if e.Network == "unix" {
 		listenUnixInodes(proc, e.Address, inodes)
 	} else if op, ok := errors.AsType[*net.OpError](inUse); ok {
-		listenTCPInodes(proc, op, inodes)
+		tcpInodes(proc, op, true, inodes)
 	}
+	return whoHas(proc, inodes)
+}
+
+// connected returns the processes of which a connection has an address that is in use: the kernel gives connections any
+// port that is free (ip(7), ip_local_port_range).
+func connected(inUse error) []holder { return connectedIn(os.DirFS("/proc").(fs.ReadLinkFS), inUse) }
+
+func connectedIn(proc fs.ReadLinkFS, inUse error) []holder {
+	inodes := map[string]bool{}
+	if op, ok := errors.AsType[*net.OpError](inUse); ok {
+		tcpInodes(proc, op, false, inodes)
+	}
+	return whoHas(proc, inodes)
+}
+
+// whoHas returns the processes that have one of some sockets open.
+func whoHas(proc fs.ReadLinkFS, inodes map[string]bool) (all []holder) {
 	if len(inodes) == 0 {
 		return nil
 	}
@@ -83,18 +100,23 @@ func isOrphan(proc fs.FS, pid string) bool {
 	return false
 }
 
-// listenTCPInodes finds the sockets that listen on what an error of a bind was about (proc_net_tcp(5)).
-func listenTCPInodes(proc fs.FS, op *net.OpError, inodes map[string]bool) {
-	wanted, ok := op.Addr.(*net.TCPAddr)
+// tcpInodes finds the sockets that listen on what an error of a bind was about, or the connections that have that as
+// their address here (proc_net_tcp(5)). Zones are not told.
+func tcpInodes(proc fs.FS, op *net.OpError, listen bool, inodes map[string]bool) {
+	given, ok := op.Addr.(*net.TCPAddr)
 	if !ok {
 		return
 	}
+	wanted := &net.TCPAddr{IP: given.IP, Port: given.Port}
 	const listening = "0A"
 	for _, table := range []string{"self/net/tcp", "self/net/tcp6"} {
 		eachLine(proc, table, func(fields []string) (more bool) {
 			// sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode
-			if len(fields) < 10 || fields[3] != listening {
+			switch {
+			case len(fields) < 10 || listen && fields[3] != listening:
 				return fields[0] == "sl" // those that listen come first, and the others can be many
+			case !listen && fields[3] == listening:
+				return true
 			}
 			a, ok := parseTCPAddr(fields[1])
 			if !ok || a.Port != wanted.Port {
@@ -133,7 +155,7 @@ func listenUnixInodes(proc fs.FS, path string, inodes map[string]bool) {
 			return true
 		}
 		flags, err := strconv.ParseUint(fields[3], 16, 64)
-		bound := fields[7]
+		bound := strings.Join(fields[7:], " ")
 		if err == nil && flags&accepts != 0 && (bound == abstractName(path) || bound == path || bound == absolute) {
 			inodes[fields[6]] = true
 		}

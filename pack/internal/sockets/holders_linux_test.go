@@ -1,9 +1,11 @@
 package sockets
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +33,7 @@ func TestHolders(t *testing.T) {
 			"0000000000000000: 00000002 00000000 00010000 0001 01 21 /run/x.sock\n" +
 			"0000000000000000: 00000003 00000000 00000000 0001 03 22 /run/x.sock\n" +
 			"0000000000000000: 00000002 00000000 00010000 0001 01 23 @x\n" +
+			"0000000000000000: 00000002 00000000 00010000 0001 01 25 /run/a b.sock\n" +
 			"0000000000000000: 00000003 00000000 00000000 0001 03 24\n"),
 		"100/fd/3": link("socket:[11]"), "100/comm": file("server\n"), "100/stat": file("100 (ser ver)) S 1 100"),
 		"100/environ": file("A=B\x00PROCGROUP_LIFELINE=3,99\x00"),
@@ -39,7 +42,7 @@ func TestHolders(t *testing.T) {
 		"102/fd/9":    link("socket:[13]"), "102/comm": file("nginx\n"), "102/stat": file("102 (nginx) S 1 102"),
 		"103/fd/4": link("socket:[15]"), "103/fd/5": link("socket:[14]"), "104/fd/1": link("/dev/null"),
 		"105/fd/6": link("socket:[12]"), "105/fd/7": link("socket:[22]"),
-		"106/fd/6": link("socket:[21]"), "106/fd/7": link("socket:[23]"),
+		"106/fd/6": link("socket:[21]"), "106/fd/7": link("socket:[23]"), "107/fd/3": link("socket:[25]"),
 	}
 	at := func(network, address string) (wire.Endpoint, error) {
 		a, err := net.ResolveTCPAddr(network, address)
@@ -57,10 +60,12 @@ func TestHolders(t *testing.T) {
 		{func() (wire.Endpoint, error) { return at("tcp4", ":8080") }, "100 orphan server, 101 server, 102 nginx"},
 		{func() (wire.Endpoint, error) { return at("tcp", ":8080") }, "100 orphan server, 101 server, 102 nginx, 103 "},
 		{func() (wire.Endpoint, error) { return at("tcp", "[2001:db8::1]:8080") }, "103 "},
+		{func() (wire.Endpoint, error) { return at("tcp", "[2001:db8::1%eth0]:8080") }, "103 "},
 		{func() (wire.Endpoint, error) { return at("tcp", "127.0.0.9:8081") }, "103 "},
 		{func() (wire.Endpoint, error) { return at("tcp", "127.0.0.1:8082") }, ""},
 		{func() (wire.Endpoint, error) { return unix("/run/x.sock") }, "106 "},
 		{func() (wire.Endpoint, error) { return unix("\x00x") }, "106 "},
+		{func() (wire.Endpoint, error) { return unix("/run/a b.sock") }, "107 "},
 		{func() (wire.Endpoint, error) { return unix("/run/y.sock") }, ""},
 	} {
 		e, err := tt.e()
@@ -71,6 +76,10 @@ func TestHolders(t *testing.T) {
 		if strings.Join(got, ", ") != tt.want {
 			t.Errorf("%s: %q, want %q", e, got, tt.want)
 		}
+	}
+	_, inUse := at("tcp", "127.0.0.1:8080")
+	if all := connectedIn(proc, inUse); len(all) != 1 || all[0].pid != 105 {
+		t.Errorf("whose connection has the address: %+v, want 105", all)
 	}
 	if all := holdersIn(fstest.MapFS{}, tcp(":8080"), syscall.EADDRINUSE); all != nil {
 		t.Errorf("without /proc: %v", all)
@@ -91,4 +100,23 @@ func FuzzHolders(f *testing.F) {
 		holdersIn(proc, tcp(":8080"), op)
 		holdersIn(proc, local("/run/x.sock"), op)
 	})
+}
+
+// TestConnectionHasTheAddress tells whose connection has the port.
+func TestConnectionHasTheAddress(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, err = keeper(t).Open(t.Context(), tcp(c.LocalAddr().String()), 1)
+	want := fmt.Sprintf("(a connection of process %d (", os.Getpid())
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v; want %q", err, want)
+	}
 }

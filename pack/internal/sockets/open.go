@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -135,7 +138,7 @@ func (k *Keeper) openOrFind(ctx context.Context, e wire.Endpoint, workers int, l
 			}
 			beside, w.beside = own.endpoints, true
 		case !w.wait(ctx, err):
-			return nil, same, explain(err, w.hint())
+			return nil, same, explain(err, w.hint(err))
 		}
 	}
 }
@@ -208,13 +211,19 @@ func (k *Keeper) control() func(network, address string, c syscall.RawConn) erro
 func explain(err error, inUse string) error {
 	op, isOp := errors.AsType[*net.OpError](err) // of the bind
 	hint := ""
+	call, _ := errors.AsType[*os.SyscallError](err)
+	refused := isOp && call != nil && (call.Syscall == "bind" || call.Syscall == "listen") &&
+		(errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM))
 	switch linux := runtime.GOOS == "linux"; {
 	case errors.Is(err, errInUse):
 		hint = inUse
 	case errors.Is(err, syscall.EACCES) && isOp && op.Net == "unix":
 		hint = "the directory must be writable for this user"
-	case errors.Is(err, syscall.EACCES) && isOp && linux:
+	case refused && linux && isLow(op.Addr):
 		hint = "ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
+	case refused && linux:
+		hint = "not for its number: SELinux, whose audit log tells, or another security module, or a filter such as " +
+			"SocketBindDeny= of systemd refuses it"
 	case errors.Is(err, errUnavailable):
 		hint = "no interface of this machine has that address"
 	}
@@ -222,4 +231,15 @@ func explain(err error, inUse string) error {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", err, hint)
+}
+
+// isLow reports whether the port of an address is one that takes a right (ip(7)).
+func isLow(a net.Addr) bool {
+	first := 1024
+	text, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+		first = n
+	}
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.Port > 0 && tcp.Port < first
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"slices"
+	"strconv"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
@@ -98,7 +99,7 @@ func abstractName(name string) string {
 // scope is what comes to a TCP socket, but for the port.
 type scope struct {
 	network string // "" where it says nothing more
-	ip      string // with its zone
+	ip      string // with the number of its zone
 	v4      bool
 }
 
@@ -111,12 +112,24 @@ func scopeOf(network string, a *net.TCPAddr) scope {
 		}
 	}
 	if !ip.IsUnspecified() {
-		return scope{"", ip.String() + "%" + a.Zone, ip.To4() != nil}
+		return scope{"", ip.String() + "%" + zoneOf(a), ip.To4() != nil}
 	}
 	if network == "tcp" { // package net has it mean both
 		ip = net.IPv6zero
 	}
 	return scope{network, ip.String(), ip.To4() != nil}
+}
+
+// zoneOf returns the zone of an address by its number, and "" where the kernel ignores it: it has a meaning only for
+// addresses of a link.
+func zoneOf(a *net.TCPAddr) string {
+	if a.Zone == "" || !a.IP.IsLinkLocalUnicast() && !a.IP.IsLinkLocalMulticast() {
+		return ""
+	}
+	if i, err := net.InterfaceByName(a.Zone); err == nil {
+		return strconv.Itoa(i.Index)
+	}
+	return a.Zone // a number, or an interface that is gone
 }
 
 // wide reports whether the address is a wildcard.

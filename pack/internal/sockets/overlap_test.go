@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,6 +64,46 @@ func TestOtherSpelling(t *testing.T) {
 		k.Close()
 	}
 	isEmptyBut(t, dir, "link")
+}
+
+// TestZones names the interface of an address by its number, and one where it has no meaning.
+func TestZones(t *testing.T) {
+	k := keeper(t)
+	port := ":" + portOf(open(t, k, tcp("[::1]:0"), 1).Address)
+	loopback := loopbackName(t)
+	e := tcp("[::1]:0")
+	if got, err := k.Open(t.Context(), tcp("[::1%"+loopback+"]"+port), 1, e); err != nil || got.Endpoint != e {
+		t.Errorf("[::1%%%s]: %+v, %v", loopback, got, err)
+	}
+	link := func(zone string) *net.TCPAddr { return &net.TCPAddr{IP: net.ParseIP("fe80::1"), Port: 1, Zone: zone} }
+	lo, err := net.InterfaceByName(loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := scopeOf("tcp", link(loopback)), scopeOf("tcp", link(strconv.Itoa(lo.Index))); a != b {
+		t.Errorf("%+v and %+v", a, b)
+	}
+	if a, b := scopeOf("tcp", link(loopback)), scopeOf("tcp", link(strconv.Itoa(lo.Index+1))); a == b {
+		t.Errorf("two links: %+v", a)
+	}
+}
+
+func portOf(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
+
+// loopbackName returns the name of the interface that has ::1.
+func loopbackName(t *testing.T) string {
+	t.Helper()
+	all, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all {
+		if i.Flags&net.FlagLoopback != 0 {
+			return i.Name
+		}
+	}
+	t.Skip("there is no loopback interface")
+	return ""
 }
 
 func TestOtherSpellingAbstract(t *testing.T) {

@@ -77,6 +77,7 @@ func (k *Keeper) openFile(ctx context.Context, path string) (_ *set, err error) 
 		return nil, err
 	}
 	s := &set{shared: true, file: f}
+	defer f.lock(ctx)()
 	defer func() {
 		if err != nil {
 			f.remove()
@@ -148,8 +149,11 @@ func (f *file) removeStaleAt(name string) error {
 		return fmt.Errorf("there is a file that is not a socket: %w", fs.ErrExist)
 	}
 	alive, err := f.alive(name, id, func() error { return f.removeAt(name, id) })
-	if alive {
+	switch {
+	case alive:
 		return &takenError{id}
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // somebody else has removed it
 	}
 	return err
 }

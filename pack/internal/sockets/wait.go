@@ -96,29 +96,38 @@ func (w *waiter) look(inUse error) {
 }
 
 // hint says what to do about it.
-func (w *waiter) hint() string {
+func (w *waiter) hint(inUse error) string {
 	if len(w.holders) == 0 {
+		if others := connected(inUse); len(others) > 0 {
+			return "a connection of process " + named(others) + " has that port, which the kernel may choose for any: take " +
+				"one outside of net.ipv4.ip_local_port_range, or put it into net.ipv4.ip_local_reserved_ports"
+		}
 		if runtime.GOOS == "linux" {
-			return "is another instance running? ss -lntxp shows who listens"
+			return "is another instance running? ss -antxp shows who has the address"
 		}
 		return "is another instance running?"
 	}
-	var who []string
 	orphans := true
 	for _, h := range w.holders {
 		if h.pid == os.Getpid() {
 			return "this process listens there itself, but not by the pack"
 		}
-		who = append(who, fmt.Sprintf("%d (%s)", h.pid, h.name))
 		orphans = orphans && h.orphan
 	}
-	processes := "processes " + strings.Join(who, ", ") + " listen"
-	if len(who) == 1 {
-		processes = "process " + who[0] + " listens"
-	}
 	if orphans {
-		return fmt.Sprintf("workers of a pack whose master is gone listen there, and do not end: kill %s",
-			strings.Join(who, ", "))
+		return "workers of a pack whose master is gone listen there, and do not end: kill " + named(w.holders)
 	}
-	return fmt.Sprintf("is another instance running? %s there", processes)
+	if len(w.holders) == 1 {
+		return fmt.Sprintf("is another instance running? process %s listens there", named(w.holders))
+	}
+	return fmt.Sprintf("is another instance running? processes %s listen there", named(w.holders))
+}
+
+// named returns the numbers and names of processes.
+func named(all []holder) string {
+	var who []string
+	for _, h := range all {
+		who = append(who, fmt.Sprintf("%d (%s)", h.pid, h.name))
+	}
+	return strings.Join(who, ", ")
 }

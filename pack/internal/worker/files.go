@@ -11,10 +11,10 @@ import (
 func RaiseFiles(files uint64) error {
 	const plenty = 1 << 30 // what unlimited is cut down to; systems refuse more in various ways
 	now, err := rlimit.Get(rlimit.NOFILE)
-	if errors.Is(err, errors.ErrUnsupported) {
-		return nil
-	}
-	if err != nil {
+	switch {
+	case err != nil && (files == 0 || errors.Is(err, errors.ErrUnsupported)):
+		return nil // a filter of system calls may refuse even to read it
+	case err != nil:
 		return err
 	}
 	// The Go runtime has raised it already, to one less than the hard limit, and gives programs that this one starts the
