@@ -1,0 +1,83 @@
+//go:build linux
+
+package procs
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/test/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
+func TestParseStat(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		want stat
+		ok   bool
+	}{
+		{"812 (nginx) S 1 812 812 0 -1", stat{812, 1, 'S'}, true},
+		{"7 (a) b (c) Z 3 7 7", stat{7, 3, 'Z'}, true},
+		{"7 (a", stat{}, false},
+		{"x (a) S 1", stat{}, false},
+		{"7 (a) S", stat{}, false},
+		{"", stat{}, false},
+	} {
+		got, err := parseStat([]byte(tt.text))
+		if (err == nil) != tt.ok || tt.ok && got != tt.want {
+			t.Errorf("%q: %v, %v; want %v", tt.text, got, err, tt.want)
+		}
+	}
+}
+
+func TestDescend(t *testing.T) {
+	children := map[int][]int{1: {5, 2}, 5: {9}, 9: {7}, 3: {4}}
+	if got := descend(1, children); !slices.Equal(got, []int{1, 2, 5, 7, 9}) {
+		t.Error(got)
+	}
+}
+
+func TestParsePSS(t *testing.T) {
+	rollup := "00400000-7ffc rollup\nRss:  100 kB\nPss:                5912 kB\nPss_Dirty:   40 kB\n"
+	if n, err := parsePSS(rollup); n != 5912<<10 || err != nil {
+		t.Error(n, err)
+	}
+	for _, text := range []string{"", "Pss: 5 MB\n", "Pss: x kB\n"} {
+		if n, err := parsePSS(text); err == nil {
+			t.Errorf("%q: %d; want an error", text, n)
+		}
+	}
+}
+
+// TestProcesses looks at this process and a child of it.
+func TestProcesses(t *testing.T) {
+	child := exec.Command("sleep", "100")
+	if err := child.Start(); err != nil {
+		t.Skip(err)
+	}
+	tree, err := Tree(os.Getpid())
+	if err != nil || len(tree) < 2 || tree[0] != os.Getpid() || !slices.Contains(tree, child.Process.Pid) {
+		t.Errorf("%v, %v; want this process and its child, %d", tree, err, child.Process.Pid)
+	}
+	child.Process.Kill()
+	child.Wait()
+	if tree, err := Tree(child.Process.Pid); len(tree) != 0 || err != nil {
+		t.Errorf("of a process that has ended: %v, %v", tree, err)
+	}
+	before, err := CPUTime([]int{os.Getpid()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for after := before; after < before+20*time.Millisecond; {
+		if after, err = CPUTime([]int{os.Getpid()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := PSS(os.Getpid()); n < 1<<20 || err != nil {
+		t.Errorf("PSS of %d bytes, %v", n, err)
+	}
+}
