@@ -1,0 +1,88 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/gopherpack/gopherpack/bench/internal/procs"
+)
+
+// idleConns is how many idle connections there are for what one costs in memory.
+const idleConns = 1000
+
+// memory measures what a server that has answered some requests has in memory, and what idle connections add.
+func memory(c *cell) (v values, err error) {
+	r, err := c.start()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.stop()) }()
+	for range 100 {
+		if _, err := r.ask(); err != nil {
+			return nil, err
+		}
+	}
+	if v, err = r.sizes(); err != nil {
+		return nil, err
+	}
+	conns := make([]net.Conn, 0, idleConns)
+	defer func() {
+		for _, conn := range conns {
+			conn.Close()
+		}
+	}()
+	reader := bufio.NewReader(nil)
+	for range idleConns {
+		conn, err := r.dial()
+		if err != nil {
+			return nil, err
+		}
+		conns = append(conns, conn)
+		reader.Reset(conn)
+		if _, err := askOn(conn, reader, "/hello"); err != nil {
+			return nil, err
+		}
+	}
+	with, err := r.sizes()
+	if err != nil {
+		return nil, err
+	}
+	v["connection"] = (with["total"] - v["total"]) * 1e3 / idleConns
+	return v, nil
+}
+
+// sizes returns the proportional set sizes of the server's processes, in MB.
+func (r *running) sizes() (values, error) {
+	time.Sleep(100 * time.Millisecond) // connections that were closed are gone by then
+	all, err := r.processes()
+	if err != nil {
+		return nil, err
+	}
+	serving, err := r.serving()
+	if err != nil || len(serving) == 0 {
+		return nil, fmt.Errorf("nobody serves: %w", err)
+	}
+	v := values{}
+	for _, pid := range all {
+		size, err := procs.PSS(pid)
+		if err != nil {
+			return nil, err
+		}
+		mb := float64(size) / 1e6
+		v["total"] += mb
+		switch {
+		case len(serving) == len(all): // there is no master
+			v["worker"] += mb / float64(len(serving))
+		case pid == r.cmd.Process.Pid:
+			v["master"] = mb
+		default:
+			v["worker"] += mb / float64(len(serving))
+		}
+	}
+	return v, nil
+}
