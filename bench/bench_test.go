@@ -158,6 +158,14 @@ func TestMaxToMean(t *testing.T) {
 	}
 }
 
+func TestMaxLessMin(t *testing.T) {
+	for _, tt := range []struct{ processes, want int }{{2, 4}, {3, 6}} {
+		if got := maxLessMin(map[string]int{"1": 6, "2": 2}, tt.processes); got != tt.want {
+			t.Errorf("of %d processes: %d; want %d", tt.processes, got, tt.want)
+		}
+	}
+}
+
 func TestCommand(t *testing.T) {
 	if got := command([]string{"-only", "^hello/(a|b)$", "-for", "1s"}); got != "go run . -only '^hello/(a|b)$' -for 1s" {
 		t.Error(got)

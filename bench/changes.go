@@ -21,14 +21,13 @@ func startUp(c *cell) (v values, err error) {
 	if err != nil {
 		return nil, err
 	}
-	begun := time.Now()
 	defer func() { err = errors.Join(err, r.stop()) }()
 	for {
 		if _, err := r.ask(); err == nil {
-			return values{"first": milliseconds(time.Since(begun))}, nil
+			return values{"first": milliseconds(time.Since(r.begun))}, nil
 		}
-		if r.gone() || time.Since(begun) > patience {
-			return nil, fmt.Errorf("it does not answer: %s", r.said())
+		if r.gone() || time.Since(r.begun) > patience {
+			return nil, r.explain(errors.New("it does not answer"))
 		}
 		time.Sleep(500 * time.Microsecond)
 	}
@@ -190,7 +189,7 @@ func (r *running) change(way string) error {
 
 // secondInstance starts another instance beside the first, and then stops that.
 func (r *running) secondInstance() error {
-	second, err := r.instance(r.address)
+	second, err := r.instance()
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,7 @@ func balance(m *measured) (values, error) {
 	return values{
 		"requests":    maxToMean(m.ByPID, len(pids)),
 		"connections": maxToMean(m.HeldBy, len(pids)),
+		"apart":       float64(maxLessMin(m.HeldBy, len(pids))),
 		"opened":      float64(m.Opened),
 		"rate":        m.rate(),
 	}, nil
@@ -89,9 +90,22 @@ func balance(m *measured) (values, error) {
 // missing from count.
 func maxToMean(count map[string]int, processes int) float64 {
 	most, total := 0, 0
-	for n := range maps.Values(count) {
+	for _, n := range count {
 		most = max(most, n)
 		total += n
 	}
 	return float64(most) * float64(processes) / float64(total)
+}
+
+// maxLessMin returns by how much the one with most of so many processes has more than the one with least.
+func maxLessMin(count map[string]int, processes int) int {
+	has := slices.Sorted(maps.Values(count))
+	if len(has) == 0 {
+		return 0
+	}
+	least := has[0]
+	if len(has) < processes {
+		least = 0
+	}
+	return has[len(has)-1] - least
 }

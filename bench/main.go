@@ -190,7 +190,7 @@ func (b *bench) prepare() (end func(), err error) {
 	var cancel context.CancelFunc
 	b.ctx, cancel = context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	go func() {
 		<-signals
 		signal.Stop(signals) // the next one ends this process

@@ -5,7 +5,6 @@ package main
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 
@@ -64,8 +63,8 @@ func (r *running) sizes() (values, error) {
 		return nil, err
 	}
 	serving, err := r.serving()
-	if err != nil || len(serving) == 0 {
-		return nil, fmt.Errorf("nobody serves: %w", err)
+	if err != nil {
+		return nil, err
 	}
 	v := values{}
 	for _, pid := range all {

@@ -37,6 +37,7 @@ type running struct {
 	args    []string // that a scenario adds
 	dir     string   // of its own
 	address string
+	begun   time.Time
 	cmd     *exec.Cmd
 	ended   chan struct{} // closed when the first process has ended
 	others  []*exec.Cmd   // second instances
@@ -52,9 +53,17 @@ func (c *cell) start() (*running, error) {
 		return nil, err
 	}
 	if err := r.await(); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w; it said %q", err, r.said()), r.stop())
+		return nil, errors.Join(r.explain(err), r.stop())
 	}
 	return r, nil
+}
+
+// explain returns why a server does not serve.
+func (r *running) explain(err error) error {
+	if r.needs != "" && r.gone() {
+		return fmt.Errorf("%s %w: it needs %s, and has ended", r.name, errAbsent, r.needs)
+	}
+	return fmt.Errorf("%w; it said %q", err, r.said())
 }
 
 // launch starts a server, and waits for nothing.
@@ -71,8 +80,8 @@ func (c *cell) launch() (*running, error) {
 	if r.address, err = freeAddress(); err != nil {
 		return nil, err
 	}
-	r.cmd, err = r.instance(r.address)
-	if err != nil {
+	r.begun = time.Now()
+	if r.cmd, err = r.instance(); err != nil {
 		return nil, err
 	}
 	go func() { r.cmd.Wait(); close(r.ended) }()
@@ -80,7 +89,7 @@ func (c *cell) launch() (*running, error) {
 }
 
 // instance starts a process of the server in a group of its own.
-func (r *running) instance(string) (*exec.Cmd, error) {
+func (r *running) instance() (*exec.Cmd, error) {
 	cmd, err := r.server.start(r)
 	if err != nil {
 		return nil, err

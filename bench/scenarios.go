@@ -53,9 +53,9 @@ var scenarios = []scenario{
 	loads("hello-new", "HTTP/1.1, new connections", "6 bytes, each on a connection of its own", webbers,
 		speeds(0.85, 1, 1), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/hello"}}),
 	loads("json-kept", "JSON, kept alive", "2 KB are decoded and encoded, which allocates", goHTTP,
-		speeds(1, 1.1, 0.5), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/json", Keep: true}}),
+		speeds(1, 0, 0), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/json", Keep: true}}),
 	loads("json-new", "JSON, new connections", "the same, each on a connection of its own", goHTTP[:5],
-		speeds(1, 1, 1), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/json"}}),
+		speeds(1, 0, 0), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/json"}}),
 	loads("1k-kept", "1 KB, kept alive", "bodies of 1 KB", kilobyte,
 		speeds(1, 0, 0), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/1k", Keep: true}}),
 	loads("1m-kept", "1 MB, kept alive", "bodies of 1 MB; nginx sends a file", megabyte,
@@ -79,16 +79,16 @@ var scenarios = []scenario{
 		"as hello-kept, while 16 more clients per CPU read 1 MB at 100 KB/s",
 		megabyte, speeds(0, 0, 0), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/hello", Keep: true, Slow: 16}}),
 	{
-		Scenario: report.Scenario{Name: "stopped", Title: "One worker stopped", Base: httpGroup.name, Figures: stoppedFigures,
+		Scenario: report.Scenario{Name: "stopped", Title: "One worker stopped", Figures: stoppedFigures,
 			About: "as hello-new, for twice as long, while one process that serves is stopped by SIGSTOP"},
 		servers: severals,
 		measure: loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/hello", Tolerant: true}, length: 2, settle: 0.01,
 			disturb: stopOne, values: whileStopped}.measure,
 	},
 	{
-		Scenario: report.Scenario{Name: "balance", Title: "Balance", Base: httpGroup.name, Figures: balanceFigures,
+		Scenario: report.Scenario{Name: "balance", Title: "Balance", Figures: balanceFigures,
 			About: "16 kept connections per CPU, all busy, counted after twice the time of a measurement"},
-		servers: severals,
+		servers: append(severals[:len(severals):len(severals)], packOf4),
 		measure: loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/pid", Keep: true}, settle: 2, values: balance}.measure,
 	},
 	{
@@ -140,7 +140,7 @@ var (
 		{Name: "p999", Title: "p99.9, ms", Digits: 2},
 	}
 	stoppedFigures = []report.Figure{
-		{Name: "rate", Title: "requests/s", More: true, Ratio: true},
+		{Name: "rate", Title: "requests/s", More: true},
 		{Name: "p99", Title: "p99, ms", Digits: 1},
 		{Name: "p999", Title: "p99.9, ms", Digits: 1},
 		{Name: "waiting", Title: "clients without an answer at the end"},
@@ -149,6 +149,7 @@ var (
 	balanceFigures = []report.Figure{
 		{Name: "requests", Title: "requests, most to mean", Digits: 2, Goal: report.Goal{Limit: 1.1}},
 		{Name: "connections", Title: "connections, most to mean", Digits: 2},
+		{Name: "apart", Title: "connections, most less least", Goal: report.Goal{Limit: 1}},
 		{Name: "opened", Title: "connections opened anew", Sum: true, Goal: none},
 		{Name: "rate", Title: "requests/s", More: true},
 	}

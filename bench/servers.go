@@ -19,9 +19,10 @@ type server struct {
 	name    string // in the report, and for -only
 	program string // of the folder servers; none: it is not ours
 	args    []string
-	own     bool // it is a pack
-	workers bool // a process for each CPU serves, below one that does not
-	group   bool // TERM does not end it well: its whole process group is killed
+	own     bool   // it is a pack
+	workers bool   // a process for each CPU serves, below one that does not
+	needs   string // it ends at once where it has not this
+	group   bool   // TERM does not end it well: its whole process group is killed
 
 	command func(s *server, r *running) (*exec.Cmd, error) // of a server that is not ours
 	reload  syscall.Signal                                 // to the first process; none: 0
@@ -35,8 +36,9 @@ var (
 	plainPack = &server{name: "pack", program: "pack", own: true, workers: true, reload: syscall.SIGHUP,
 		upgrade: syscall.SIGUSR2}
 	steeredPack = &server{name: "pack-steered", program: "packsteered", own: true, workers: true, reload: syscall.SIGHUP,
-		upgrade: syscall.SIGUSR2}
+		upgrade: syscall.SIGUSR2, needs: "CAP_BPF"}
 	packOf2 = &server{name: "pack-2procs", program: "pack", args: []string{"-procs", "2"}, own: true, workers: true}
+	packOf4 = &server{name: "pack-4workers", program: "pack", args: []string{"-workers", "4"}, own: true, workers: true}
 	fast    = &server{name: "fasthttp", program: "fasthttp", workers: true, group: true, second: true}
 	fiber   = &server{name: "fiber", program: "fiber", workers: true, group: true}
 	flip    = &server{name: "tableflip", program: "tableflip", upgrade: syscall.SIGHUP}
@@ -48,8 +50,8 @@ var (
 	grpcPack = &server{name: "pack", program: "packgrpc", own: true, workers: true}
 )
 
-// errAbsent is the error of a server that is not installed.
-var errAbsent = errors.New("is not installed")
+// errAbsent is the error of a server that cannot run here.
+var errAbsent = errors.New("cannot run here")
 
 // start returns the command that starts a server.
 func (s *server) start(r *running) (*exec.Cmd, error) {
@@ -96,7 +98,7 @@ http {
 func nginxCommand(_ *server, r *running) (*exec.Cmd, error) {
 	path, err := exec.LookPath("nginx")
 	if err != nil {
-		return nil, fmt.Errorf("nginx: %w", errAbsent)
+		return nil, fmt.Errorf("nginx %w: %w", errAbsent, err)
 	}
 	tls, certificate := "", ""
 	if r.secure {
@@ -131,7 +133,7 @@ frontend bench
 func haproxyCommand(_ *server, r *running) (*exec.Cmd, error) {
 	path, err := exec.LookPath("haproxy")
 	if err != nil {
-		return nil, fmt.Errorf("haproxy: %w", errAbsent)
+		return nil, fmt.Errorf("haproxy %w: %w", errAbsent, err)
 	}
 	tls := ""
 	if r.secure {

@@ -88,6 +88,9 @@ func portAtConnect(_, _ string, c syscall.RawConn) (err error) {
 func (c *http1) prepare() error { return c.request() }
 
 func (c *http1) run() error {
+	if c.conn != nil {
+		c.conn.SetDeadline(c.deadline())
+	}
 	for sent := time.Now(); sent.Before(c.End); {
 		if err := c.request(); err != nil {
 			c.close()
@@ -121,9 +124,6 @@ func (c *http1) request() error {
 			return err
 		}
 	}
-	if c.Tolerant && c.Keep {
-		c.conn.SetDeadline(c.deadline())
-	}
 	if _, err := c.conn.Write(c.asks); err != nil {
 		return err
 	}
@@ -145,7 +145,6 @@ func (c *http1) dial() error {
 	}
 	conn.SetDeadline(deadline)
 	if c.Keep {
-		conn.SetDeadline(time.Time{})
 		c.counted(func() { c.Opened++ })
 	}
 	c.conn = conn
@@ -297,6 +296,7 @@ func (c *slow) prepare() error {
 }
 
 func (c *slow) run() error {
+	c.conn.SetDeadline(c.deadline())
 	buffer := make([]byte, slowStep)
 	for time.Now().Before(c.End) {
 		if _, err := io.WriteString(c.conn, "GET /1m HTTP/1.1\r\nHost: bench\r\n\r\n"); err != nil {

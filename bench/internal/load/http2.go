@@ -57,7 +57,7 @@ func (c *http2Client) prepare() error {
 	if err != nil {
 		return err
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(c.deadline())
 	c.conn = tls.Client(conn, tlsConfig("h2"))
 	if err := c.conn.Handshake(); err != nil {
 		return err
@@ -85,11 +85,11 @@ func (c *http2Client) prepare() error {
 			return err
 		}
 	}
-	return c.conn.SetDeadline(time.Time{})
+	return nil
 }
 
 func (c *http2Client) run() error {
-	c.conn.SetDeadline(c.End.Add(patience))
+	c.conn.SetDeadline(c.deadline())
 	for range c.Streams {
 		if err := c.ask(); err != nil {
 			return err

@@ -221,10 +221,14 @@ func (g *group) forgive(sent time.Time, err error) error {
 // patience is how long an answer may take when it must come.
 const patience = 20 * time.Second
 
-// deadline is that of a request that is sent now.
+// deadline is that of a connection that is opened now, or goes on from now.
 func (g *group) deadline() time.Time {
-	if g.Tolerant && !g.End.IsZero() {
+	now := time.Now()
+	switch {
+	case g.End.Before(now):
+		return now.Add(patience)
+	case g.Tolerant:
 		return g.End
 	}
-	return time.Now().Add(patience)
+	return g.End.Add(patience)
 }

@@ -3,9 +3,12 @@
 package procs
 
 import (
+	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -79,5 +82,66 @@ func TestProcesses(t *testing.T) {
 	}
 	if n, err := PSS(os.Getpid()); n < 1<<20 || err != nil {
 		t.Errorf("PSS of %d bytes, %v", n, err)
+	}
+}
+
+// TestCPUTimeIsAll compares the time of a process that has computed in several threads, of which some have ended, with
+// what the kernel says of it at its end.
+func TestCPUTimeIsAll(t *testing.T) {
+	if os.Getenv("PROCS_TEST_COMPUTE") != "" {
+		compute()
+		return
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestCPUTimeIsAll$")
+	child.Env = append(os.Environ(), "PROCS_TEST_COMPUTE=1")
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil { // it has computed
+		t.Fatal(err)
+	}
+	got, err := CPUTime([]int{child.Process.Pid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	io.Copy(io.Discard, out)
+	if err := child.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	all := child.ProcessState.UserTime() + child.ProcessState.SystemTime()
+	if got > all || got < all*8/10 {
+		t.Errorf("%v; in the end it was %v", got, all)
+	}
+}
+
+// compute computes for half a second in threads that end, and some of it in one that does not.
+func compute() {
+	var threads sync.WaitGroup
+	for range 4 {
+		threads.Go(func() {
+			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			burn(100 * time.Millisecond)
+		})
+	}
+	threads.Wait()
+	burn(100 * time.Millisecond)
+	os.Stdout.WriteString(".")
+	os.Stdin.Read(make([]byte, 1))
+}
+
+// burn computes until this process has used so much more.
+func burn(d time.Duration) {
+	before, _ := CPUTime([]int{os.Getpid()})
+	for now := before; now < before+d; {
+		now, _ = CPUTime([]int{os.Getpid()})
 	}
 }

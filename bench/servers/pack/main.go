@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
-	"time"
 
 	"github.com/gopherpack/gopherpack/bench/internal/site"
 	"github.com/gopherpack/gopherpack/pack"
@@ -16,15 +15,17 @@ import (
 
 func main() {
 	procs := flag.Int("procs", 0, "GOMAXPROCS of each worker; 0: as the pack has it")
-	minReady := flag.Duration("minready", 0, "Config.MinReady")
+	var c pack.Config
+	flag.IntVar(&c.Workers, "workers", 0, "Config.Workers")
+	flag.DurationVar(&c.MinReady, "minready", 0, "Config.MinReady")
 	f := site.Parse()
-	if err := run(f, *procs, *minReady); err != nil {
+	if err := run(f, c, *procs); err != nil {
 		log.Fatal("pack: ", err)
 	}
 }
 
-func run(f site.Flags, procs int, minReady time.Duration) error {
-	c := pack.Config{MinReady: minReady, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+func run(f site.Flags, c pack.Config, procs int) error {
+	c.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if procs > 0 {
 		c.OnWorkerStart = func(context.Context) error {
 			runtime.GOMAXPROCS(procs)
