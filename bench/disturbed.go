@@ -77,6 +77,9 @@ func balance(m *measured) (values, error) {
 			return nil, fmt.Errorf("process %s answered, and those that serve are %v", pid, pids)
 		}
 	}
+	if m.Requests == 0 {
+		return values{"opened": float64(m.Opened), "rate": 0}, nil
+	}
 	return values{
 		"requests":    maxToMean(m.ByPID, len(pids)),
 		"connections": maxToMean(m.HeldBy, len(pids)),

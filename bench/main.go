@@ -213,7 +213,7 @@ func (b *bench) prepare() (end func(), err error) {
 }
 
 // warmUp is how long clients load a server before what they do counts.
-func (b *bench) warmUp() time.Duration { return min(b.duration/3, 300*time.Millisecond) }
+func (b *bench) warmUp() time.Duration { return min(b.duration/4, 300*time.Millisecond) }
 
 // serverCPUs and clientCPUs return which those are of a server on so many.
 func (b *bench) serverCPUs(n int) []int { return b.usable[:n] }

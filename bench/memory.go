@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"errors"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/gopherpack/gopherpack/bench/internal/procs"
@@ -55,7 +56,7 @@ func memory(c *cell) (v values, err error) {
 	return v, nil
 }
 
-// sizes returns the proportional set sizes of the server's processes, in MB.
+// sizes returns what the server's processes have in memory, in MB.
 func (r *running) sizes() (values, error) {
 	time.Sleep(100 * time.Millisecond) // connections that were closed are gone by then
 	all, err := r.processes()
@@ -68,19 +69,17 @@ func (r *running) sizes() (values, error) {
 	}
 	v := values{}
 	for _, pid := range all {
-		size, err := procs.PSS(pid)
+		m, err := procs.MemoryOf(pid)
 		if err != nil {
 			return nil, err
 		}
-		mb := float64(size) / 1e6
+		mb := float64(m.PSS) / 1e6
 		v["total"] += mb
-		switch {
-		case len(serving) == len(all): // there is no master
+		if slices.Contains(serving, pid) {
 			v["worker"] += mb / float64(len(serving))
-		case pid == r.cmd.Process.Pid:
-			v["master"] = mb
-		default:
-			v["worker"] += mb / float64(len(serving))
+			v["private"] += float64(m.Private) / 1e6 / float64(len(serving))
+		} else {
+			v["master"] += mb
 		}
 	}
 	return v, nil

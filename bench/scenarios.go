@@ -21,13 +21,15 @@ type scenario struct {
 // The servers that a scenario is about. In steady state tableflip is net/http, and fiber is fasthttp, so not each
 // scenario has them.
 var (
-	goHTTP   = []*server{netHTTP, httpGroup, plainPack, steeredPack, packOf2, fast, fiber}
-	webbers  = []*server{netHTTP, httpGroup, plainPack, steeredPack, packOf2, fast, fiber, flip, gnet, nginx, haproxy}
-	kilobyte = []*server{netHTTP, httpGroup, plainPack, steeredPack, fast, gnet, nginx, haproxy}
+	goHTTP   = []*server{netHTTP, httpGroup, plainPack, steeredPack, fast}
+	all      = []*server{netHTTP, httpGroup, plainPack, steeredPack, packOf2, fast, fiber, flip, gnet, nginx, haproxy}
+	fixed    = []*server{netHTTP, httpGroup, plainPack, steeredPack, fast, gnet, nginx, haproxy}
 	megabyte = []*server{netHTTP, httpGroup, plainPack, steeredPack, fast, nginx}
 	secure   = []*server{netHTTP, httpGroup, plainPack, steeredPack, fast, nginx, haproxy}
 	http2    = []*server{netHTTP, httpGroup, plainPack, steeredPack, nginx, haproxy}
-	severals = []*server{httpGroup, plainPack, steeredPack, fast, fiber, nginx}
+	hogged   = []*server{netHTTP, httpGroup, plainPack, steeredPack, packOf2, fast}
+	several  = []*server{httpGroup, plainPack, steeredPack, fast, nginx}
+	balanced = []*server{httpGroup, plainPack, packOf4, steeredPack, fast, nginx}
 )
 
 // speeds are the figures of a load, with what a pack should reach of processor time, requests and p99.
@@ -48,15 +50,15 @@ func ratioGoal(limit float64) report.Goal { return report.Goal{Limit: limit, Rat
 var none = report.Goal{Must: true}
 
 var scenarios = []scenario{
-	loads("hello-kept", "HTTP/1.1, kept alive", "6 bytes, on connections that are kept", webbers,
+	loads("hello-kept", "HTTP/1.1, kept alive", "6 bytes, on connections that are kept", all,
 		speeds(1, 1.1, 0.5), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/hello", Keep: true}}),
-	loads("hello-new", "HTTP/1.1, new connections", "6 bytes, each on a connection of its own", webbers,
+	loads("hello-new", "HTTP/1.1, new connections", "6 bytes, each on a connection of its own", fixed,
 		speeds(0.85, 1, 1), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/hello"}}),
 	loads("json-kept", "JSON, kept alive", "2 KB are decoded and encoded, which allocates", goHTTP,
 		speeds(1, 0, 0), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/json", Keep: true}}),
-	loads("json-new", "JSON, new connections", "the same, each on a connection of its own", goHTTP[:5],
+	loads("json-new", "JSON, new connections", "the same, each on a connection of its own", goHTTP,
 		speeds(1, 0, 0), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/json"}}),
-	loads("1k-kept", "1 KB, kept alive", "bodies of 1 KB", kilobyte,
+	loads("1k-kept", "1 KB, kept alive", "bodies of 1 KB", fixed,
 		speeds(1, 0, 0), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/1k", Keep: true}}),
 	loads("1m-kept", "1 MB, kept alive", "bodies of 1 MB; nginx sends a file", megabyte,
 		speeds(1, 0, 0), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/1m", Keep: true}}),
@@ -74,33 +76,33 @@ var scenarios = []scenario{
 		measure: loading{Spec: load.Spec{Protocol: load.GRPC, Keep: true, Streams: 4}}.measure,
 	},
 	loads("hog", "Others beside a request that computes", "as hello-kept, while one more request computes all the time",
-		goHTTP, hogFigures, loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/hello", Keep: true}, disturb: hog}),
+		hogged, hogFigures, loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/hello", Keep: true}, disturb: hog}),
 	loads("slow", "Others beside clients that read slowly",
 		"as hello-kept, while 16 more clients per CPU read 1 MB at 100 KB/s",
 		megabyte, speeds(0, 0, 0), loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/hello", Keep: true, Slow: 16}}),
 	{
 		Scenario: report.Scenario{Name: "stopped", Title: "One worker stopped", Figures: stoppedFigures,
 			About: "as hello-new, for twice as long, while one process that serves is stopped by SIGSTOP"},
-		servers: severals,
+		servers: several,
 		measure: loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/hello", Tolerant: true}, length: 2, settle: 0.01,
 			disturb: stopOne, values: whileStopped}.measure,
 	},
 	{
 		Scenario: report.Scenario{Name: "balance", Title: "Balance", Figures: balanceFigures,
 			About: "16 kept connections per CPU, all busy, counted after twice the time of a measurement"},
-		servers: append(severals[:len(severals):len(severals)], packOf4),
+		servers: balanced,
 		measure: loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/pid", Keep: true}, settle: 2, values: balance}.measure,
 	},
 	{
 		Scenario: report.Scenario{Name: "memory", Title: "Memory (PSS)", Base: netHTTP.name, Figures: memoryFigures,
 			About: "after 100 requests, and with 1,000 idle connections after a request on each"},
-		servers: webbers,
+		servers: all,
 		measure: memory,
 	},
 	{
 		Scenario: report.Scenario{Name: "start", Title: "Start", Base: netHTTP.name, About: "until the first answer",
 			Figures: []report.Figure{{Name: "first", Title: "until the first answer, ms", Digits: 1}}},
-		servers: webbers,
+		servers: all,
 		measure: startUp,
 	},
 	{
@@ -156,7 +158,8 @@ var (
 	memoryFigures = []report.Figure{
 		{Name: "total", Title: "all, MB", Digits: 1, Ratio: true},
 		{Name: "master", Title: "master, MB", Digits: 1, Goal: report.Goal{Limit: 6}},
-		{Name: "worker", Title: "a process that serves, MB", Digits: 1, Ratio: true},
+		{Name: "worker", Title: "a process that serves, MB", Digits: 1},
+		{Name: "private", Title: "of that not shared, MB", Digits: 1},
 		{Name: "connection", Title: "idle connection, KB", Digits: 1, Ratio: true},
 	}
 	crashFigures = []report.Figure{

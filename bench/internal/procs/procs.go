@@ -98,33 +98,48 @@ func CPUTime(pids []int) (total time.Duration, err error) {
 // clockOf returns the clock of the processor time of a whole process: its PID, negated, and CPUCLOCK_SCHED.
 func clockOf(pid int) int32 { return int32(^pid<<3 | 2) }
 
-// PSS returns the proportional set size of a process in bytes: its own pages, and its share of those that others have
-// mapped, too.
-func PSS(pid int) (int64, error) {
+// Memory is what a process has in memory, in bytes.
+type Memory struct {
+	PSS     int64 // proportional set size: its own pages, and its share of those that others have mapped, too
+	Private int64 // pages that nobody else has mapped
+}
+
+// MemoryOf returns that of a process.
+func MemoryOf(pid int) (Memory, error) {
 	file := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return 0, err
+		return Memory{}, err
 	}
-	n, err := parsePSS(string(text))
+	m, err := parseRollup(string(text))
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", file, err)
+		return Memory{}, fmt.Errorf("%s: %w", file, err)
 	}
-	return n, nil
+	return m, nil
 }
 
-func parsePSS(text string) (int64, error) {
+func parseRollup(text string) (m Memory, err error) {
+	sum := map[string]*int64{"Pss": &m.PSS, "Private_Clean": &m.Private, "Private_Dirty": &m.Private}
+	found := 0
 	for line := range strings.Lines(text) {
-		value, ok := strings.CutPrefix(line, "Pss:")
-		if !ok {
+		name, value, _ := strings.Cut(line, ":")
+		to := sum[name]
+		if to == nil {
 			continue
 		}
-		value, ok = strings.CutSuffix(strings.TrimSpace(value), " kB")
+		found++
+		value, ok := strings.CutSuffix(strings.TrimSpace(value), " kB")
 		if !ok {
-			return 0, fmt.Errorf("%q is not in kB", strings.TrimSpace(line))
+			return Memory{}, fmt.Errorf("%q is not in kB", strings.TrimSpace(line))
 		}
 		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
-		return n << 10, err
+		if err != nil {
+			return Memory{}, fmt.Errorf("%s: %w", name, err)
+		}
+		*to += n << 10
 	}
-	return 0, errors.New("no Pss")
+	if found != len(sum) {
+		return Memory{}, errors.New("not all of Pss, Private_Clean and Private_Dirty are there")
+	}
+	return m, nil
 }

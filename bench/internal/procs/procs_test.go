@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -44,14 +45,17 @@ func TestDescend(t *testing.T) {
 	}
 }
 
-func TestParsePSS(t *testing.T) {
-	rollup := "00400000-7ffc rollup\nRss:  100 kB\nPss:                5912 kB\nPss_Dirty:   40 kB\n"
-	if n, err := parsePSS(rollup); n != 5912<<10 || err != nil {
-		t.Error(n, err)
+func TestParseRollup(t *testing.T) {
+	rollup := "00400000-7ffc ---p 00000000 00:00 0    [rollup]\nRss:  9000 kB\nPss:                5912 kB\nPss_Dirty:   40 kB\n" +
+		"Private_Clean:        8 kB\nPrivate_Dirty:     1200 kB\n"
+	if m, err := parseRollup(rollup); m != (Memory{PSS: 5912 << 10, Private: 1208 << 10}) || err != nil {
+		t.Error(m, err)
 	}
-	for _, text := range []string{"", "Pss: 5 MB\n", "Pss: x kB\n"} {
-		if n, err := parsePSS(text); err == nil {
-			t.Errorf("%q: %d; want an error", text, n)
+	for _, text := range []string{
+		"", "Pss: 5 kB\n", strings.Replace(rollup, "8 kB", "8 MB", 1), strings.Replace(rollup, "1200", "x", 1),
+	} {
+		if m, err := parseRollup(text); err == nil {
+			t.Errorf("%q: %v; want an error", text, m)
 		}
 	}
 }
@@ -80,8 +84,8 @@ func TestProcesses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := PSS(os.Getpid()); n < 1<<20 || err != nil {
-		t.Errorf("PSS of %d bytes, %v", n, err)
+	if m, err := MemoryOf(os.Getpid()); m.Private < 1<<20 || m.PSS < m.Private || err != nil {
+		t.Errorf("%+v, %v", m, err)
 	}
 }
 

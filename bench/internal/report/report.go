@@ -66,12 +66,12 @@ func section(b *strings.Builder, title string, lines []string, none string) {
 }
 
 func (r *Raw) about(b *strings.Builder) {
-	where := "on the CPUs of the server"
+	where := "the same CPUs"
 	if r.Apart {
-		where = "on CPUs of their own"
+		where = "CPUs of their own"
 	}
-	fmt.Fprintf(b, "`%s`, %s; rounds: %d, each measurement %s long, %d clients per CPU of the server, %s.\n\n",
-		r.Command, r.Begun.UTC().Format("2006-01-02 15:04 UTC"), r.Rounds, r.Duration, r.Clients, where)
+	fmt.Fprintf(b, "`%s`, %s. Rounds: %d, of %s for each measurement. Clients: %d per CPU of the server, on %s.%s\n\n",
+		r.Command, r.Begun.UTC().Format("2006-01-02 15:04 UTC"), r.Rounds, r.Duration, r.Clients, where, r.serverCPUs())
 	b.WriteString("Each value is the median of the rounds, what is lost the sum of them. A ratio is the median of the\n" +
 		"ratios within each round, with the least and the most of them. docs/benchmarks.md tells what each is.\n\n")
 	m := r.Machine
@@ -85,6 +85,14 @@ func (r *Raw) about(b *strings.Builder) {
 		fmt.Fprintf(b, "- left out: %s\n", l)
 	}
 	b.WriteString("\n")
+}
+
+// serverCPUs tells how many a server had, if it was always the same.
+func (r *Raw) serverCPUs() string {
+	if t := r.tables(); len(t) > 0 && t[0].one {
+		return fmt.Sprintf(" A server has %s.", plural(t[0].cpus, "CPU"))
+	}
+	return ""
 }
 
 // compared reports whether there is a pack beside a base.
@@ -235,6 +243,9 @@ func failures(tables []*table) (lines []string) {
 }
 
 func (t *table) heading() string {
+	if t.one {
+		return t.Title
+	}
 	return fmt.Sprintf("%s, %s", t.Title, plural(t.cpus, "CPU"))
 }
 

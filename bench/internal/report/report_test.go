@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -64,6 +65,23 @@ func TestReadsWhatItWrites(t *testing.T) {
 	}
 	if _, err := Read(file); err == nil {
 		t.Error("half a file is read")
+	}
+}
+
+// TestOneNumber leaves out how many CPUs, where it is always the same.
+func TestOneNumber(t *testing.T) {
+	raw, err := Read("testdata/raw.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Samples = slices.DeleteFunc(raw.Samples, func(s Sample) bool { return s.CPUs != 2 })
+	text := raw.markdown(raw.tables())
+	if !strings.Contains(text, " A server has 2 CPUs.\n") || !strings.Contains(text, "\n## Hello\n") {
+		t.Errorf("want the number once, at the beginning:\n%s", text)
+	}
+	raw.Samples = nil
+	if text := raw.markdown(raw.tables()); strings.Contains(text, "A server has") {
+		t.Errorf("of nothing:\n%s", text)
 	}
 }
 

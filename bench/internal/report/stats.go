@@ -73,6 +73,7 @@ type table struct {
 	Scenario
 	cpus int
 	rows []*row
+	one  bool // all tables are of the same number
 }
 
 func (t *table) row(server string) *row {
@@ -88,6 +89,7 @@ func (t *table) base() *row { return t.row(t.Base) }
 
 // tables returns those of all scenarios of which there are samples. Servers stand in the order of the first round.
 func (r *Raw) tables() (all []*table) {
+	one := !slices.ContainsFunc(r.Samples, func(s Sample) bool { return s.CPUs != r.Samples[0].CPUs })
 	for _, s := range r.Scenarios {
 		found := map[int]*table{}
 		for _, sample := range r.Samples {
@@ -96,7 +98,7 @@ func (r *Raw) tables() (all []*table) {
 			}
 			t := found[sample.CPUs]
 			if t == nil {
-				t = &table{Scenario: s, cpus: sample.CPUs}
+				t = &table{Scenario: s, cpus: sample.CPUs, one: one}
 				found[sample.CPUs] = t
 				all = append(all, t)
 			}
