@@ -74,7 +74,7 @@ func share(n, i, of int) int {
 }
 
 func (b *bench) startClients(cpu int, s load.Spec) (*member, error) {
-	m := &member{cmd: exec.Command(filepath.Join(b.dir, "clients"))}
+	m := &member{cmd: exec.Command(filepath.Join(b.programs, "clients"))}
 	in, err := m.cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -147,8 +147,8 @@ type measured struct {
 	load.Result
 	took   *hdrhistogram.Histogram
 	length time.Duration
-	cpu    float64 // processor time of the server in each second, in seconds
-	alone  bool    // no process of the server came or went meanwhile
+	cpu    time.Duration // of the server, from when clients were told to go on until they were done
+	alone  bool          // no process of the server came or went meanwhile
 }
 
 // rate is in requests per second.
@@ -191,21 +191,22 @@ func (l loading) run(c *cell, r *running) (m *measured, err error) {
 	if l.settle > 0 {
 		settle = times(c.bench.duration, l.settle, 1)
 	}
+	before, usedBefore, err := r.used()
+	if err != nil {
+		return nil, err
+	}
 	begin := time.Now().Add(settle)
 	w := load.Window{Begin: begin, End: begin.Add(m.length)}
 	if err := g.tell(w); err != nil {
 		return nil, err
 	}
-	if l.values == nil {
-		if err := m.clock(c, w); err != nil {
-			return nil, err
-		}
-	}
 	if m.Result, err = g.results(); err != nil {
 		return nil, err
 	}
 	m.took = hdrhistogram.Import(m.Took)
-	return m, nil
+	after, usedAfter, err := r.used()
+	m.alone, m.cpu = slices.Equal(before, after), usedAfter-usedBefore
+	return m, err
 }
 
 func times(d time.Duration, factor, otherwise float64) time.Duration {
@@ -215,28 +216,14 @@ func times(d time.Duration, factor, otherwise float64) time.Duration {
 	return time.Duration(float64(d) * factor)
 }
 
-// clock reads the clocks of all processes of the server at both ends of the window, or as soon after as this process is
-// let. What it reads late at both ends is still the server's time per second.
-func (m *measured) clock(c *cell, w load.Window) error {
-	read := func(at time.Time) (pids []int, now time.Time, used time.Duration, err error) {
-		if err := sleepUntil(c.bench.ctx, at); err != nil {
-			return nil, now, 0, err
-		}
-		if pids, err = m.processes(); err != nil {
-			return nil, now, 0, err
-		}
-		now = time.Now()
-		used, err = procs.CPUTime(pids)
-		return pids, now, used, err
-	}
-	before, began, usedBefore, err := read(w.Begin)
+// used returns the processes of the server, and the processor time that they have used so far.
+func (r *running) used() ([]int, time.Duration, error) {
+	pids, err := r.processes()
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
-	after, ended, usedAfter, err := read(w.End)
-	m.alone = slices.Equal(before, after)
-	m.cpu = (usedAfter - usedBefore).Seconds() / ended.Sub(began).Seconds()
-	return err
+	t, err := procs.CPUTime(pids)
+	return pids, t, err
 }
 
 // speed is how fast a server is, and what it costs.
@@ -248,7 +235,7 @@ func speed(m *measured) (values, error) {
 		return values{"rate": 0}, nil
 	}
 	v := latency(m)
-	v["cpu"] = 1e6 * m.cpu / m.rate()
+	v["cpu"] = float64(m.cpu) / 1e3 / float64(m.All)
 	if m.Handshakes > 0 {
 		v["resumed"] = 100 * float64(m.Resumed) / float64(m.Handshakes)
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"debug/buildinfo"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,7 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -28,7 +29,7 @@ import (
 func (b *bench) raw(chosen []*scenario) *report.Raw {
 	r := &report.Raw{
 		Begun: time.Now(), Command: command(os.Args[1:]), Rounds: b.rounds,
-		Duration: b.duration.String(), Clients: b.clients, Apart: b.apart, Machine: b.machine(), Versions: versions(),
+		Duration: b.duration.String(), Clients: b.clients, Apart: b.apart, Machine: b.machine(), Versions: b.versions(),
 	}
 	for _, s := range chosen {
 		r.Scenarios = append(r.Scenarios, s.Scenario)
@@ -85,18 +86,49 @@ func firstLine(name string, args ...string) string {
 	return line
 }
 
-// versions returns those of everything that is compared.
-func versions() []string {
-	own := cmp.Or(firstLine("git", "describe", "--always", "--dirty"), "unknown")
-	all := []string{runtime.Version(), "gopherpack " + own}
-	for _, module := range []string{
-		"github.com/valyala/fasthttp", "github.com/gofiber/fiber/v3", "github.com/cloudflare/tableflip",
-		"github.com/panjf2000/gnet/v2", "google.golang.org/grpc",
+// versions returns those of everything that is compared: what the programs were built of, and what is installed.
+func (b *bench) versions() []string {
+	own := "gopherpack"
+	all := []string{}
+	for program, module := range map[string]string{
+		"pack": "", "fasthttp": "github.com/valyala/fasthttp", "fiber": "github.com/gofiber/fiber/v3",
+		"tableflip": "github.com/cloudflare/tableflip", "gnet": "github.com/panjf2000/gnet/v2", "grpcgo": "google.golang.org/grpc",
 	} {
-		all = append(all, firstLine("go", "list", "-m", module))
+		info, err := buildinfo.ReadFile(filepath.Join(b.programs, program))
+		if err != nil {
+			continue // it may not be needed
+		}
+		if module == "" {
+			own = fmt.Sprintf("gopherpack %s, built by %s", revision(info), info.GoVersion)
+			continue
+		}
+		for _, d := range info.Deps {
+			if d.Path == module {
+				all = append(all, d.Path+" "+d.Version)
+			}
+		}
 	}
-	all = append(all, firstLine("nginx", "-v"), firstLine("haproxy", "-v"))
+	slices.Sort(all)
+	all = slices.Concat([]string{own}, all, []string{firstLine("nginx", "-v"), firstLine("haproxy", "-v")})
 	return slices.DeleteFunc(all, func(v string) bool { return v == "" })
+}
+
+// revision returns of which commit a program was built. The go command does not say in a work tree of git; then it is
+// the one that is there now.
+func revision(info *debug.BuildInfo) string {
+	commit, changed := "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			commit = s.Value[:min(len(s.Value), 12)]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			changed = ", changed"
+		}
+	}
+	if commit == "" {
+		return cmp.Or(firstLine("git", "describe", "--always", "--dirty"), "of no commit")
+	}
+	return commit + changed
 }
 
 // usable returns the CPUs that this process may use; hardware threads of one core stand side by side.

@@ -46,6 +46,8 @@ func main() {
 	only := flag.String("only", "", "measure only what matches this regular expression, as scenario/server")
 	out := flag.String("out", "report", "directory for the report")
 	from := flag.String("from", "", "make the report of this raw.json, and measure nothing")
+	flag.StringVar(&b.programs, "programs", "", "directory of servers and clients that were built before,"+
+		" by go build -o DIRECTORY ./servers/... ./clients, for a machine without Go; default: build them")
 	flag.Parse()
 
 	var raw *report.Raw
@@ -75,7 +77,8 @@ type bench struct {
 	apart    bool
 
 	ctx       context.Context
-	dir       string // programs, and what they need
+	dir       string // for all that is made
+	programs  string // where the servers and the clients are
 	usable    []int  // CPUs
 	clientEnv []string
 	mu        sync.Mutex
@@ -202,14 +205,27 @@ func (b *bench) prepare() (end func(), err error) {
 			b.clientEnv = append(b.clientEnv, v)
 		}
 	}
-	log.Print("building the servers")
-	build := exec.CommandContext(b.ctx, "go", "build", "-o", b.dir+"/", "./servers/...", "./clients")
-	build.Stderr = os.Stderr
-	if err := errors.Join(os.Chmod(b.dir, 0o755), build.Run(), writeCertificate(b.dir)); err != nil {
+	if err := errors.Join(os.Chmod(b.dir, 0o755), writeCertificate(b.dir), b.build()); err != nil {
 		end()
-		return nil, fmt.Errorf("build the servers (in the folder bench): %w", err)
+		return nil, err
 	}
 	return end, nil
+}
+
+// build builds the servers and the clients, unless that was done before.
+func (b *bench) build() (err error) {
+	if b.programs != "" {
+		b.programs, err = filepath.Abs(b.programs)
+		return err
+	}
+	b.programs = filepath.Join(b.dir, "programs")
+	log.Print("building the servers")
+	build := exec.CommandContext(b.ctx, "go", "build", "-o", b.programs+"/", "./servers/...", "./clients")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build the servers (in the folder bench): %w", err)
+	}
+	return nil
 }
 
 // warmUp is how long clients load a server before what they do counts.

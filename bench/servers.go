@@ -62,7 +62,7 @@ func (s *server) start(r *running) (*exec.Cmd, error) {
 	if r.secure {
 		args = append(args, "-tls", r.bench.dir)
 	}
-	return exec.Command(filepath.Join(r.bench.dir, s.program), append(args, r.args...)...), nil
+	return exec.Command(filepath.Join(r.bench.programs, s.program), append(args, r.args...)...), nil
 }
 
 const nginxConf = `

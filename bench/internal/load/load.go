@@ -48,6 +48,7 @@ type Window struct{ Begin, End time.Time }
 // Result is what clients tell. It counts requests that were sent and answered in the window.
 type Result struct {
 	Requests   int
+	All        int                    // requests that were answered since clients were told when the window is
 	Took       *hdrhistogram.Snapshot // by them, in microseconds
 	Handshakes int                    // of TLS
 	Resumed    int                    // those of them that resumed a session
@@ -68,6 +69,7 @@ func (r *Result) Add(other Result) {
 	}
 	r.Took = took.Export()
 	r.Requests += other.Requests
+	r.All += other.All
 	r.Handshakes += other.Handshakes
 	r.Resumed += other.Resumed
 	r.Opened += other.Opened
@@ -180,13 +182,13 @@ func (g *group) clients() (all []client, err error) {
 // answered counts a request, and returns the time.
 func (g *group) answered(sent time.Time) time.Time {
 	now := time.Now()
-	if sent.Before(g.Begin) || !now.Before(g.End) {
-		return now
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.Requests++
-	g.took.RecordValue(now.Sub(sent).Microseconds())
+	g.All++
+	if !sent.Before(g.Begin) && now.Before(g.End) {
+		g.Requests++
+		g.took.RecordValue(now.Sub(sent).Microseconds())
+	}
 	return now
 }
 
