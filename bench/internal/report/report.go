@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -77,6 +78,9 @@ func (r *Raw) about(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "- machine: %s, %d CPUs (%s), %s of memory\n", m.Model, m.Number, m.CPUs, m.Memory)
 	fmt.Fprintf(b, "- kernel: %s\n- load average before: %s\n", m.Kernel, m.Load)
+	if load, err := strconv.ParseFloat(m.Load, 64); err == nil && load > float64(m.Number)/4 {
+		b.WriteString("- **the machine was not idle**: times and rates say little, processor time per request says more\n")
+	}
 	for _, e := range m.Env {
 		fmt.Fprintf(b, "- environment: %s\n", e)
 	}

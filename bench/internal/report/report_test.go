@@ -85,6 +85,16 @@ func TestOneNumber(t *testing.T) {
 	}
 }
 
+// TestBusy says that the machine did something else.
+func TestBusy(t *testing.T) {
+	for load, busy := range map[string]bool{"0.02": false, "0.49": false, "1.70": true, "": false} {
+		raw := &Raw{Machine: Machine{Number: 2, Load: load}}
+		if got := strings.Contains(raw.markdown(nil), "not idle"); got != busy {
+			t.Errorf("at a load of %q on 2 CPUs it is said: %v", load, got)
+		}
+	}
+}
+
 // TestBroken has a pack that lost something in one of two rounds, and a server that could not be measured.
 func TestBroken(t *testing.T) {
 	raw, err := Read("testdata/raw.json")
