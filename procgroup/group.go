@@ -39,8 +39,12 @@ import (
 type Group struct {
 	Size int // number of members, at least 1
 
-	// Command returns the command that a member's next process runs, each time another one. The group sets Setpgid, and
-	// adds the control socket after the ExtraFiles and to Env.
+	// Command returns the command that a member's next process runs, each time another one. The group sets Setpgid, but
+	// leaves Setsid if that is set, and adds the control socket after the ExtraFiles and to Env.
+	//
+	// Make it by exec.Command: a process of exec.CommandContext is killed when its context ends, if that is Run's, too,
+	// and not asked to end. ExtraFiles should not be what this process waits for itself, as a listener on which it
+	// accepts: os/exec makes the file block (os.File.Fd), here too, since both have the same one.
 	//
 	// Stdin, Stdout and Stderr should be files, or nil. A Reader or a Writer takes a goroutine that copies, and which
 	// goes on for as long as something that the process has started holds the other end. After the end of the process
@@ -62,7 +66,8 @@ type Group struct {
 	// it and what waits.
 	//
 	// Members write to pipes whose other ends this process has, until Run returns. Whoever goes on writing then, or when
-	// this process has ended, gets SIGPIPE. Release passes the pipes on.
+	// this process has ended, gets SIGPIPE. Release passes the pipes on. They belong to the user that the command runs
+	// as, so that it can open them by their names (/dev/stdout).
 	Output func(Line)
 
 	// MaxLine is the length of a line, in bytes, from which on it is given in parts. Default 64 KiB.
@@ -80,7 +85,8 @@ type Group struct {
 	// block, nor call the group.
 	Event func(Event)
 
-	// Terminate asks a process to end. It must not block. Default: SIGTERM.
+	// Terminate asks a process to end. It must not block. Default: SIGTERM, then SIGCONT, without which a process that
+	// was stopped, as by the terminal from which it tried to read, would not notice.
 	Terminate func(p *Process) error
 
 	// ReadyTimeout is how long a process may take from its start until it is ready; then it is killed, and
@@ -260,7 +266,7 @@ func (g *Group) check() error {
 		g.Serve = serveFirstByte
 	}
 	if g.Terminate == nil {
-		g.Terminate = func(p *Process) error { return p.handle.signal(terminate) }
+		g.Terminate = func(p *Process) error { return askToEnd(p.handle.signal) }
 	}
 	if g.Event == nil {
 		g.Event = func(Event) {}
