@@ -139,6 +139,9 @@ func Threads(pid int) ([]Thread, error) {
 //
 // A Go process that is bound this way adapts GOMAXPROCS within about a second; runtime.NumCPU keeps its value
 // from the start. To start a process bound, use [Do].
+//
+// [Process], [Threads] and, but for 0, [Allowed] need the /proc of this PID namespace: with that of another, as after
+// unshare --pid without --mount-proc, whose numbers are other processes', they fail.
 func Process(pid int, set Set) error {
 	if err := bindProcess(pid, set); err != nil {
 		return fmt.Errorf("affinity: bind process %d to CPUs %q: %w", pid, set, err)
