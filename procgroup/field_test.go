@@ -3,6 +3,7 @@
 package procgroup_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -55,6 +56,21 @@ func TestStoppedProcessEnds(t *testing.T) {
 	r.stop()
 	if err := <-r.result; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTerminateBySignal has processes that end by another signal than TERM.
+func TestTerminateBySignal(t *testing.T) {
+	r := run(t, &procgroup.Group{Size: 2, ReadyTimeout: time.Minute, StopTimeout: time.Hour, Command: command("signaled"),
+		Terminate: func(p *procgroup.Process) error { return p.Signal(syscall.SIGUSR1) }})
+	for range 2 {
+		r.next(procgroup.Ready)
+	}
+	r.stop()
+	for range 2 {
+		if e := r.next(procgroup.Stopped); e.Err == nil || e.Err.Error() != fmt.Sprintf("exit status %d", syscall.SIGUSR1) {
+			t.Errorf("it ended by %v", e.Err)
+		}
 	}
 }
 

@@ -85,8 +85,9 @@ type Group struct {
 	// block, nor call the group.
 	Event func(Event)
 
-	// Terminate asks a process to end. It must not block. Default: SIGTERM, then SIGCONT, without which a process that
-	// was stopped, as by the terminal from which it tried to read, would not notice.
+	// Terminate asks a process to end, by p.Signal for one; if it returns an error the process is killed. It must not
+	// block, nor call the group, or other methods of p. Default: SIGTERM, then SIGCONT, without which a process that was
+	// stopped, as by the terminal from which it tried to read, would not notice.
 	Terminate func(p *Process) error
 
 	// ReadyTimeout is how long a process may take from its start until it is ready; then it is killed, and
@@ -154,6 +155,7 @@ type Process struct {
 	handle   handle
 	streams  []*stream // of what it writes, if anybody wants that
 	released atomic.Bool
+	asking   atomic.Bool // Terminate is being called, so that the owner has no time for Signal
 }
 
 // handle is what the group needs to deal with a started process. When the process has ended, its maker has
@@ -202,11 +204,15 @@ func (p *Process) Released() bool { return p.released.Load() }
 // Signal sends a signal to the process.
 func (p *Process) Signal(s os.Signal) error {
 	err := errors.New("the process has ended")
-	p.group.do(func(o *owner) {
-		if o.members[p.ID].process == p {
-			err = p.handle.signal(s)
-		}
-	})
+	if p.asking.Load() {
+		err = p.handle.signal(s)
+	} else {
+		p.group.do(func(o *owner) {
+			if o.members[p.ID].process == p {
+				err = p.handle.signal(s)
+			}
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("procgroup: signal member %d (pid %d): %w", p.ID, p.PID, err)
 	}

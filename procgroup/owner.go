@@ -283,7 +283,10 @@ func (o *owner) terminate(m *member) {
 		return
 	}
 	m.phase, m.deadline = stopping, time.Now().Add(o.StopTimeout)
-	if err := o.Terminate(m.process); err != nil {
+	m.process.asking.Store(true)
+	err := o.Terminate(m.process)
+	m.process.asking.Store(false)
+	if err != nil {
 		o.kill(m, fmt.Errorf("cannot ask it to end: %w", err))
 	}
 }
