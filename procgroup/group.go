@@ -23,6 +23,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/proc"
 )
 
 // Group is a group of child processes, its members, numbered 0 to Size-1. Set the fields, call Run once, and
@@ -122,6 +124,14 @@ type Group struct {
 	// before the next one is started. Default: it lives on, unless the process itself had to be killed. Linux; elsewhere
 	// it says nothing.
 	KillGroup bool
+
+	// ReapOrphans has Run reap the children of this process that end and that nobody waits for: process 1 of a container
+	// inherits those whose parent has ended, as a subreaper does (prctl(2)), and else they stay, as zombies. In a program
+	// that does so, whoever starts other processes must wait for them within a second of their end, as exec.Cmd.Run does.
+	// Linux; elsewhere, and where nothing is inherited when Run begins, it says nothing.
+	//
+	// Do not reap by wait4(-1), or a package that does, beside a group: it takes the exit status of members away.
+	ReapOrphans bool
 
 	// StartNone has Run start no member: each is started by StartMember.
 	StartNone bool
@@ -234,6 +244,9 @@ func (g *Group) Run(ctx context.Context) error {
 	g.out = newOutput(g.Output, g.MaxLine)
 	close(g.begun)
 	o := &owner{Group: g, members: make([]member, g.Size)}
+	if g.ReapOrphans && proc.InheritsOrphans() {
+		o.serving.Go(func() { reapOrphans(g.ended) })
+	}
 	err := o.run(ctx)
 	o.serving.Wait()
 	g.out.end()

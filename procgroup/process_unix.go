@@ -131,6 +131,7 @@ func isFile(stream any) bool {
 }
 
 func newChild(p *Process, process *os.Process, reap func() error, control *net.UnixConn) *child {
+	unreaped.Store(p.PID, true)
 	exited, unwatch := watch(p.PID)
 	c := &child{process: process, reap: reap, conn: control, served: make(chan struct{}), unwatch: unwatch}
 	go c.wait(p, exited)
@@ -193,6 +194,7 @@ func (c *child) wait(p *Process, exited func()) {
 		})
 		err = c.reap()
 	}
+	unreaped.Delete(p.PID)
 	p.group.do(func(o *owner) { o.gone(p, err) })
 }
 
