@@ -224,6 +224,13 @@ func TestProcess(t *testing.T) {
 	if got := masks(t, pid); len(got) != 1 || got[allowed.String()] == 0 {
 		t.Errorf("threads by mask = %v, want all on %q", got, allowed)
 	}
+	all, _ := affinity.Parse(fmt.Sprintf("0-%d", affinity.MaxCPUs-1))
+	if err := affinity.Process(pid, all); err != nil {
+		t.Fatal(err)
+	}
+	if cpuset, err := affinity.Allowed(pid); err != nil || !allowed.IsSubsetOf(cpuset) {
+		t.Errorf("with all CPUs it may use %q, %v; want at least %q", cpuset, err, allowed)
+	}
 }
 
 func TestProcessGone(t *testing.T) {
