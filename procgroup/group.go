@@ -42,7 +42,8 @@ type Group struct {
 	Size int // number of members, at least 1
 
 	// Command returns the command that a member's next process runs, each time another one. The group sets Setpgid, but
-	// leaves Setsid if that is set, and adds the control socket after the ExtraFiles and to Env.
+	// leaves Setsid if that is set, and adds the control socket after the ExtraFiles and to Env. It is called from Run's
+	// goroutine, as Start is, which does nothing else meanwhile: it must not call the group.
 	//
 	// Make it by exec.Command: a process of exec.CommandContext is killed when its context ends, if that is Run's, too,
 	// and not asked to end. ExtraFiles should not be what this process waits for itself, as a listener on which it
