@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -396,6 +397,23 @@ func TestDetach(t *testing.T) {
 	}
 	if got, _ := connectAndCount(t, group, 100); got[0] == 0 {
 		t.Errorf("after Detach the members got %v", got)
+	}
+}
+
+// TestAttachCPUFull attaches the longest program that the kernel takes, and a longer one.
+func TestAttachCPUFull(t *testing.T) {
+	takesPrograms(t)
+	group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", 1)
+	table := map[int]int{}
+	for cpu := range 2047 {
+		table[cpu] = 0
+	}
+	if err := reuseport.AttachCPU(group[0], table); err != nil && !errors.Is(err, unix.ENOMEM) { // net.core.optmem_max
+		t.Error(err)
+	}
+	table[2047] = 0
+	if err := reuseport.AttachCPU(group[0], table); err == nil || !strings.Contains(err.Error(), "at most 2047") {
+		t.Errorf("a longer program: %v", err)
 	}
 }
 
