@@ -22,7 +22,7 @@ func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 		"rlimit":    sys,
 		"sigctl":    nil,
 		"reuseport": sharing,
-		"procgroup": {sys[0], module + "/internal/fdmsg"},
+		"procgroup": {sys[0], module + "/internal/fdmsg", module + "/internal/proc"},
 		"upgrade":   {sys[0], module + "/internal/fdmsg"},
 		"ebpf/steer": append([]string{
 			"github.com/cilium/ebpf",

@@ -32,6 +32,9 @@ type paper struct {
 func papers(t *testing.T) (all []paper) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.Name() == "testdata" {
+			return filepath.SkipDir
+		}
 		if err == nil && filepath.Ext(path) == ".md" {
 			all = append(all, readPaper(t, path))
 		}

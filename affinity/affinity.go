@@ -137,12 +137,19 @@ func Threads(pid int) ([]Thread, error) {
 	return all, nil
 }
 
-// Process binds every thread of the process pid to set; 0 is the calling process. A thread that starts
-// meanwhile may be missed by one pass over /proc/PID/task, so Process repeats until a pass finds every thread
-// bound. Threads that end meanwhile do not matter. The process must be of the same user, or it takes CAP_SYS_NICE.
+// Process binds every thread of the process pid to set; 0 is the calling process. The kernel leaves out what its cpuset
+// forbids, so that with all CPUs, which [Parse] reads as "0-8191", it may use what its container may, whatever mask it
+// was started with.
+//
+// A thread that starts meanwhile may be missed by one pass over /proc/PID/task, so Process repeats until a pass finds
+// every thread bound. Threads that end meanwhile do not matter. The process must be of the same user, or it takes
+// CAP_SYS_NICE.
 //
 // A Go process that is bound this way adapts GOMAXPROCS within about a second; runtime.NumCPU keeps its value
 // from the start. To start a process bound, use [Do].
+//
+// [Process], [Threads] and, but for 0, [Allowed] need the /proc of this PID namespace: with that of another, as after
+// unshare --pid without --mount-proc, whose numbers are other processes', they fail.
 func Process(pid int, set Set) error {
 	if err := bindProcess(pid, set); err != nil {
 		return fmt.Errorf("affinity: bind process %d to CPUs %q: %w", pid, set, err)

@@ -48,8 +48,14 @@ func taskDir(pid int) string {
 	return "/proc/" + strconv.Itoa(pid) + "/task"
 }
 
+// errForeign is the error where /proc has other numbers for processes and threads than system calls.
+var errForeign = errors.New("/proc is of another PID namespace, want one that was mounted in this one")
+
 // tasks returns the threads of a process, in ascending order.
 func tasks(pid int) (tids []int, err error) {
+	if self, err := os.Readlink("/proc/self"); err == nil && self != strconv.Itoa(os.Getpid()) {
+		return nil, errForeign
+	}
 	dir, err := os.Open(taskDir(pid))
 	if err != nil {
 		return nil, err
@@ -126,7 +132,11 @@ func bindProcess(pid int, set Set) error {
 			bound[tid] = now
 			changed = true
 		}
-		if !changed {
+		switch {
+		case changed:
+		case len(bound) == 0:
+			return unix.ESRCH
+		default:
 			return nil
 		}
 	}

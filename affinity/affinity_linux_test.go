@@ -25,7 +25,14 @@ const asThreads = "AFFINITY_TEST_THREADS"
 // asAllowed makes it a program that prints what Allowed(0) returns.
 const asAllowed = "AFFINITY_TEST_ALLOWED"
 
+// asOutsider makes it a program that tells what the calls say that rest on /proc.
+const asOutsider = "AFFINITY_TEST_OUTSIDER"
+
 func init() {
+	if os.Getenv(asOutsider) != "" {
+		outsider()
+		os.Exit(0)
+	}
 	if os.Getenv(asAllowed) != "" {
 		fmt.Println(affinity.Allowed(0))
 		os.Exit(0)
@@ -225,6 +232,13 @@ func TestProcess(t *testing.T) {
 	if got := masks(t, pid); len(got) != 1 || got[allowed.String()] == 0 {
 		t.Errorf("threads by mask = %v, want all on %q", got, allowed)
 	}
+	all, _ := affinity.Parse(fmt.Sprintf("0-%d", affinity.MaxCPUs-1))
+	if err := affinity.Process(pid, all); err != nil {
+		t.Fatal(err)
+	}
+	if cpuset, err := affinity.Allowed(pid); err != nil || !allowed.IsSubsetOf(cpuset) {
+		t.Errorf("with all CPUs it may use %q, %v; want at least %q", cpuset, err, allowed)
+	}
 }
 
 func TestProcessGone(t *testing.T) {
@@ -329,6 +343,42 @@ func TestAllowedWithoutProc(t *testing.T) {
 	out, err := cmd.Output()
 	if want := fmt.Sprintln(current(t), error(nil)); err != nil || string(out) != want {
 		t.Errorf("%q, %v; want %q", out, err, want)
+	}
+}
+
+func outsider() {
+	before, _ := affinity.Current()
+	one, _ := before.First()
+	fmt.Println(affinity.Process(0, affinity.Of(one)))
+	fmt.Println(affinity.Process(os.Getpid(), affinity.Of(one)))
+	_, err := affinity.Threads(0)
+	fmt.Println(err)
+	_, err = affinity.Allowed(os.Getpid())
+	fmt.Println(err)
+	fmt.Println(affinity.Allowed(0))
+}
+
+// TestForeignProc runs a program whose /proc has numbers for processes and threads that are not its own, as where only
+// the PID namespace is new: it must not take other threads for its own, nor say that it has bound what it has not.
+func TestForeignProc(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), asOutsider+"=1", "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID}
+	out, err := cmd.Output()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EINVAL) {
+		t.Skip("no namespaces: ", err)
+	}
+	if err != nil {
+		t.Fatalf("%q, %v", out, err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	for _, line := range lines[:len(lines)-1] {
+		if !strings.Contains(line, "/proc is of another PID namespace") {
+			t.Errorf("%q says nothing of /proc", line)
+		}
+	}
+	if want := fmt.Sprint(current(t), error(nil)); len(lines) != 5 || lines[4] != want {
+		t.Errorf("it said %q; want %q in the end", lines, want)
 	}
 }
 

@@ -95,6 +95,16 @@ func deny(name string) error {
 	return nil
 }
 
+// deniable skips what deny cannot tell apart: of 386 and s390x package syscall makes one system call of all that have to
+// do with sockets, socketcall(2).
+func deniable(t *testing.T, name string) {
+	t.Helper()
+	of := []string{"socket", "bind", "listen", "setsockopt", "socketpair", "sendmsg", "recvmsg"}
+	if (runtime.GOARCH == "386" || runtime.GOARCH == "s390x") && slices.Contains(of, name) {
+		t.Skip(name + " is a part of socketcall(2) here")
+	}
+}
+
 // TestFaultsAtStart has each system call fail from the start: the pack must end at once and say which, or do without.
 func TestFaultsAtStart(t *testing.T) {
 	t.Parallel()
@@ -102,6 +112,7 @@ func TestFaultsAtStart(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			deniable(t, name)
 			p := start(t, "faulty", nil, "-workers=2", "-call="+name, "-ready=3s")
 			if slices.Contains(withoutIt, name) {
 				if r := load(p, 4, 5).Run(t.Context()); r.Failed() != 0 {
@@ -128,6 +139,7 @@ func TestFaultsLater(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			deniable(t, name)
 			p := start(t, "faulty", nil, "-workers=2", "-call="+name, "-later", "-ready=3s", "-shutdown=5s")
 			p.Addresses()
 			before := p.Workers()

@@ -44,7 +44,8 @@ func Inherit() (*net.UnixConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("procgroup: environment variable %s: %w", controlEnv, err)
 	}
-	if os.Getppid() != parent {
+	// A parent outside of this PID namespace has no number in it: it is 0.
+	if now := os.Getppid(); now != parent && now != 0 {
 		if controlEnded(fd) {
 			return nil, ErrOrphan
 		}

@@ -23,6 +23,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/proc"
 )
 
 // Group is a group of child processes, its members, numbered 0 to Size-1. Set the fields, call Run once, and
@@ -39,8 +41,13 @@ import (
 type Group struct {
 	Size int // number of members, at least 1
 
-	// Command returns the command that a member's next process runs, each time another one. The group sets Setpgid, and
-	// adds the control socket after the ExtraFiles and to Env.
+	// Command returns the command that a member's next process runs, each time another one. The group sets Setpgid, but
+	// leaves Setsid if that is set, and adds the control socket after the ExtraFiles and to Env. It is called from Run's
+	// goroutine, as Start is, which does nothing else meanwhile: it must not call the group.
+	//
+	// Make it by exec.Command: a process of exec.CommandContext is killed when its context ends, if that is Run's, too,
+	// and not asked to end. ExtraFiles should not be what this process waits for itself, as a listener on which it
+	// accepts: os/exec makes the file block (os.File.Fd), here too, since both have the same one.
 	//
 	// Stdin, Stdout and Stderr should be files, or nil. A Reader or a Writer takes a goroutine that copies, and which
 	// goes on for as long as something that the process has started holds the other end. After the end of the process
@@ -62,7 +69,8 @@ type Group struct {
 	// it and what waits.
 	//
 	// Members write to pipes whose other ends this process has, until Run returns. Whoever goes on writing then, or when
-	// this process has ended, gets SIGPIPE. Release passes the pipes on.
+	// this process has ended, gets SIGPIPE. Release passes the pipes on. They belong to the user that the command runs
+	// as, so that it can open them by their names (/dev/stdout).
 	Output func(Line)
 
 	// MaxLine is the length of a line, in bytes, from which on it is given in parts. Default 64 KiB.
@@ -80,7 +88,9 @@ type Group struct {
 	// block, nor call the group.
 	Event func(Event)
 
-	// Terminate asks a process to end. It must not block. Default: SIGTERM.
+	// Terminate asks a process to end, by p.Signal for one; if it returns an error the process is killed. It must not
+	// block, nor call the group, or other methods of p. Default: SIGTERM, then SIGCONT, without which a process that was
+	// stopped, as by the terminal from which it tried to read, would not notice.
 	Terminate func(p *Process) error
 
 	// ReadyTimeout is how long a process may take from its start until it is ready; then it is killed, and
@@ -116,6 +126,14 @@ type Group struct {
 	// it says nothing.
 	KillGroup bool
 
+	// ReapOrphans has Run reap the children of this process that end and that nobody waits for: process 1 of a container
+	// inherits those whose parent has ended, as a subreaper does (prctl(2)), and else they stay, as zombies. In a program
+	// that does so, whoever starts other processes must wait for them within a second of their end, as exec.Cmd.Run does.
+	// Linux; elsewhere, and where nothing is inherited when Run begins, it says nothing.
+	//
+	// Do not reap by wait4(-1), or a package that does, beside a group: it takes the exit status of members away.
+	ReapOrphans bool
+
 	// StartNone has Run start no member: each is started by StartMember.
 	StartNone bool
 
@@ -149,6 +167,7 @@ type Process struct {
 	handle   handle
 	streams  []*stream // of what it writes, if anybody wants that
 	released atomic.Bool
+	asking   atomic.Bool // Terminate is being called, so that the owner has no time for Signal
 }
 
 // handle is what the group needs to deal with a started process. When the process has ended, its maker has
@@ -197,11 +216,15 @@ func (p *Process) Released() bool { return p.released.Load() }
 // Signal sends a signal to the process.
 func (p *Process) Signal(s os.Signal) error {
 	err := errors.New("the process has ended")
-	p.group.do(func(o *owner) {
-		if o.members[p.ID].process == p {
-			err = p.handle.signal(s)
-		}
-	})
+	if p.asking.Load() {
+		err = p.handle.signal(s)
+	} else {
+		p.group.do(func(o *owner) {
+			if o.members[p.ID].process == p {
+				err = p.handle.signal(s)
+			}
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("procgroup: signal member %d (pid %d): %w", p.ID, p.PID, err)
 	}
@@ -226,6 +249,9 @@ func (g *Group) Run(ctx context.Context) error {
 	g.out = newOutput(g.Output, g.MaxLine)
 	close(g.begun)
 	o := &owner{Group: g, members: make([]member, g.Size)}
+	if g.ReapOrphans && proc.InheritsOrphans() {
+		o.serving.Go(func() { reapOrphans(g.ended) })
+	}
 	err := o.run(ctx)
 	o.serving.Wait()
 	g.out.end()
@@ -264,7 +290,7 @@ func (g *Group) check() error {
 		g.Serve = serveFirstByte
 	}
 	if g.Terminate == nil {
-		g.Terminate = func(p *Process) error { return p.handle.signal(terminate) }
+		g.Terminate = func(p *Process) error { return askToEnd(p.handle.signal) }
 	}
 	if g.Event == nil {
 		g.Event = func(Event) {}

@@ -76,7 +76,7 @@ func TestOutputThatTakesNothing(t *testing.T) {
 	o.put(Line{Text: "c"})
 	close(k.may)
 	<-o.idle
-	if len(k.lines) != 1 {
+	if len(k.lines) > 1 { // none, if the machine is busy
 		t.Errorf("%+v; nothing is taken after the end but what was being taken", k.lines)
 	}
 }

@@ -297,6 +297,7 @@ func (g *Group) capture(id int, cmd *exec.Cmd) (streams []*stream, theirs []io.C
 			closeAll(streams, theirs)
 			return nil, nil, err
 		}
+		giveTo(cmd, w)
 		*to = w
 		streams = append(streams, &stream{file: r, line: Line{ID: id, Stderr: i == 1}})
 		theirs = append(theirs, w)

@@ -97,17 +97,22 @@ func (o *owner) nextDeadline() time.Time {
 	return next
 }
 
-// expire acts on the deadlines that have passed.
+// expire acts on the deadlines that have passed. Of the members that are to be started it starts one, which may take a
+// while: those of a large group must not hold up everything else.
 func (o *owner) expire() {
-	now := time.Now()
+	now, started := time.Now(), false
 	for id := range o.members {
 		m := &o.members[id]
 		if o.releasing || m.deadline.IsZero() || m.deadline.After(now) {
 			continue
 		}
+		if m.phase == waiting && started {
+			continue
+		}
 		m.deadline = time.Time{}
 		switch m.phase {
 		case waiting:
+			started = true
 			o.start(id)
 		case starting:
 			o.kill(m, fmt.Errorf("not ready within %v", o.ReadyTimeout))
@@ -156,8 +161,8 @@ func (o *owner) ready(p *Process) {
 	}
 	o.proven = true
 	for id := range o.members {
-		if o.members[id].phase == unstarted && !o.StartNone {
-			o.start(id)
+		if other := &o.members[id]; other.phase == unstarted && !o.StartNone {
+			other.phase, other.deadline = waiting, m.readied
 		}
 	}
 }
@@ -278,7 +283,10 @@ func (o *owner) terminate(m *member) {
 		return
 	}
 	m.phase, m.deadline = stopping, time.Now().Add(o.StopTimeout)
-	if err := o.Terminate(m.process); err != nil {
+	m.process.asking.Store(true)
+	err := o.Terminate(m.process)
+	m.process.asking.Store(false)
+	if err != nil {
 		o.kill(m, fmt.Errorf("cannot ask it to end: %w", err))
 	}
 }
@@ -307,9 +315,13 @@ func (o *owner) retry(failed int) time.Duration {
 	if m.failures < 2 {
 		return 0
 	}
-	d := o.BackoffMax
-	if shift := m.failures - 2; shift < 32 && o.BackoffMin<<shift < d {
-		d = o.BackoffMin << shift
+	d := o.BackoffMin
+	for range m.failures - 2 {
+		if d > o.BackoffMax/2 { // twice as much may be more than a Duration holds
+			d = o.BackoffMax
+			break
+		}
+		d *= 2
 	}
 	if !o.othersTry(failed) {
 		d = min(d, o.BackoffAll)

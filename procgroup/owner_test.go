@@ -71,6 +71,21 @@ func (f *fakeProcess) exit(err error) {
 	close(f.gone)
 }
 
+// TestDelays has the delay grow to its limit, and stay there, whatever the first one is.
+func TestDelays(t *testing.T) {
+	for _, first := range []time.Duration{1, 250 * time.Millisecond, 5 * time.Second, time.Hour, 1 << 61} {
+		limit := max(first, time.Minute)
+		o := &owner{Group: &Group{BackoffMin: first, BackoffMax: limit, BackoffAll: limit}, members: make([]member, 1)}
+		for failures := range 200 {
+			o.members[0].failures = failures
+			d := o.retry(0)
+			if failures < 2 && d != 0 || failures >= 2 && (d < first/2 || d > limit) || failures >= 60 && d < limit/2 {
+				t.Errorf("%v at first, %v at most: %v after %d failures", first, limit, d, failures)
+			}
+		}
+	}
+}
+
 // fakeTest runs test with a group that is being run.
 func fakeTest(t *testing.T, g *Group, test func(f *fakeGroup)) {
 	synctest.Test(t, func(t *testing.T) {

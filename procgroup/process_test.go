@@ -32,6 +32,7 @@ var helpers = map[string]func(){
 	"exit3":      func() { os.Exit(3) },
 	"deaf":       func() { inherit().Write([]byte{1}); time.Sleep(time.Hour) },
 	"silent":     func() { inherit(); time.Sleep(time.Hour) },
+	"moved":      moved,
 	"stubborn":   func() { signal.Ignore(syscall.SIGTERM); hold(inherit()) },
 	"family":     family,
 	"grandchild": grandchild,
@@ -89,6 +90,19 @@ func grandchild() {
 	_, err := procgroup.Inherit()
 	fmt.Println(err)
 	os.Exit(0)
+}
+
+// moved leaves its process group for that of its parent, as some shells do, and does not heed TERM.
+func moved() {
+	signal.Ignore(syscall.SIGTERM)
+	group, err := unix.Getpgid(os.Getppid())
+	if err == nil {
+		err = unix.Setpgid(0, group)
+	}
+	if err != nil {
+		panic(err)
+	}
+	hold(inherit())
 }
 
 // parent runs a group of two, and says the numbers of its processes.
@@ -324,6 +338,8 @@ func TestFirstProcessFailsForReal(t *testing.T) {
 		"no such file or directory":      {Command: func(int) (*exec.Cmd, error) { return exec.Command("/nonexistent"), nil }},
 		"no idea what to run":            {Command: func(int) (*exec.Cmd, error) { return nil, errors.New("no idea what to run") }},
 		"was started already":            {Command: func(int) (*exec.Cmd, error) { return used, nil }},
+		"returned no command":            {Command: func(int) (*exec.Cmd, error) { return nil, nil }},
+		"has not started the command":    {Command: command("child"), Start: func(int, *exec.Cmd) error { return nil }},
 		"no start":                       {Command: command("child"), Start: func(int, *exec.Cmd) error { return errors.New("no start") }},
 		"the cellar is flooded": {Command: command("talker"), Serve: func(p *procgroup.Process, c *net.UnixConn) {
 			line, _ := bufio.NewReader(c).ReadString('\n')

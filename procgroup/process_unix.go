@@ -20,6 +20,15 @@ import (
 
 const terminate = unix.SIGTERM
 
+// askToEnd asks a process to end.
+func askToEnd(signal func(os.Signal) error) error {
+	if err := signal(terminate); err != nil {
+		return err
+	}
+	signal(unix.SIGCONT) // by now it may have ended
+	return nil
+}
+
 // child is a process that this one started.
 type child struct {
 	process *os.Process
@@ -39,6 +48,9 @@ const waitDelay = time.Second
 
 func (g *Group) startProcess(p *Process) (handle, error) {
 	cmd, err := g.Command(p.ID)
+	if err == nil && cmd == nil {
+		err = errors.New("Group.Command returned no command, and no error")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -62,10 +74,15 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 	if cmd.SysProcAttr != nil {
 		attr = *cmd.SysProcAttr
 	}
-	attr.Setpgid = true
+	// The leader of a session leads a process group, too, and cannot ask for one (setpgid(2)).
+	attr.Setpgid, attr.Pgid = !attr.Setsid, 0
 	cmd.SysProcAttr = &attr
 	cmd.WaitDelay = cmp.Or(cmd.WaitDelay, waitDelay)
-	if err := g.Start(p.ID, cmd); err != nil {
+	err = g.Start(p.ID, cmd)
+	if err == nil && cmd.Process == nil {
+		err = errors.New("Group.Start has not started the command")
+	}
+	if err != nil {
 		ours.Close()
 		closeAll(streams, outputs)
 		return nil, err
@@ -77,6 +94,14 @@ func (g *Group) startProcess(p *Process) (handle, error) {
 		g.out.start(s, p.PID)
 	}
 	return newChild(p, cmd.Process, func() error { return collect(cmd, lastWords) }, ours), nil
+}
+
+// giveTo gives a pipe to the user that a command will run as, who could not open it by its name else (/dev/stdout,
+// proc(5)). Where that is refused it can still be written to.
+func giveTo(cmd *exec.Cmd, f *os.File) {
+	if cmd.SysProcAttr != nil && cmd.SysProcAttr.Credential != nil {
+		f.Chown(int(cmd.SysProcAttr.Credential.Uid), int(cmd.SysProcAttr.Credential.Gid))
+	}
 }
 
 var errCopying = errors.New("ended, but what copies its Stdin, Stdout or Stderr hangs in its Read or Write")
@@ -109,6 +134,7 @@ func isFile(stream any) bool {
 }
 
 func newChild(p *Process, process *os.Process, reap func() error, control *net.UnixConn) *child {
+	unreaped.Store(p.PID, true)
 	exited, unwatch := watch(p.PID)
 	c := &child{process: process, reap: reap, conn: control, served: make(chan struct{}), unwatch: unwatch}
 	go c.wait(p, exited)
@@ -124,7 +150,7 @@ func (g *Group) adoptProcess(p *Process, control *os.File) (handle, error) {
 	}
 	conn, err := adoptControl(control)
 	if err != nil {
-		process.Signal(terminate)
+		askToEnd(process.Signal)
 		go process.Wait()
 		return nil, err
 	}
@@ -171,6 +197,7 @@ func (c *child) wait(p *Process, exited func()) {
 		})
 		err = c.reap()
 	}
+	unreaped.Delete(p.PID)
 	p.group.do(func(o *owner) { o.gone(p, err) })
 }
 
@@ -212,12 +239,11 @@ func (c *child) control() (*os.File, error) {
 
 func (c *child) signal(s os.Signal) error { return c.process.Signal(s) }
 
-// kill kills the process group. That is safe only while the leader is not reaped, for until then no other
-// process group can have its number; owner and watcher agree on that by reaping.
+// kill kills the process group, and the process, which may have gone to another. The first is safe only while the leader
+// is not reaped, for until then no other process group can have its number; owner and watcher agree on that by reaping.
 func (c *child) kill() {
 	if watches && !c.reaping {
 		unix.Kill(-c.process.Pid, unix.SIGKILL)
-		return
 	}
 	c.process.Kill()
 }

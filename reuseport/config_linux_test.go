@@ -16,8 +16,9 @@ import (
 // fewPorts limits the ports that the kernel may choose for a socket to 32 (IP_LOCAL_PORT_RANGE, ip(7), Linux 6.3), so
 // that two that may share one do so soon.
 func fewPorts(_, _ string, c syscall.RawConn) (err error) {
+	var portRange uint32 = 41031<<16 | 41000
 	cerr := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, 41031<<16|41000)
+		err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, int(portRange))
 	})
 	return errors.Join(cerr, err)
 }
@@ -107,6 +108,7 @@ func TestConfigOfOne(t *testing.T) {
 
 // TestListenConfig has programs attached to listeners that package net makes by it, and not to its own.
 func TestListenConfig(t *testing.T) {
+	takesPrograms(t)
 	lc := reuseport.ListenConfig()
 	first, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

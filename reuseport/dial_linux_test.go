@@ -116,6 +116,7 @@ func TestDialAfterServer(t *testing.T) {
 
 // TestDialUDP dials from the port of a group: the peer's datagrams come to the connection, and all others to the group.
 func TestDialUDP(t *testing.T) {
+	takesPrograms(t)
 	for network, host := range map[string]string{"udp4": "127.0.0.1", "udp6": "[::1]"} {
 		group, err := reuseport.ListenPacketGroup(t.Context(), network, host+":0", 2)
 		if err != nil {
@@ -134,6 +135,7 @@ func TestDialUDP(t *testing.T) {
 
 // TestDialUDPFirst has others join the port of a connection, which was the first there.
 func TestDialUDPFirst(t *testing.T) {
+	takesPrograms(t)
 	for network, host := range map[string]string{"udp4": "127.0.0.1", "udp6": "[::1]"} {
 		for _, local := range []string{host + ":0", ":0"} {
 			peer := packetConn(t, host+":0")
@@ -191,6 +193,7 @@ func checkPeer(t *testing.T, group []net.PacketConn, c net.Conn, peer *net.UDPCo
 
 // TestDialUDPDeaf dials while datagrams pour in for the group: none is taken for one of the peer.
 func TestDialUDPDeaf(t *testing.T) {
+	takesPrograms(t)
 	p, err := reuseport.ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -287,6 +290,7 @@ func TestDialErrors(t *testing.T) {
 
 // TestOptions is about what each kind of socket gets.
 func TestOptions(t *testing.T) {
+	takesPrograms(t)
 	option := func(conn any, option int) (value int) {
 		rc, err := conn.(syscall.Conn).SyscallConn()
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -216,7 +217,17 @@ func members(t *testing.T) (table map[int]int, n int) {
 	return table, n
 }
 
+// takesPrograms skips a test where sockets take no program, as in an emulator of processors (qemu-aarch64).
+func takesPrograms(t *testing.T) {
+	t.Helper()
+	group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", 1)
+	if err := reuseport.Limit(group[0], 1); errors.Is(err, unix.ENOPROTOOPT) {
+		t.Skip(err)
+	}
+}
+
 func TestAttachCPU(t *testing.T) {
+	takesPrograms(t)
 	table, n := members(t)
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		for _, exclusive := range []bool{false, true} {
@@ -237,6 +248,7 @@ func TestAttachCPU(t *testing.T) {
 
 // TestLimit keeps connections from some members, and lets them come again.
 func TestLimit(t *testing.T) {
+	takesPrograms(t)
 	const n, conns = 4, 200
 	for _, limit := range []int{1, 2, n} {
 		group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", n)
@@ -267,6 +279,7 @@ func TestLimit(t *testing.T) {
 
 // TestCloseAfterLimit closes members under load, the last first: nobody is reset.
 func TestCloseAfterLimit(t *testing.T) {
+	takesPrograms(t)
 	const n = 4
 	// On IPv4 the kernel may reset one as it takes a socket out of the group (README, Limits).
 	address := "[::1]:0"
@@ -337,6 +350,7 @@ func emptied(t *testing.T, l net.Listener) {
 }
 
 func TestAttachCPUPacket(t *testing.T) {
+	takesPrograms(t)
 	table, n := members(t)
 	group, err := reuseport.ListenPacketGroup(t.Context(), "udp", "127.0.0.1:0", n)
 	if err != nil {
@@ -365,6 +379,7 @@ func TestAttachCPUPacket(t *testing.T) {
 }
 
 func TestDetach(t *testing.T) {
+	takesPrograms(t)
 	group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", 2)
 	first := group[0].(syscall.Conn)
 	if err := reuseport.Detach(first); !errors.Is(err, syscall.ENOENT) {
@@ -382,6 +397,23 @@ func TestDetach(t *testing.T) {
 	}
 	if got, _ := connectAndCount(t, group, 100); got[0] == 0 {
 		t.Errorf("after Detach the members got %v", got)
+	}
+}
+
+// TestAttachCPUFull attaches the longest program that the kernel takes, and a longer one.
+func TestAttachCPUFull(t *testing.T) {
+	takesPrograms(t)
+	group := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", 1)
+	table := map[int]int{}
+	for cpu := range 2047 {
+		table[cpu] = 0
+	}
+	if err := reuseport.AttachCPU(group[0], table); err != nil && !errors.Is(err, unix.ENOMEM) { // net.core.optmem_max
+		t.Error(err)
+	}
+	table[2047] = 0
+	if err := reuseport.AttachCPU(group[0], table); err == nil || !strings.Contains(err.Error(), "at most 2047") {
+		t.Errorf("a longer program: %v", err)
 	}
 }
 
@@ -439,6 +471,7 @@ func TestQuiesce(t *testing.T) {
 
 // TestResume lets connections in again that Quiesce kept out, also by another descriptor of the socket.
 func TestResume(t *testing.T) {
+	takesPrograms(t)
 	l := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", 1)[0]
 	if err := reuseport.Resume(l.(syscall.Conn)); !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("nothing to undo: %v, want ENOENT", err)
@@ -522,6 +555,7 @@ func TestUnprivileged(t *testing.T) {
 
 // TestGroupOfOne opens groups of one member, which must be groups: they can be given programs, and others can join.
 func TestGroupOfOne(t *testing.T) {
+	takesPrograms(t)
 	for _, exclusive := range []bool{false, true} {
 		for network, host := range map[string]string{"tcp": "", "tcp4": "127.0.0.1", "tcp6": "[::1]", "udp": "", "udp4": "127.0.0.1", "udp6": "[::1]"} {
 			c := &reuseport.Config{Exclusive: exclusive}

@@ -14,7 +14,7 @@ import (
 // that has a descriptor by SyscallConn; without one the error matches [errors.ErrUnsupported]. Members are numbered in
 // the order of listen(2) for TCP and bind(2) for UDP, which is the order of [Config.ListenGroup]; closing a member
 // moves the last one into its place. What another CPU receives, or goes to a member that does not exist, is spread by
-// hash.
+// hash. There can be at most 2047 CPUs.
 //
 // A classic BPF program does it (SO_ATTACH_REUSEPORT_CBPF, socket(7): UDP since Linux 4.5, TCP since 4.6). It
 // needs no privilege, applies to the whole group, sockets that join later included, replaces a former program,
@@ -32,10 +32,16 @@ func AttachCPU(conn any, members map[int]int) error {
 	return nil
 }
 
+// maxCPUs is how many CPUs fit into a program, by two instructions each and two more (BPF_MAXINSNS, 4096).
+const maxCPUs = 2047
+
 // cpuProgram is a jump table: compare the CPU with each that has a member, in ascending order.
 func cpuProgram(members map[int]int) ([]bpf.RawInstruction, error) {
-	if len(members) == 0 {
+	switch n := len(members); {
+	case n == 0:
 		return nil, errors.New("no CPU has a member")
+	case n > maxCPUs:
+		return nil, fmt.Errorf("a program has room for at most %d CPUs: leave the others to the hash", maxCPUs)
 	}
 	program := []bpf.Instruction{bpf.LoadExtension{Num: bpf.ExtCPUID}}
 	for _, cpu := range slices.Sorted(maps.Keys(members)) {

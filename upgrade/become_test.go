@@ -306,6 +306,7 @@ func TestSignalsAfterHandBack(t *testing.T) {
 // TestStartDirectory turns the link that a program was started through.
 func TestStartDirectory(t *testing.T) {
 	t.Parallel()
+	notEmulated(t)
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

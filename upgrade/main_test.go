@@ -217,6 +217,12 @@ func replaceFile(u *upgrade.Upgrader) error {
 	return u.AddFile("file", os.Stderr)
 }
 
+// notEmulated skips what becomes another program, whose /proc/self/exe is the emulator then.
+func notEmulated(t testing.TB) {
+	t.Helper()
+	test.NotEmulated(t, "after an execve(2) its /proc/self is another's")
+}
+
 // running is a server and its successors.
 type running struct {
 	*program.Test
@@ -240,6 +246,9 @@ func prepareServer(t testing.TB, how ...string) *running {
 	dir := t.TempDir()
 	r := &running{t: t, dir: dir}
 	for _, h := range how {
+		if h == "in place" {
+			notEmulated(t)
+		}
 		r.set(h, true)
 	}
 	if err := os.Mkdir(dir+"/v1", 0o755); err != nil {

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gopherpack/gopherpack/internal/test"
 	"github.com/gopherpack/gopherpack/upgrade"
 )
 
@@ -299,6 +300,7 @@ func TestFewDescriptors(t *testing.T) {
 
 // TestImage replaces and removes files that are held.
 func TestImage(t *testing.T) {
+	test.NotEmulated(t, "the file that it runs is the emulator")
 	path := t.TempDir() + "/program"
 	write := func(text string) {
 		t.Helper()

@@ -237,6 +237,7 @@ type stage struct {
 // prepare returns a puppet that will be started as dir/current/server, where current leads to v1.
 func prepare(t *testing.T) *stage {
 	t.Helper()
+	notEmulated(t)
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

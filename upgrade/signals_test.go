@@ -52,6 +52,7 @@ func loop(string) error {
 
 // TestNoSignalIsLost sends signals to programs that become another, at many moments: HUP does nothing, TERM ends them.
 func TestNoSignalIsLost(t *testing.T) {
+	notEmulated(t)
 	for i := range test.Times(60, 400) {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), asLoop+"=1", "GORACE=atexit_sleep_ms=0")

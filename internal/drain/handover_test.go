@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/test"
 	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 )
 
@@ -93,10 +94,7 @@ func (r *relay) launch() {
 	if r.tune != nil {
 		r.tune(srv)
 	}
-	copied, err := copyListener(r.socket)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	copied := test.CopyListener(r.t, r.socket)
 	s := &relayServer{Mover: r.server(srv), copied: copied, arrivals: newArrivals(r.socket.Addr())}
 	s.serving.Go(func() { s.Serve(s.Movable(copied, r.pass, new(atomic.Bool))) })
 	s.serving.Go(func() { s.Serve(s.Movable(s.arrivals, r.pass, new(atomic.Bool))) })
@@ -184,15 +182,6 @@ func (a *arrivals) Close() error {
 
 // Addr returns the address of the socket.
 func (a *arrivals) Addr() net.Addr { return a.addr }
-
-func copyListener(l net.Listener) (net.Listener, error) {
-	f, err := l.(interface{ File() (*os.File, error) }).File()
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return net.FileListener(f)
-}
 
 func echoHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

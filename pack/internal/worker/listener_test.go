@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/test"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
@@ -32,16 +33,7 @@ func listen(t *testing.T) net.Listener {
 // copyOf returns a listener of a copy of another's socket, as a worker gets it.
 func copyOf(t *testing.T, l net.Listener) net.Listener {
 	t.Helper()
-	f, err := l.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	own, err := net.FileListener(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return own
+	return test.CopyListener(t, l)
 }
 
 func quietListener(own net.Listener) *listener {
