@@ -217,14 +217,15 @@ func parsePiece(fset *token.FileSet, code string) (*ast.File, error) {
 	if strings.HasPrefix(code, "package ") {
 		return parser.ParseFile(fset, "piece", code, 0)
 	}
-	head := "package piece\n"
+	var head strings.Builder
+	head.WriteString("package piece\n")
 	for _, path := range imports {
-		head += "import \"" + path + "\"\n"
+		head.WriteString("import \"" + path + "\"\n")
 	}
 	if configField.MatchString(code) {
-		return parser.ParseFile(fset, "piece", head+prelude+"var _ = pack.Config{\n"+strings.TrimSpace(code)+",\n}\n", 0)
+		return parser.ParseFile(fset, "piece", head.String()+prelude+"var _ = pack.Config{\n"+strings.TrimSpace(code)+",\n}\n", 0)
 	}
-	return parser.ParseFile(fset, "piece", head+prelude+"func _() error {\n"+code+"\npanic(0)\n}\n", 0)
+	return parser.ParseFile(fset, "piece", head.String()+prelude+"func _() error {\n"+code+"\npanic(0)\n}\n", 0)
 }
 
 var configField = regexp.MustCompile(`^[A-Z]\w*: `)
