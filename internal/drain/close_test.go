@@ -222,6 +222,7 @@ func TestSwitchesProtocols(t *testing.T) {
 	}
 	for _, kind := range kinds {
 		s := serve(t, kind, func(srv *http.Server) { srv.Handler = httputil.NewSingleHostReverseProxy(to) })
+		waitFor(t, "the client", func() bool { return s.Open() == 1 })
 		drained := s.drain(t.Context())
 		s.write("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 		resp, err := http.ReadResponse(s.reader, nil)

@@ -68,7 +68,7 @@ func (g *guest) isAsked() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.framing.known && !g.framing.lost {
-		return !g.framing.between()
+		return !g.framing.between() || g.writes > 0 // framing is told before
 	}
 	return g.owed && g.reads == 0
 }

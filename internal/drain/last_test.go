@@ -143,6 +143,48 @@ func TestForeignTells(t *testing.T) {
 	}
 }
 
+// TestForeignNotTold has a response end in a drain whose head was written before. The client's next request is answered.
+func TestForeignNotTold(t *testing.T) {
+	answer := make(chan struct{})
+	f, l, served := unknown(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).Flush()
+		<-answer
+		io.WriteString(w, "ok")
+	})
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	r := bufio.NewReader(c)
+	ask := func() { io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") }
+	ask()
+	if _, err := r.Peek(1); err != nil {
+		t.Fatal(err)
+	}
+	f.BeginDrain(0, false)
+	l.Close()
+	<-served
+	drained := make(chan error, 1)
+	go func() { drained <- f.Shutdown(t.Context()) }()
+	close(answer)
+	for _, last := range []bool{false, true} {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(resp.Body); string(body) != "ok" || err != nil || resp.Close != last {
+			t.Errorf("%q, %v, closes %v; want %v", body, err, resp.Close, last)
+		}
+		time.Sleep(20 * time.Millisecond) // the client makes up its mind
+		ask()
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestForeignEndsBusy stops a server whose clients keep it busy, and do not send anything twice.
 func TestForeignEndsBusy(t *testing.T) {
 	f, l, served := unknown(t, func(w http.ResponseWriter, r *http.Request) {
@@ -181,7 +223,7 @@ func TestForeignEndsBusy(t *testing.T) {
 		})
 	}
 	waitFor(t, "some answers", func() bool { return answered.Load() > 100 })
-	f.BeginDrain(0, false)
+	f.BeginDrain(time.Minute, false) // some may just not have asked
 	l.Close()
 	<-served
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
