@@ -245,8 +245,19 @@ func TestForeignIsNeverQuiet(t *testing.T) {
 	}
 	defer second.Close()
 	asked := func() int { return s.(*foreign).number((*guest).isAsked) }
-	io.WriteString(first, "x\n")
-	waitFor(t, "the first request", func() bool { return asked() == 1 })
+	var answered atomic.Int64
+	for _, c := range []net.Conn{first, second} {
+		go func() {
+			for {
+				io.WriteString(c, "x\n")
+				if _, err := io.ReadFull(c, make([]byte, 2)); err != nil {
+					return
+				}
+				answered.Add(1)
+			}
+		}()
+	}
+	waitFor(t, "both requests", func() bool { return asked() == 2 })
 	l.Close()
 	<-served
 	s.BeginDrain(0, false)
@@ -254,12 +265,10 @@ func TestForeignIsNeverQuiet(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- s.Shutdown(ctx) }()
-	for waits, other := first, second; ; waits, other = other, waits {
-		io.WriteString(other, "x\n")
-		waitFor(t, "both requests", func() bool { return asked() == 2 || len(done) > 0 })
+	for n := int64(0); ; n++ {
+		waitFor(t, "both requests", func() bool { return answered.Load() == n && asked() == 2 || len(done) > 0 })
 		select {
 		case own.proceed <- struct{}{}:
-			io.ReadFull(waits, make([]byte, 2))
 		case err := <-done:
 			if err != nil {
 				t.Errorf("it is not done in time: %v", err)
