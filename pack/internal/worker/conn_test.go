@@ -37,7 +37,7 @@ type notifying struct {
 }
 
 func (c notifying) Close() error {
-	c.closed()
+	defer c.closed() // then the server closes it again
 	return c.Conn.Close()
 }
 
