@@ -19,12 +19,16 @@ import (
 // TestGroupsOfTheirOwn has commands that ask for a session or a process group, which all are killed when they do not
 // end.
 func TestGroupsOfTheirOwn(t *testing.T) {
+	own, err := unix.Getpgid(0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name, helper string
 		attr         *syscall.SysProcAttr
 	}{
 		{"session", "stubborn", &syscall.SysProcAttr{Setsid: true}},
-		{"somebody's group", "stubborn", &syscall.SysProcAttr{Setpgid: true, Pgid: unix.Getpgrp()}},
+		{"somebody's group", "stubborn", &syscall.SysProcAttr{Setpgid: true, Pgid: own}},
 		{"it moves", "moved", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
