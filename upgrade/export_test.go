@@ -1,4 +1,4 @@
 package upgrade
 
 // ForgetNew allows another call of New in this process.
-func ForgetNew() { newCalled.Store(false) }
+func ForgetNew() { only.Store(nil) }

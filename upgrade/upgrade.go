@@ -96,7 +96,9 @@ type attempt struct {
 	ended  chan struct{}
 }
 
-var newCalled atomic.Bool
+// only is what New has returned. It is referred to until the process ends: if it were collected as garbage, its
+// descriptors would be closed, and the successor would take this process for ended.
+var only atomic.Pointer[Upgrader]
 
 // New takes over what a predecessor hands on, if there is one. It must be called once, a second call is an error, and
 // early: what a program starts, opens or changes before, a program that is only tried out does, too.
@@ -104,11 +106,11 @@ var newCalled atomic.Bool
 // In such a program New ends the process. If New cannot take over from a predecessor it tells it so: in place it
 // becomes the predecessor's executable again, and does not return; otherwise this program should end.
 func New(c *Config) (*Upgrader, error) {
-	if !newCalled.CompareAndSwap(false, true) {
-		return nil, errors.New("upgrade: New was called before")
-	}
 	u := &Upgrader{
 		items: map[name]*item{}, inherited: map[name]*item{}, claimed: map[name]bool{}, done: make(chan struct{}),
+	}
+	if !only.CompareAndSwap(nil, u) {
+		return nil, errors.New("upgrade: New was called before")
 	}
 	err := u.configure(c)
 	if q := Asked(); q != nil {
