@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/internal/test"
 )
 
 func TestProcessName(t *testing.T) {
@@ -35,6 +37,7 @@ func TestNamed(t *testing.T) {
 
 // TestExecutedAs finds this program without /proc.
 func TestExecutedAs(t *testing.T) {
+	test.NotEmulated(t, "/proc/self/exe is the emulator")
 	found, err := os.Stat(executedAs())
 	if err != nil {
 		t.Fatal(err)
