@@ -19,7 +19,7 @@ import (
 type Placement = affinity.Policy
 
 const (
-	PerCPU     = affinity.PerCPU     // one worker per CPU, pinned to it; each has GOMAXPROCS 1
+	PerCPU     = affinity.PerCPU     // one worker per CPU, pinned to it; each has GOMAXPROCS 1, but see SingleP
 	PerCore    = affinity.PerCore    // one per physical core, on its hardware threads
 	PerCache   = affinity.PerCache   // one per last-level cache, on the CPUs that share it
 	PerNode    = affinity.PerNode    // one per NUMA node, on its CPUs
