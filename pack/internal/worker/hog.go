@@ -22,8 +22,8 @@ const (
 	// lateness is how much later than it should a goroutine must run for another to count as a hog.
 	lateness = 3 * time.Millisecond
 
-	// shortTurn is how long those requests take at most that make others wait by being many.
-	shortTurn = time.Millisecond
+	// shortTurn is how long those requests take that make others wait by being many.
+	shortTurn = 200 * time.Microsecond
 
 	// holdMin and holdMax are how long it stays wide at once: longer each time, if it was needed again soon.
 	holdMin = 300 * time.Millisecond

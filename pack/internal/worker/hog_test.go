@@ -14,9 +14,11 @@ func TestIsHogged(t *testing.T) {
 	}{
 		{"a goroutine computes", turn{late: 10 * ms, used: 11 * ms}, true},
 		{"and others are served now and then", turn{late: 40 * ms, used: 40 * ms, served: 4}, true},
+		{"and all others are served between its turns", turn{late: 10 * ms, used: 12 * ms, served: 32}, true},
 		{"in time", turn{late: ms, used: 2 * ms}, false},
 		{"another process has the CPU", turn{late: 10 * ms, used: ms}, false},
 		{"many requests in turn", turn{late: 10 * ms, used: 11 * ms, served: 500}, false},
+		{"fewer that take longer", turn{late: 6 * ms, used: 8 * ms, served: 64}, false},
 		{"early", turn{late: -ms}, false},
 	} {
 		if is := c.turn.isHogged(); is != c.want {
