@@ -77,9 +77,13 @@ func (r *reporter) relieve(ctx context.Context) {
 		return
 	}
 	r.woken = make(chan moment, 1)
-	defer setWide(false)
 	var watch hogWatch
 	isWide, calm := false, time.Now()
+	defer func() {
+		if isWide {
+			setWide(false)
+		}
+	}()
 	last := r.moment()
 	for ctx.Err() == nil {
 		time.Sleep(hogTick)
