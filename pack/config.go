@@ -151,8 +151,7 @@ type Config struct {
 
 	// SingleP leaves GOMAXPROCS of workers alone that have one CPU each. Default, false: it is 2 for as long as one
 	// goroutine of the worker computes for milliseconds on end, so that others do not wait for that (Go stops it for
-	// them after 10 ms only); but not where GOMAXPROCS is in the environment, or the program has set it, which is
-	// noticed, too.
+	// them after 10 ms only); but not where GOMAXPROCS is in the environment, or once the program has set it.
 	SingleP bool
 
 	// Inline runs the pack as one process, without master and workers, as GOPHERPACK_INLINE=1 does: for
