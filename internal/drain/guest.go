@@ -241,8 +241,11 @@ const closeField = "Connection: close\r\n"
 
 // isToEnd reports whether its client is to be told to go. It is called with mu locked.
 func (g *guest) isToEnd() bool {
+	if !g.house.draining.Load() { // which is set after what handsOver says
+		return false
+	}
 	goes := g.house.handsOver() && g.pass != nil && !g.bound.Load()
-	return g.house.draining.Load() && !goes
+	return !goes
 }
 
 func (g *guest) readFrom(from func() (int64, error)) (int64, error) {
