@@ -165,7 +165,10 @@ func TestNotTold(t *testing.T) {
 		if s.answered() {
 			t.Errorf("%s: the head that was written says that it is the last", kind)
 		}
-		time.Sleep(20 * time.Millisecond) // the client makes up its mind
+		waitFor(t, "the server to wait for the next request", func() bool { return s.handlers() == 0 })
+		if !s.holdsUp(time.Now()) {
+			t.Errorf("%s: its client's next request is not waited for", kind)
+		}
 		s.write(request)
 		if !s.answered() {
 			t.Errorf("%s: the client is told that it is kept", kind)

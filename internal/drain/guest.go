@@ -305,10 +305,7 @@ func (g *guest) close() error {
 	}
 	defer g.house.leave(g)
 	if goes {
-		if err := g.pass(g.socket.(descriptorConn)); err != nil {
-			g.socket.Close()
-			return err
-		}
+		return passOn(g.socket.(descriptorConn), g.pass)
 	}
 	return g.socket.Close()
 }

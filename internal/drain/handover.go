@@ -198,12 +198,18 @@ func (m *movable) close() error {
 	defer m.leave()
 	if released {
 		defer m.passed()
-		if err := m.pass(m.socket); err != nil {
-			m.socket.Close()
-			return err
-		}
+		return passOn(m.socket, m.pass)
 	}
 	return m.socket.Close()
+}
+
+// passOn hands a socket over, and closes this process's copy, whatever comes of it.
+func passOn(socket descriptorConn, pass func(syscall.Conn) error) error {
+	if err := pass(socket); err != nil {
+		socket.Close()
+		return err
+	}
+	return socket.Close()
 }
 
 // passed notes that the connection is not on its way any more.
