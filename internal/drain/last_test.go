@@ -177,7 +177,12 @@ func TestForeignNotTold(t *testing.T) {
 		if body, err := io.ReadAll(resp.Body); string(body) != "ok" || err != nil || resp.Close != last {
 			t.Errorf("%q, %v, closes %v; want %v", body, err, resp.Close, last)
 		}
-		time.Sleep(20 * time.Millisecond) // the client makes up its mind
+		if !last {
+			waitFor(t, "the server to wait for the next request", func() bool { return f.Unfinished() == 0 })
+			if f.number((*guest).isUntold) == 0 {
+				t.Error("its client's next request is not waited for")
+			}
+		}
 		ask()
 	}
 	if err := <-drained; err != nil {
