@@ -1,5 +1,6 @@
 // Package scoreboard is where workers report what they have to do: a file in memory with a cache line for each, which
-// its worker maps and stores into, without a system call, and the master reads. Package steer's program reads it, too.
+// its worker maps and stores into, without a system call. There are two of them: that of package steer, which its
+// program reads, too, and one for each worker alone, which the master reads, so that it need not ask.
 package scoreboard
 
 import (
@@ -23,7 +24,9 @@ type report struct {
 	beat     atomic.Uint64
 	open     atomic.Uint32
 	accepted atomic.Uint32
-	_        [SlotSize - 16]byte
+	movable  atomic.Uint32
+	hogged   atomic.Uint32
+	_        [SlotSize - 24]byte
 }
 
 // Slots returns how many slots there are.
@@ -54,15 +57,37 @@ func (s *Slot) Accept() {
 // Open notes that there are so many more connections; fewer if more is negative, but never fewer than none: a worker
 // with billions of them would not be chosen any more.
 func (s *Slot) Open(more int) {
+	if s != nil {
+		add(&s.open, more)
+	}
+}
+
+// Movable notes that so many more of the connections can be handed over; fewer if more is negative.
+func (s *Slot) Movable(more int) {
+	if s != nil {
+		add(&s.movable, more)
+	}
+}
+
+func add(n *atomic.Uint32, more int) {
+	for {
+		before := n.Load()
+		after := max(0, int64(before)+int64(more))
+		if n.CompareAndSwap(before, uint32(after)) {
+			return
+		}
+	}
+}
+
+// Hogged notes whether some of the worker's work keeps the rest of it waiting.
+func (s *Slot) Hogged(is bool) {
 	if s == nil {
 		return
 	}
-	for {
-		before := s.open.Load()
-		after := max(0, int64(before)+int64(more))
-		if s.open.CompareAndSwap(before, uint32(after)) {
-			return
-		}
+	if is {
+		s.hogged.Store(1)
+	} else {
+		s.hogged.Store(0)
 	}
 }
 
@@ -81,11 +106,16 @@ type Report struct {
 	Beat     uint64 // changes while it works; 0 if it does not beat
 	Open     uint32 // connections
 	Accepted uint32 // all that it ever has
+	Movable  uint32 // connections that are kept alive, and can be handed over
+	Hogged   bool   // some of its work keeps the rest waiting
 }
 
 // Read returns what was reported last.
 func (s *Slot) Read() Report {
-	return Report{Beat: s.beat.Load(), Open: s.open.Load(), Accepted: s.accepted.Load()}
+	return Report{
+		Beat: s.beat.Load(), Open: s.open.Load(), Accepted: s.accepted.Load(), Movable: s.movable.Load(),
+		Hogged: s.hogged.Load() != 0,
+	}
 }
 
 // Clear makes a slot ready for another worker.

@@ -47,6 +47,7 @@ type (
 		msg    wire.Message
 		socket *sockets.Ref // whose descriptor goes along; nil if none does
 		board  bool         // the scoreboard's does
+		tally  bool         // that of the worker's own does
 	}
 	forward struct { // a connection; comes back as undelivered, or not at all
 		to, from roster.Ref

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/proc"
+	"github.com/gopherpack/gopherpack/internal/scoreboard"
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
@@ -105,8 +106,11 @@ type (
 		err      error
 	}
 	filesLost struct{} // of Unix sockets
-	queues    struct{ waiting []sockets.Ref }
-	examined  struct {
+	queues    struct { // what was found in a look at queues, and at what workers report
+		waiting []sockets.Ref
+		tallies map[roster.Ref]scoreboard.Report
+	}
+	examined struct {
 		ref   roster.Ref
 		state string
 		times proc.Times

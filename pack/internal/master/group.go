@@ -120,6 +120,7 @@ func (m *Master) know(g *group, ref roster.Ref, p *procgroup.Process) *spoken {
 
 // forget forgets a worker process that has ended.
 func (m *Master) forget(ref roster.Ref) {
+	m.tallies.forget(ref)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.members, ref)
@@ -222,7 +223,7 @@ func (m *Master) onWorker(e effect) {
 		})
 	case send:
 		if w := m.spokenTo(e.ref); w != nil {
-			w.outbox.put(letter{msg: e.msg, socket: e.socket, board: e.board})
+			w.outbox.put(letter{msg: e.msg, socket: e.socket, board: e.board, tally: e.tally})
 		}
 	case forward:
 		msg := wire.Message{Type: wire.Handover, Endpoint: &e.writes}

@@ -231,8 +231,9 @@ func (m *Master) watch(ctx context.Context) {
 	waiting := false
 	every(lookAtQueues, func() {
 		queued := m.sockets.Queued()
-		if len(queued) > 0 || waiting {
-			m.post(queues{queued})
+		tallies, changed := m.tallies.read()
+		if len(queued) > 0 || waiting || changed {
+			m.post(queues{queued, tallies})
 		}
 		waiting = len(queued) > 0
 	})

@@ -31,6 +31,7 @@ type Master struct {
 	sockets  *sockets.Keeper
 	work     *serial // on the sockets, one after the other
 	steering *steeringHand
+	tallies  tallies
 	signals  signalHand
 	self     *upgrade.Image // what this process runs
 	path     string         // where that will be

@@ -24,6 +24,7 @@ type letter struct {
 	msg      wire.Message
 	socket   *sockets.Ref // whose descriptor goes along
 	board    bool         // the scoreboard's does
+	tally    bool         // that of the worker's own does
 	from     roster.Ref
 	endpoint wire.Endpoint // as the core knows it
 	conn     *handedOver   // that does
@@ -133,6 +134,14 @@ func (o *outbox) deliver(l letter) error {
 		}
 		defer func() { go f.Close() }() // which may wait: see fdmsg.Drop
 		files = append(files, f)
+	case l.tally:
+		tally, err := o.master.tallies.open(o.ref)
+		if err != nil {
+			o.master.log.debug("a worker cannot report what it has to do", "worker", o.ref.ID, "error", err)
+			return nil
+		}
+		defer tally.Close()
+		files = append(files, tally)
 	case l.board:
 		board := o.master.steering.board(o.ref)
 		if board == nil {
@@ -142,6 +151,9 @@ func (o *outbox) deliver(l letter) error {
 		files = append(files, board)
 	}
 	err := o.say(12, l.msg, files...)
+	if l.tally && err != nil {
+		o.master.tallies.forget(o.ref)
+	}
 	switch {
 	case !fdmsg.AreTooMany(err):
 		return err

@@ -155,7 +155,7 @@ func (c *core) steeredEndpoints() map[wire.Endpoint]bool {
 	return all
 }
 
-// join has a worker told where to report.
+// join has a worker told where to report to the steering.
 func (c *core) join(w *worker) {
 	if c.steering == steeringOn && w.slot == slotNone && w.state > wire.Joining && !w.detached {
 		w.slot = slotPending

@@ -58,8 +58,11 @@ func (c *core) tellOfSlow() {
 	}
 }
 
-// queues notes on which sockets connections wait.
+// queues notes on which sockets connections wait, and what workers report.
 func (c *core) queues(e queues) {
+	for _, w := range c.order {
+		w.tally = e.tallies[w.Ref]
+	}
 	if c.stage != running || c.frozen {
 		return
 	}

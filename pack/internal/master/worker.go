@@ -3,6 +3,7 @@ package master
 import (
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/scoreboard"
 	"github.com/gopherpack/gopherpack/pack/internal/health"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -63,7 +64,8 @@ type worker struct {
 	meter      wire.Meter
 	share      float64                // of the limits of Recycle
 	asked      map[wire.Endpoint]bool // its sockets, which it has got
-	slot       int                    // where it reports, or slotNone, slotPending
+	slot       int                    // where it reports to the steering, or slotNone, slotPending
+	tally      scoreboard.Report      // what it reports to the master; zero if it does not
 	detached   bool                   // it is adopted, and not listened to yet
 	ending     bool                   // it is being killed: what it says does not count
 	restarting bool                   // it was asked to end, and another follows

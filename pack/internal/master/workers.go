@@ -18,6 +18,7 @@ func (c *core) connected(e connected) {
 			w.detached = false
 			c.detached--
 			c.join(w)
+			c.askForTally(w)
 			if c.detached == 0 {
 				c.adopted()
 			}
@@ -129,6 +130,14 @@ func (c *core) hello(w *worker, version int) {
 	w.state = roster.Next(w.state, roster.SaidHello)
 	c.tell(w, wire.Message{Type: wire.Tickets, Keys: c.tickets})
 	c.join(w)
+	c.askForTally(w)
+}
+
+// askForTally has a worker report what it has to do.
+func (c *core) askForTally(w *worker) {
+	if w.state > wire.Joining {
+		c.emit(send{ref: w.Ref, msg: wire.Message{Type: wire.Tally}, tally: true})
+	}
 }
 
 // ready notes that a worker accepts.

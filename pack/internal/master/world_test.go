@@ -12,6 +12,7 @@ import (
 
 	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/internal/proc"
+	"github.com/gopherpack/gopherpack/internal/scoreboard"
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
@@ -149,8 +150,17 @@ func (w *world) pass(d time.Duration) {
 				w.beat(w.processes[ref])
 			}
 		}
-		w.post(queues{w.queued()})
+		w.post(queues{w.queued(), w.tallies()})
 	}
+}
+
+// tallies returns what workers report.
+func (w *world) tallies() map[roster.Ref]scoreboard.Report {
+	all := map[roster.Ref]scoreboard.Report{}
+	for ref, p := range w.processes {
+		all[ref] = scoreboard.Report{Accepted: uint32(p.accepted)}
+	}
+	return all
 }
 
 // queued returns the sockets on which connections wait, in order.
@@ -503,7 +513,7 @@ func (w *world) stop(generation int) {
 
 func (w *world) printSend(s send) {
 	switch m := s.msg; m.Type {
-	case wire.Tickets, wire.Socket, wire.Board, wire.Ping, wire.Quiesced, wire.Reopen:
+	case wire.Tickets, wire.Socket, wire.Board, wire.Tally, wire.Ping, wire.Quiesced, wire.Reopen:
 	case wire.Drain:
 		w.printf("%v drain%s", s.ref, map[bool]string{true: ", final"}[m.Final])
 	case wire.Cover, wire.Uncover, wire.DrainSocket:

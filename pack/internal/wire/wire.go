@@ -47,6 +47,7 @@ const (
 	Uncover     Type = "uncover"     // serve it no more: its worker is back
 	DrainSocket Type = "drainSocket" // serve Socket of Endpoint, whose descriptor comes along, until nobody connects
 	Board       Type = "board"       // report in Slot of the scoreboard, of which a descriptor comes along
+	Tally       Type = "tally"       // report, to the master alone, in the slot of which a descriptor comes along
 	Ping        Type = "ping"        // say Beat now
 	Reopen      Type = "reopen"      // open log files anew
 	Stacks      Type = "stacks"      // write the stack of every goroutine to stderr

@@ -92,6 +92,8 @@ func (w *worker) handle(serving context.Context, r *wire.Received) {
 		w.service.uncover(*r.Endpoint, r.Socket)
 	case wire.Board:
 		w.board(serving, r)
+	case wire.Tally:
+		w.tally(r)
 	case wire.Ping:
 		w.control.post(w.vitals())
 	case wire.Reopen:
@@ -101,8 +103,8 @@ func (w *worker) handle(serving context.Context, r *wire.Received) {
 		}
 	case wire.Stacks:
 		go writeStacks(w.ID)
-	default:
-		w.complain(fmt.Errorf("a message of type %.40q", r.Type))
+	default: // a master of another version may say more
+		w.log.Debug("the master says what this worker does not know", "type", fmt.Sprintf("%.40q", r.Type))
 	}
 }
 
@@ -117,7 +119,7 @@ func checkFromMaster(r *wire.Received) error {
 		if r.Endpoint == nil {
 			return fmt.Errorf("%s without an endpoint", r.Type)
 		}
-	case wire.Board:
+	case wire.Board, wire.Tally:
 		files = 1
 	case wire.Socket:
 		return nil // see socket
@@ -158,11 +160,20 @@ func (w *worker) reopenAll() {
 	}
 }
 
-// board has the reporter report where the master says.
+// board has the reporter report to the steering where the master says.
 func (w *worker) board(serving context.Context, r *wire.Received) {
+	w.report(r, func() error { return w.service.reporter.reportIn(serving, r.Files[0], r.Slot) })
+}
+
+// tally has it report to the master.
+func (w *worker) tally(r *wire.Received) {
+	w.report(r, func() error { return w.service.reporter.tallyIn(r.Files[0]) })
+}
+
+func (w *worker) report(r *wire.Received, where func() error) {
 	err := error(errDescriptorLost)
 	if !r.Lost {
-		err = w.service.reporter.reportIn(serving, r.Files[0], r.Slot)
+		err = where()
 	}
 	if err != nil {
 		w.log.Debug("this worker cannot report what it has to do", "error", err)

@@ -10,8 +10,8 @@ import (
 	"github.com/gopherpack/gopherpack/internal/scoreboard"
 )
 
-// reporter counts what a worker has to do, and tells the steering of it, if there is any. Its methods are safe for
-// concurrent use.
+// reporter counts what a worker has to do, and tells the master of it, and the steering, if there is any. Its methods
+// are safe for concurrent use.
 type reporter struct {
 	served atomic.Uint64 // requests, of servers that tell of them, and connections of others
 
@@ -19,7 +19,8 @@ type reporter struct {
 	woken   chan moment
 
 	mu    sync.Mutex
-	slot  *scoreboard.Slot // nil if nobody does
+	slot  *scoreboard.Slot // of the steering; nil if there is none
+	tally *scoreboard.Slot // of the master; nil if it has none
 	conns int              // open connections
 	total uint64           // connections that were accepted from sockets
 }
@@ -34,11 +35,7 @@ func (r *reporter) now() (conns int, accepted uint64) {
 // reportIn tells in a slot of the scoreboard that f is, from now on. It beats until ctx ends, to show that this worker
 // works.
 func (r *reporter) reportIn(ctx context.Context, f *os.File, slot int) error {
-	b, err := scoreboard.Map(f, slot+1)
-	if err != nil {
-		return err
-	}
-	s, err := b.Slot(slot)
+	s, err := mapSlot(f, slot)
 	if err != nil {
 		return err
 	}
@@ -51,6 +48,27 @@ func (r *reporter) reportIn(ctx context.Context, f *os.File, slot int) error {
 	if first {
 		go r.beat(ctx)
 	}
+	return nil
+}
+
+func mapSlot(f *os.File, slot int) (*scoreboard.Slot, error) {
+	b, err := scoreboard.Map(f, slot+1)
+	if err != nil {
+		return nil, err
+	}
+	return b.Slot(slot)
+}
+
+// tallyIn tells the master in the file that f is, from now on.
+func (r *reporter) tallyIn(f *os.File) error {
+	s, err := mapSlot(f, 0)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tally = s
+	s.Open(r.conns)
 	return nil
 }
 
@@ -69,12 +87,13 @@ func (r *reporter) beat(ctx context.Context) {
 	}
 }
 
-// accepted notes that a connection was accepted: from the worker's own socket, which the scoreboard is about, or from
+// accepted notes that a connection was accepted: from the worker's own socket, which the steering is about, or from
 // another's.
 func (r *reporter) accepted(own bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.total++
+	r.tally.Accept()
 	if own {
 		r.slot.Accept()
 	}
@@ -94,4 +113,5 @@ func (r *reporter) Open(more int) {
 	defer r.mu.Unlock()
 	r.conns += more
 	r.slot.Open(more)
+	r.tally.Open(more)
 }
