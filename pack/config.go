@@ -154,6 +154,13 @@ type Config struct {
 	// them after 10 ms only); but not where GOMAXPROCS is in the environment, or once the program has set it.
 	SingleP bool
 
+	// NoRebalance leaves connections where they came to. Default, false: idle plaintext HTTP/1.1 connections that are kept
+	// alive are handed over from workers that have more of them than their share, by more than one and a 32nd (a quarter,
+	// with Steering), to those that have fewer, as in a reload: the client does not notice, the server sees the connection
+	// end in one worker and begin in another. A worker in which one goroutine computes for milliseconds on end hands all
+	// of them over until it is calm. Linux only.
+	NoRebalance bool
+
 	// Inline runs the pack as one process, without master and workers, as GOPHERPACK_INLINE=1 does: for
 	// debuggers and tests. A program that asks IsMaster before Run must use the environment, since IsMaster cannot
 	// know of this field then.

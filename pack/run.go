@@ -149,6 +149,7 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 		Settings: master.Settings{
 			ShutdownTimeout: c.ShutdownTimeout, ReadyTimeout: c.ReadyTimeout, MinReady: c.MinReady, HangTimeout: c.HangTimeout,
 			BeatEvery: c.beatEvery(), Hang: master.HangPolicy(c.Hang), Recycle: master.Recycle(c.Recycle), Rolling: c.Rolling,
+			NoRebalance:    c.NoRebalance,
 			MaxGenerations: c.MaxGenerations, Placement: c.Placement, PID: os.Getpid(), Steered: c.Steering != nil,
 			CanUpgrade: runtime.GOOS == "linux",
 			OnStart:    c.OnStart != nil, OnUpgrade: c.OnUpgrade != nil, OnReopen: c.OnReopen != nil,

@@ -25,6 +25,9 @@ type httpConn struct {
 	asked bool // there was a request over TLS: http2 is known
 
 	arrived bool // from another worker, and nothing was asked since
+	again   bool // the next request is not the first
+	kept    bool // it is kept alive, and can be handed over: the server's load knows of it
+	stays   bool // it is not to be shed: the server worked for it when others were
 }
 
 type connState int
@@ -83,6 +86,7 @@ func (c *httpConn) become(state http.ConnState) {
 	switch {
 	case over:
 		c.state = gone
+		c.keep(false)
 	case state == http.StateIdle:
 		c.state = idle
 		if c.server.draining.Load() {
@@ -92,8 +96,24 @@ func (c *httpConn) become(state http.ConnState) {
 		c.state = handling
 	default:
 		c.state = received
+		if c.again && !c.kept {
+			c.keep(true)
+		}
+		c.again = true
 	}
 	c.own.became(c.state)
+}
+
+// keep notes whether it is kept alive, and can be handed over. It is called with mu locked.
+func (c *httpConn) keep(is bool) {
+	switch {
+	case is && !c.kept && canGo(c.own):
+		c.kept = true
+		c.server.open.movable(1)
+	case !is && c.kept:
+		c.kept = false
+		c.server.open.movable(-1)
+	}
 }
 
 // learn finds out at the first request which HTTP it is. To ask takes a while, and a lock of TLS.

@@ -24,6 +24,16 @@ func (c *count) add(n int) {
 	}
 }
 
+// movable notes that so many more can be handed over, and are kept alive.
+func (c *count) movable(n int) {
+	if c.load != nil {
+		c.load.Movable(n)
+	}
+}
+
+// sheds reports whether one of those is to be handed over now.
+func (c *count) sheds() bool { return c.load != nil && c.load.Sheds() }
+
 func (c *count) open() int { return int(c.n.Load()) }
 
 // wait waits until no connection is open, or ctx ends.

@@ -97,6 +97,11 @@ func (f *foreign) enter(c net.Conn, d *door) net.Conn {
 		g.pass = d.pass
 	}
 	f.conns.add(1)
+	if hasArrived {
+		g.mu.Lock()
+		g.keep(true)
+		g.mu.Unlock()
+	}
 	f.mu.Lock()
 	f.guests[g] = struct{}{}
 	f.mu.Unlock()
@@ -104,6 +109,9 @@ func (f *foreign) enter(c net.Conn, d *door) net.Conn {
 }
 
 func (f *foreign) leave(g *guest) {
+	g.mu.Lock()
+	g.keep(false)
+	g.mu.Unlock()
 	f.mu.Lock()
 	delete(f.guests, g)
 	f.mu.Unlock()
@@ -122,6 +130,15 @@ func (f *foreign) BeginDrain(delay time.Duration, handOver bool) {
 	}
 	f.moving.Store(handOver && !f.tells)
 	f.draining.Store(true)
+}
+
+// Shed implements Mover.
+func (f *foreign) Shed(keepBusy bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for g := range f.guests {
+		g.consider(keepBusy)
+	}
 }
 
 // EndHandover implements Mover.

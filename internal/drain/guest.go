@@ -37,6 +37,9 @@ type guest struct {
 	released bool      // Read has ended for our deadline
 	goes     bool      // and the next Close hands over
 	closing  bool      // there was a Close
+	kept     bool      // it is kept alive, and can be handed over: the server's load knows of it
+	stays    bool      // as of httpConn
+	shed     bool      // it is to go, though the server does not drain
 	deadline time.Time
 
 	arrived bool          // from another worker, and nothing was read since
@@ -91,14 +94,43 @@ func (g *guest) mayEnd() bool {
 	if (g.told || g.house.lastOrders.Load()) && g.framing.between() && g.writes == 0 {
 		return true
 	}
-	return g.house.handsOver() && g.canGo()
+	return g.mayGoOn()
 }
+
+// mayGoOn reports whether it can be handed over now, and is to be. It is called with mu locked.
+func (g *guest) mayGoOn() bool { return (g.house.handsOver() || g.shed) && g.canGo() }
 
 // wake makes it go, or end, if it can, as soon as the server reads. It is called with mu locked.
 func (g *guest) wake() {
-	if g.mayEnd() && !g.woken && !g.released {
+	if !g.woken && !g.released && (g.mayEnd() || g.sheds()) {
 		g.woken = true
 		g.socket.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// sheds reports whether it is to go though the server does not drain. It is called with mu locked.
+func (g *guest) sheds() bool {
+	g.shed = g.kept && !g.stays && g.canGo() && !g.house.staying.Load() && g.house.conns.sheds()
+	return g.shed
+}
+
+// consider makes it go, if it is idle and one is to. If it is busy it stays, if such are to.
+func (g *guest) consider(keepBusy bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stays = keepBusy && (!g.framing.between() || g.writes > 0)
+	g.wake()
+}
+
+// keep notes whether it is kept alive, and can be handed over. It is called with mu locked.
+func (g *guest) keep(is bool) {
+	switch {
+	case is && !g.kept && g.pass != nil && !g.bound.Load():
+		g.kept = true
+		g.house.conns.movable(1)
+	case !is && g.kept:
+		g.kept = false
+		g.house.conns.movable(-1)
 	}
 }
 
@@ -112,7 +144,7 @@ func (g *guest) sendOff() bool {
 
 // takeBack puts the server's own deadline in place of ours. It is called with mu locked.
 func (g *guest) takeBack() {
-	g.woken = false
+	g.woken, g.shed = false, false
 	g.socket.SetReadDeadline(g.deadline)
 }
 
@@ -171,7 +203,13 @@ func (g *guest) afterRead(b []byte, mayGo bool, err error) (again bool, _ error)
 	g.reads--
 	if len(b) > 0 {
 		g.owed = true
+		if g.framing.between() { // it is not the first request
+			g.keep(true)
+		}
 		g.framing.request(b)
+		if g.framing.lost {
+			g.keep(false)
+		}
 		g.beginFirst()
 	}
 	failed := len(b) == 0 && errors.Is(err, os.ErrDeadlineExceeded)
@@ -183,7 +221,7 @@ func (g *guest) afterRead(b []byte, mayGo bool, err error) (again bool, _ error)
 		g.recalled = false
 		return again, err
 	case failed && mayGo && g.mayEnd():
-		g.released, g.goes = true, g.house.handsOver() && g.canGo()
+		g.released, g.goes = true, g.mayGoOn()
 		return false, io.EOF
 	}
 	g.takeBack()

@@ -68,6 +68,26 @@ func (m *movable) wake() {
 	}
 }
 
+// shed makes a connection go that is kept alive and idle, if one is to, and reports whether it does.
+func (m *movable) shed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.kept || m.stays || !m.between() || m.woken || m.released || m.bound.Load() || !m.server.open.sheds() {
+		return false
+	}
+	m.woken = true
+	m.socket.SetReadDeadline(time.Unix(1, 0))
+	return true
+}
+
+// consider does that for one that may be busy: then it stays, if such are to.
+func (m *movable) consider(keepBusy bool) {
+	m.mu.Lock()
+	m.stays = keepBusy && !m.between()
+	m.mu.Unlock()
+	m.shed()
+}
+
 // stay undoes wake, unless the connection is on its way already, which it reports.
 func (m *movable) stay() (leaving bool) {
 	m.mu.Lock()

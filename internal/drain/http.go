@@ -193,6 +193,11 @@ func (h *HTTP) enter(conn net.Conn) *httpConn {
 	}
 	c := own.part()
 	c.server, c.conn, c.own, c.since = h, conn, own, time.Now()
+	if c.arrived { // it was where it comes from
+		c.mu.Lock()
+		c.keep(true)
+		c.mu.Unlock()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.conns[c] = struct{}{}
@@ -225,12 +230,21 @@ func (h *HTTP) observe(conn net.Conn, state http.ConnState) {
 	case http.StateClosed, http.StateHijacked:
 		h.leave(c)
 	case http.StateIdle:
-		if m, ok := own.(movableConn); ok && h.handsOver() {
-			m.movablePart().wake()
-			if h.staying.Load() { // since just now
-				m.movablePart().stay()
-			}
+		if m, ok := own.(movableConn); ok {
+			h.letGo(m.movablePart())
 		}
+	}
+}
+
+// letGo has a connection go that has just become idle, if that is wanted.
+func (h *HTTP) letGo(m *movable) {
+	if h.handsOver() {
+		m.wake()
+	} else if !m.shed() {
+		return
+	}
+	if h.staying.Load() { // since just now
+		m.stay()
 	}
 }
 

@@ -37,6 +37,17 @@ func (h *HTTP) EndHandover(ctx context.Context) {
 	}
 }
 
+// Shed implements Mover.
+func (h *HTTP) Shed(keepBusy bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.conns {
+		if m, ok := c.own.(movableConn); ok && !h.staying.Load() {
+			m.movablePart().consider(keepBusy)
+		}
+	}
+}
+
 // leaving recalls connections that have been asked to go, and reports whether some are on their way.
 func (h *HTTP) leaving() bool {
 	h.mu.Lock()

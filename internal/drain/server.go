@@ -53,6 +53,11 @@ type Worker struct {
 type Load interface {
 	Open(more int)      // so many more connections are open; fewer if it is negative
 	Served(more uint64) // requests, of servers that tell of them, and connections of others
+	Movable(more int)   // so many more connections are kept alive that can be handed over
+
+	// Sheds reports whether one of those is to be handed over now, since other workers have less to do, or can do more,
+	// and takes it for done.
+	Sheds() bool
 }
 
 // Mover is a Server whose idle connections can be handed over to another worker.
@@ -66,6 +71,10 @@ type Mover interface {
 	// drains, unless bound is set: then nobody else will serve them. It must be asked for only if CanMove. What Accept of
 	// l returns was handed over if it is made by Arrived.
 	Movable(l net.Listener, pass func(syscall.Conn) error, bound *atomic.Bool) net.Listener
+
+	// Shed hands over connections that are idle for as long as the Load says so. What else it says is for those that
+	// become idle next. keepBusy leaves out those for which the server works now, until the next call.
+	Shed(keepBusy bool)
 
 	// EndHandover ends handing over, and returns when nothing is on its way any more, or ctx has ended.
 	EndHandover(ctx context.Context)

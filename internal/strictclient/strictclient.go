@@ -32,6 +32,9 @@ type Load struct {
 	Timeout          time.Duration // of a request, connecting included; default 30 s
 	PerClient        int           // requests of each client; default: until ctx ends
 	Sent, Answered   *atomic.Int64 // if set, count requests as they go
+
+	// Answer, if set, is called with each answer, and the number of the client that got it, by all clients at once.
+	Answer func(client int, body string)
 }
 
 // Result is what came of it.
@@ -78,7 +81,7 @@ func (l Load) Run(ctx context.Context) *Result {
 	total := &Result{Failures: map[string]int{}, Bodies: map[string]int{}}
 	var mu sync.Mutex
 	var clients sync.WaitGroup
-	for range l.Clients {
+	for i := range l.Clients {
 		clients.Go(func() {
 			c := client{Load: l}
 			defer c.close()
@@ -87,6 +90,9 @@ func (l Load) Run(ctx context.Context) *Result {
 				body, failure := c.request()
 				if l.Answered != nil && failure == nil {
 					l.Answered.Add(1)
+				}
+				if l.Answer != nil && failure == nil {
+					l.Answer(i, body)
 				}
 				mu.Lock()
 				total.add(body, failure, time.Since(begun))

@@ -50,8 +50,9 @@ type core struct {
 	parked  []parkedConn // connections that nobody can take yet
 	turn    int          // of those who take connections
 	monitor health.Monitor
-	passed  time.Time    // until when the monitor's time has passed
-	stuck   map[int]bool // workers that the steering has found to hang
+	passed  time.Time          // until when the monitor's time has passed
+	stuck   map[int]bool       // workers that the steering has found to hang
+	surplus map[roster.Ref]int // connections that workers have more than their share; nil if that is right
 
 	steering     steeringState
 	steeredAmong int // workers
@@ -86,6 +87,7 @@ type timer int
 const (
 	lookTimer    timer = iota // at the workers
 	recycleTimer              // whether one is to be replaced
+	balanceTimer              // whether one has more than its share
 	ticketTimer
 	parkTimer     // parked connections are lost
 	changeTimer   // the phase of the change has lasted long enough, or too long
@@ -165,6 +167,8 @@ func (c *core) expire() {
 		case recycleTimer:
 			c.sampleMemory()
 			c.set(recycleTimer, c.BeatEvery)
+		case balanceTimer:
+			c.balance()
 		case ticketTimer:
 			c.emit(addTicketKey{})
 		case parkTimer:

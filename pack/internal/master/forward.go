@@ -20,7 +20,7 @@ type parkedConn struct {
 // parkTime is how long a connection waits for a worker that takes it, such as when all have crashed.
 const parkTime = 5 * time.Second
 
-// handover passes on a connection that a draining worker hands over.
+// handover passes on a connection that a worker hands over.
 func (c *core) handover(w *worker, e message) {
 	if e.lost {
 		c.logWorker(slog.LevelWarn, w,
@@ -50,8 +50,12 @@ func (c *core) forward(from roster.Ref, e wire.Endpoint, p parcel) {
 	}
 }
 
-// taker returns who takes a connection of a worker; zero if nobody does.
+// taker returns who takes a connection of a worker: who is in its place if it drains, the one with fewest if it serves;
+// zero if nobody does.
 func (c *core) taker(from roster.Ref, e wire.Endpoint) roster.Ref {
+	if w := c.workers[from]; w != nil && w.state == wire.Serving {
+		return c.lightest(w, e)
+	}
 	can := func(r roster.Ref) bool {
 		return r != (roster.Ref{}) && r != from && c.workers[r] != nil && c.workers[r].generation.uses[e]
 	}

@@ -36,6 +36,7 @@ type Settings struct {
 	Memory          uint64          // that the pack's processes may use together, for the log; 0 if there is no limit
 	PID             int
 	Steered         bool // there is a Steering
+	NoRebalance     bool
 	CanUpgrade      bool
 	OnStart         bool // there is such a hook
 	OnUpgrade       bool

@@ -55,7 +55,7 @@ func (c *core) leave(why error) {
 	clear(c.timers)
 	c.set(stopTimer, handoverLimit)
 	for _, w := range c.order {
-		if w.state >= wire.Draining {
+		if w.handsOver() {
 			c.tell(w, wire.Message{Type: wire.EndHandover})
 		}
 	}
@@ -68,7 +68,7 @@ func (c *core) advanceStop() bool {
 	}
 	if c.stage == leaving {
 		for _, w := range c.order {
-			if w.state >= wire.Draining && !w.ending && !w.said[wire.HandoverEnded] && !w.said[wire.End] {
+			if w.handsOver() && !w.ending && !w.said[wire.HandoverEnded] && !w.said[wire.End] {
 				return false
 			}
 		}

@@ -91,6 +91,8 @@ func beginWorld(words []string) *world {
 			fmt.Sscan(value, &workers)
 		case "steered":
 			s.Steered = true
+		case "stay":
+			s.NoRebalance = true
 		case "rolling":
 			s.Rolling = true
 		case "report":
@@ -150,6 +152,10 @@ func (w *world) do(what string, args []string) error {
 		}
 		w.beat(p)
 		w.post(tick{})
+	case "kept": // a worker has so many connections that it could hand over
+		fmt.Sscan(args[1], &w.process(args[0]).kept)
+	case "hogged", "calm":
+		w.process(arg).hogged = what == "hogged"
 	case "stays": // a worker does not come to an end when it drains
 		w.process(arg).stays = true
 	case "end":

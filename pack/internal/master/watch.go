@@ -61,8 +61,9 @@ func (c *core) tellOfSlow() {
 // queues notes on which sockets connections wait, and what workers report.
 func (c *core) queues(e queues) {
 	for _, w := range c.order {
-		w.tally = e.tallies[w.Ref]
+		w.tally, w.incoming = e.tallies[w.Ref], 0
 	}
+	c.weigh()
 	if c.stage != running || c.frozen {
 		return
 	}

@@ -52,6 +52,9 @@ type member struct {
 	mute     bool      // its process has said nothing: it has not come as far as Run
 }
 
+// handsOver reports whether connections of it may be on their way to another worker.
+func (w *worker) handsOver() bool { return w.state >= wire.Draining || w.shedding }
+
 // worker is a worker process that the master listens to.
 type worker struct {
 	roster.Ref
@@ -66,6 +69,8 @@ type worker struct {
 	asked      map[wire.Endpoint]bool // its sockets, which it has got
 	slot       int                    // where it reports to the steering, or slotNone, slotPending
 	tally      scoreboard.Report      // what it reports to the master; zero if it does not
+	incoming   uint32                 // connections that others have handed over to it since
+	shedding   bool                   // it was asked to hand over connections
 	detached   bool                   // it is adopted, and not listened to yet
 	ending     bool                   // it is being killed: what it says does not count
 	restarting bool                   // it was asked to end, and another follows

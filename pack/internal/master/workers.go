@@ -71,7 +71,7 @@ func (c *core) message(e message) {
 	}
 	w.generation.members[w.ID].mute = false
 	m := e.msg
-	if err := errors.Join(w.meter.Count(m.Type, c.now), wire.MaySend(m.Type, w.state, w.said)); err != nil {
+	if err := errors.Join(w.meter.Count(m.Type, w.state, c.now), wire.MaySend(m.Type, w.state, w.said)); err != nil {
 		c.dropParcel(e.parcel)
 		c.violates(w, err)
 		return
@@ -112,6 +112,9 @@ func (c *core) message(e message) {
 	case wire.Handover:
 		c.handover(w, e)
 	case wire.HandoverEnded:
+		if !w.handsOver() {
+			c.violates(w, fmt.Errorf("%s, and was not asked", m.Type))
+		}
 		c.changed()
 	case wire.Covered:
 		c.couldNotServe(w, loan{*m.Endpoint, m.Socket}, m.Error)

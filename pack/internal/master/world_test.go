@@ -62,6 +62,8 @@ type fakeProcess struct {
 	stays    bool // it does not end when it is told to drain
 	serves   map[sockets.Ref]bool
 	accepted uint64
+	kept     int // connections that it could hand over
+	hogged   bool
 	served   uint64
 	ill      string // what its probe says
 	unheard  []send
@@ -158,7 +160,7 @@ func (w *world) pass(d time.Duration) {
 func (w *world) tallies() map[roster.Ref]scoreboard.Report {
 	all := map[roster.Ref]scoreboard.Report{}
 	for ref, p := range w.processes {
-		all[ref] = scoreboard.Report{Accepted: uint32(p.accepted)}
+		all[ref] = scoreboard.Report{Accepted: uint32(p.accepted), Movable: uint32(p.kept), Hogged: p.hogged}
 	}
 	return all
 }
@@ -305,6 +307,12 @@ func (w *world) hears(p *fakeProcess, s send) {
 		delete(p.serves, sockets.Ref{Endpoint: *m.Endpoint, Socket: m.Socket})
 	case wire.Ping:
 		w.beat(p)
+	case wire.Shed:
+		for range min(m.Conns, p.kept) {
+			p.kept--
+			w.parcels++
+			w.then(message{ref: p.ref, msg: wire.Message{Type: wire.Handover, Endpoint: &endpointsOf[0]}, parcel: w.parcels})
+		}
 	case wire.EndHandover:
 		w.says(p, wire.Message{Type: wire.HandoverEnded})
 	case wire.Drain:
@@ -381,6 +389,9 @@ func (w *world) perform(e effect) {
 	case forward:
 		written := map[bool]string{true: " for " + e.writes.String()}[e.writes != e.endpoint]
 		w.printf("connection %v of %v to %v%s", e.parcel, e.from, e.to, written)
+		if p := w.processes[e.to]; p != nil {
+			p.kept++
+		}
 	case drop:
 		w.printf("connection %v is closed", e.parcel)
 	case openSockets:
@@ -518,6 +529,8 @@ func (w *world) printSend(s send) {
 		w.printf("%v drain%s", s.ref, map[bool]string{true: ", final"}[m.Final])
 	case wire.Cover, wire.Uncover, wire.DrainSocket:
 		w.printf("%v %s socket %d of %v", s.ref, m.Type, m.Socket, m.Endpoint)
+	case wire.Shed:
+		w.printf("%v sheds %d", s.ref, m.Conns)
 	default:
 		w.printf("%v %s %s", s.ref, m.Type, m.Error)
 	}

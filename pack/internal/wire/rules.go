@@ -46,8 +46,8 @@ var rules = map[Type]rule{
 	Stopping:      {states: []State{Starting, Serving, Draining, Closing}, size: small, once: true},
 	Quiesce:       {states: []State{Draining}, size: small, once: true},
 	Closed:        {states: []State{Draining}, size: small, once: true},
-	Handover:      {states: []State{Draining, Closing}, files: 1, size: named},
-	HandoverEnded: {states: []State{Draining, Closing}, size: small},
+	Handover:      {states: []State{Serving, Draining, Closing}, files: 1, size: named},
+	HandoverEnded: {states: []State{Serving, Draining, Closing}, size: small},
 	Covered:       {states: []State{Serving, Draining, Closing}, size: texty},
 	Drained:       {states: []State{Serving, Draining, Closing}, size: named},
 	End:           {states: []State{Draining, Closing}, size: small, once: true},
@@ -121,15 +121,19 @@ type Meter struct {
 
 const (
 	// burst is how many messages may come at once, and perSecond how many in the long run. The most that a worker of
-	// ours sends is the connections that it hands over, which are not counted: each waits until the one before has
-	// gone.
+	// ours sends is the connections that it hands over when it drains, which are not counted: each waits until the one
+	// before has gone.
 	burst     = 500
 	perSecond = 200
+
+	// MaxShed is how many connections a worker is asked to hand over at once that does not drain: five times a second,
+	// at most.
+	MaxShed = 32
 )
 
-// Count counts a message, and reports whether there were too many.
-func (m *Meter) Count(t Type, now time.Time) error {
-	if t == Handover {
+// Count counts a message of a worker in a state, and reports whether there were too many.
+func (m *Meter) Count(t Type, s State, now time.Time) error {
+	if t == Handover && s >= Draining {
 		return nil
 	}
 	if m.last.IsZero() {

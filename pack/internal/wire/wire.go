@@ -48,6 +48,7 @@ const (
 	DrainSocket Type = "drainSocket" // serve Socket of Endpoint, whose descriptor comes along, until nobody connects
 	Board       Type = "board"       // report in Slot of the scoreboard, of which a descriptor comes along
 	Tally       Type = "tally"       // report, to the master alone, in the slot of which a descriptor comes along
+	Shed        Type = "shed"        // hand over Conns idle connections that are kept alive, now or when they are idle
 	Ping        Type = "ping"        // say Beat now
 	Reopen      Type = "reopen"      // open log files anew
 	Stacks      Type = "stacks"      // write the stack of every goroutine to stderr
@@ -65,6 +66,7 @@ type Message struct {
 	HandOver bool       `json:"handOver,omitempty"` // Drain: somebody takes idle connections
 	Unserved []Endpoint `json:"unserved,omitempty"` // Drain: nobody takes over these
 	Cut      int        `json:"cut,omitempty"`
+	Conns    int        `json:"conns,omitempty"`
 	Keys     [][]byte   `json:"keys,omitempty"`
 	Vitals   *Vitals    `json:"vitals,omitempty"`
 }

@@ -54,7 +54,7 @@ func TestMaySend(t *testing.T) {
 	}{
 		{Joining, []Type{Hello}, []Type{Listen, Ready, Beat, End, Handover, Quiesce, Stopping, Failed}},
 		{Starting, []Type{Listen, Listen, Beat, Ready}, []Type{Hello, Quiesce, Closed, Handover, End, Drained}},
-		{Serving, []Type{Beat, Beat, Covered, Drained, Stopping}, []Type{Listen, Ready, Quiesce, Closed, Handover, HandoverEnded, End}},
+		{Serving, []Type{Beat, Beat, Covered, Drained, Handover, Stopping, HandoverEnded}, []Type{Listen, Ready, Quiesce, Closed, End}},
 		{Draining, []Type{Beat, Listen, Quiesce, Handover, HandoverEnded, Closed}, []Type{Hello, Ready, Stopping, Quiesce}},
 		{Closing, []Type{Handover, Beat, Drained, End}, []Type{Listen, Quiesce, Closed, Failed, End}},
 	} {
@@ -76,23 +76,26 @@ func TestMeter(t *testing.T) {
 	var m Meter
 	now := time.Unix(0, 0)
 	for i := range burst {
-		if err := m.Count(Beat, now); err != nil {
+		if err := m.Count(Beat, Serving, now); err != nil {
 			t.Fatalf("message %d: %v", i, err)
 		}
 	}
-	if m.Count(Beat, now) == nil {
+	if m.Count(Beat, Serving, now) == nil {
 		t.Error("there is no end to a burst")
 	}
-	if m.Count(Handover, now) != nil {
-		t.Error("connections that are handed over are counted")
+	if m.Count(Handover, Draining, now) != nil {
+		t.Error("connections are counted that are handed over in a drain")
+	}
+	if m.Count(Handover, Serving, now) == nil {
+		t.Error("there is no end to connections that are handed over without need")
 	}
 	now = now.Add(time.Second)
 	for i := range perSecond {
-		if err := m.Count(Beat, now); err != nil {
+		if err := m.Count(Beat, Serving, now); err != nil {
 			t.Fatalf("a second later, message %d: %v", i, err)
 		}
 	}
-	if m.Count(Beat, now) == nil {
+	if m.Count(Beat, Serving, now) == nil {
 		t.Error("there is no end")
 	}
 }

@@ -110,13 +110,11 @@ func clipped(m wire.Message) wire.Message {
 	return m
 }
 
-// drains notes that the master has said Drain, and reports whether it is the first time.
-func (c *control) drains() (first bool) {
+// drains notes that the master has said Drain.
+func (c *control) drains() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	first = c.state < wire.Draining
 	c.state = max(c.state, wire.Draining)
-	return first
 }
 
 // isDraining reports whether the master has said Drain.

@@ -129,11 +129,6 @@ func (w *worker) passOn(e wire.Endpoint, c net.Conn) {
 
 // endHandover hands no connections over any more, and says so when none is on its way.
 func (w *worker) endHandover() {
-	select {
-	case <-w.draining: // before that it would be against the rules
-	case <-w.gone:
-		return
-	}
 	w.service.endHandover(context.Background())
 	w.control.post(wire.Message{Type: wire.HandoverEnded})
 }

@@ -82,6 +82,7 @@ func (r *reporter) relieve(ctx context.Context) {
 	defer func() {
 		if isWide {
 			setWide(false)
+			r.isHogged(false)
 		}
 	}()
 	last := r.moment()
@@ -94,6 +95,7 @@ func (r *reporter) relieve(ctx context.Context) {
 				return
 			}
 			setWide(wide)
+			r.isHogged(wide)
 			isWide = wide
 			now = r.moment() // to set it takes a while
 		}

@@ -131,7 +131,7 @@ func (m *fakeMaster) note(change func()) {
 func (m *fakeMaster) take(r wire.Received) {
 	err := errors.Join(
 		r.CheckFromWorker(r.Size, len(r.Files), r.Lost), wire.MaySend(r.Type, m.state, m.said),
-		m.meter.Count(r.Type, time.Now()),
+		m.meter.Count(r.Type, m.state, time.Now()),
 	)
 	if err != nil {
 		m.t.Errorf("the master kills the worker: %v", err)

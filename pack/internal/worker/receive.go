@@ -73,9 +73,7 @@ func (w *worker) handle(serving context.Context, r *wire.Received) {
 	case wire.Socket, wire.Refused:
 		w.answered(r)
 	case wire.Drain:
-		if w.control.drains() {
-			close(w.draining)
-		}
+		w.control.drains()
 		w.drained(&order{why: errTold, final: r.Final, handOver: r.HandOver, unserved: r.Unserved})
 	case wire.Quiesced:
 		select {
@@ -94,6 +92,8 @@ func (w *worker) handle(serving context.Context, r *wire.Received) {
 		w.board(serving, r)
 	case wire.Tally:
 		w.tally(r)
+	case wire.Shed:
+		go w.service.shed(r.Conns)
 	case wire.Ping:
 		w.control.post(w.vitals())
 	case wire.Reopen:

@@ -15,6 +15,9 @@ import (
 type reporter struct {
 	served atomic.Uint64 // requests, of servers that tell of them, and connections of others
 
+	toShed atomic.Int64 // connections that are to be handed over
+	hogged atomic.Bool  // some work keeps the rest waiting
+
 	resting atomic.Bool // nobody looks for hogs until wake is called
 	woken   chan moment
 
@@ -22,6 +25,7 @@ type reporter struct {
 	slot  *scoreboard.Slot // of the steering; nil if there is none
 	tally *scoreboard.Slot // of the master; nil if it has none
 	conns int              // open connections
+	kept  int              // of those, that are kept alive and can be handed over
 	total uint64           // connections that were accepted from sockets
 }
 
@@ -69,6 +73,8 @@ func (r *reporter) tallyIn(f *os.File) error {
 	defer r.mu.Unlock()
 	r.tally = s
 	s.Open(r.conns)
+	s.Movable(r.kept)
+	s.Hogged(r.hogged.Load())
 	return nil
 }
 
@@ -114,4 +120,33 @@ func (r *reporter) Open(more int) {
 	r.conns += more
 	r.slot.Open(more)
 	r.tally.Open(more)
+}
+
+// Movable notes that so many more connections are kept alive that can be handed over.
+func (r *reporter) Movable(more int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept += more
+	r.tally.Movable(more)
+}
+
+// Sheds reports whether one of those is to be handed over, and takes it for done.
+func (r *reporter) Sheds() bool {
+	for {
+		n := r.toShed.Load()
+		if n <= 0 {
+			return false
+		}
+		if r.toShed.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+}
+
+// isHogged notes whether some work keeps the rest waiting.
+func (r *reporter) isHogged(is bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hogged.Store(is)
+	r.tally.Hogged(is)
 }

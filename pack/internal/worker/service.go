@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/gopherpack/gopherpack/internal/drain"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -26,6 +27,8 @@ type service struct {
 	bound    sync.Map // of an *atomic.Bool for each endpoint: set when nobody else will serve its connections
 	serving  sync.WaitGroup
 	broken   chan error // a server returned unasked
+
+	shedding sync.Mutex
 
 	mu        sync.Mutex
 	listeners []*listener // in the order of the handles, as far as it came
@@ -144,6 +147,24 @@ func (s *service) boundTo(e wire.Endpoint) *atomic.Bool {
 	bound, _ := s.bound.LoadOrStore(e, new(atomic.Bool))
 	return bound.(*atomic.Bool)
 }
+
+// shed hands over so many connections that are kept alive, since other workers have less to do, or can do more. If some
+// of the work keeps the rest waiting, it is the rest that goes.
+func (s *service) shed(n int) {
+	s.shedding.Lock()
+	defer s.shedding.Unlock()
+	s.reporter.toShed.Store(int64(n))
+	time.AfterFunc(shedTime, func() { s.reporter.toShed.Store(0) })
+	for server := range s.servers() {
+		if m, ok := server.(drain.Mover); ok {
+			m.Shed(s.reporter.hogged.Load())
+		}
+	}
+}
+
+// shedTime is how long connections that become idle are handed over after the master has asked for that. It asks again
+// if it is still needed.
+const shedTime = time.Second
 
 // cover serves another worker's socket of an endpoint, which it closes, until uncover, or to drain it, until nobody
 // connects to it any more. See [listener.serve].

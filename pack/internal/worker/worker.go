@@ -84,7 +84,6 @@ type worker struct {
 	answers  chan wire.Received // to it
 	quiesced chan wire.Message
 	drained  context.CancelCauseFunc // ends the context in which the worker serves; the first cause counts
-	draining chan struct{}           // closed when the master has said Drain
 	gone     chan struct{}           // closed when the master is gone
 	probe    prober
 	reopen   chan struct{}
@@ -156,7 +155,6 @@ func newWorker(c *Config, conn *net.UnixConn) *worker {
 		control:  newControl(wire.NewConn(conn)),
 		answers:  make(chan wire.Received, 1),
 		quiesced: make(chan wire.Message, 1),
-		draining: make(chan struct{}),
 		gone:     make(chan struct{}),
 		reopen:   make(chan struct{}, 1),
 		received: make(chan struct{}),

@@ -1,0 +1,99 @@
+//go:build linux
+
+package pack_test
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test/program"
+)
+
+// places is which worker has answered each client last. Its methods are safe for concurrent use.
+type places struct {
+	mu      sync.Mutex
+	workers []int // by client; -1 before its first answer
+	moves   int   // answers by another worker than before
+}
+
+// placesOf has the answers to a load noted.
+func placesOf(t *testing.T, l *strictclient.Load) *places {
+	p := &places{workers: slices.Repeat([]int{-1}, l.Clients)}
+	l.Answer = func(client int, body string) {
+		var id int
+		if _, err := fmt.Sscanf(body, "id=%d", &id); err != nil {
+			t.Errorf("answer %q: %v", body, err)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if before := p.workers[client]; before >= 0 && before != id {
+			p.moves++
+		}
+		p.workers[client] = id
+	}
+	return p
+}
+
+// count returns how many clients each of n workers has answered last; nil if some have had no answer yet.
+func (p *places) count(n int) []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]int, n)
+	for _, id := range p.workers {
+		if id < 0 || id >= n {
+			return nil
+		}
+		all[id]++
+	}
+	return all
+}
+
+// areEven reports whether n workers have as many clients each, or one more.
+func (p *places) areEven(n int) bool {
+	all := p.count(n)
+	return all != nil && slices.Max(all)-slices.Min(all) <= 1
+}
+
+// TestBalance has connections that are kept alive all at one worker, since there was no other when they came, and then
+// more workers. They must come to have as many each, without a request that is lost, or a client that connects again,
+// and stay.
+func TestBalance(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		program, network, address string
+		workers                   int
+	}{
+		{"http", "tcp", "localhost:0", 2}, {"http", "tcp", "localhost:0", 4},
+		{"http", "unix", t.TempDir() + "/socket", 2}, {"func", "tcp", "localhost:0", 3},
+	} {
+		t.Run(fmt.Sprintf("%s, %s, %d workers", tt.program, tt.network, tt.workers), func(t *testing.T) {
+			t.Parallel()
+			p := start(t, tt.program, nil, "-workers=1", "-address="+tt.network+" "+tt.address)
+			_, address := p.Listening("pack is up")
+			l := loadOn(tt.network, address, 32, 0)
+			l.KeepAlive, l.Pause = true, 5*time.Millisecond
+			where := placesOf(t, &l)
+			keeping := apply(t, l)
+			p.Until("all clients to be served", program.Patience, func() bool { return where.areEven(1) })
+			for i := range tt.workers - 1 {
+				p.Signal(syscall.SIGTTIN)
+				p.Logged(i+1, "number of workers changed")
+			}
+			p.Until("the workers to have as many clients each", program.Patience, func() bool { return where.areEven(tt.workers) })
+			where.mu.Lock()
+			where.moves = 0
+			where.mu.Unlock()
+			keeping.until(&keeping.answered, keeping.answered.Load()+32*100)
+			if all := where.count(tt.workers); where.moves > 4 || !where.areEven(tt.workers) {
+				t.Errorf("when all was well %d clients went elsewhere, and it is %v now", where.moves, all)
+			}
+			loseNothing(t, keeping)
+			p.Stop()
+		})
+	}
+}
