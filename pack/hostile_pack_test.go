@@ -58,6 +58,7 @@ func startHostile(t *testing.T, as func(*exec.Cmd), network ...string) *attacked
 	}
 	args := []string{
 		"-workers=3", "-generations=20", "-shutdown=" + hostileShutdown.String(), "-hangtimeout=3s", "-orders=" + dir,
+		"-norebalance", // its siblings' clients would come to it
 	}
 	a := &attacked{t: t, network: "tcp", dir: dir}
 	if len(network) > 0 {

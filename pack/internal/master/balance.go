@@ -72,10 +72,12 @@ func (c *core) findSurplus() map[roster.Ref]int {
 	return all
 }
 
-// servers returns the workers that serve.
+// servers returns the workers that serve, but not those that have failed lately: what they got would be lost if they did
+// again.
 func (c *core) servers() (all []*worker) {
 	for _, wish := range c.wishes {
-		if w := c.workers[wish.Server]; w != nil {
+		w := c.workers[wish.Server]
+		if w != nil && w.generation.members[w.ID].failuresAt(c.now) == 0 {
 			all = append(all, w)
 		}
 	}

@@ -58,7 +58,6 @@ func (c *core) status() {
 }
 
 func (c *core) reportMember(g *generation, id int) {
-	const healthy = 30 * time.Second // as long as a group needs to forgive a failure
 	m := &g.members[id]
 	w := c.workers[m.ref]
 	args := []any{
@@ -71,7 +70,7 @@ func (c *core) reportMember(g *generation, id int) {
 	if m.pid != 0 {
 		args = append(args, "uptime", c.now.Sub(m.started).Round(time.Second), "conns", vitals.Conns, "served", vitals.Served)
 	}
-	if n := m.failures - int(c.now.Sub(m.failed)/healthy); m.failures > 0 && n > 0 {
+	if n := m.failuresAt(c.now); n > 0 {
 		args = append(args, "failures", n)
 	}
 	if cover := c.covers[id]; cover != nil && g == c.current {

@@ -52,6 +52,17 @@ type member struct {
 	mute     bool      // its process has said nothing: it has not come as far as Run
 }
 
+// healthy is for how long a worker must not have failed for one failure to be forgotten, as its group does.
+const healthy = 30 * time.Second
+
+// failuresAt returns how often it has failed in a row.
+func (m *member) failuresAt(now time.Time) int {
+	if m.failures == 0 {
+		return 0
+	}
+	return max(0, m.failures-int(now.Sub(m.failed)/healthy))
+}
+
 // handsOver reports whether connections of it may be on their way to another worker.
 func (w *worker) handsOver() bool { return w.state >= wire.Draining || w.shedding }
 
