@@ -97,3 +97,26 @@ func TestBalance(t *testing.T) {
 		})
 	}
 }
+
+// TestHogKeepsNothing has a request compute for long, beside clients that keep their connections: those of the same
+// worker go to others, and come back when it is calm.
+func TestHogKeepsNothing(t *testing.T) {
+	t.Parallel()
+	const workers = 3
+	p := start(t, "http", nil, fmt.Sprintf("-workers=%d", workers))
+	l := loadOn("tcp", p.Address(), 12, 0)
+	l.KeepAlive, l.Pause = true, 10*time.Millisecond
+	where := placesOf(t, &l)
+	keeping := apply(t, l)
+	p.Until("the workers to have as many clients each", program.Patience, func() bool { return where.areEven(workers) })
+	pid, hog := occupy(t, p, "/spin")
+	busy := p.Identities()[pid].ID
+	p.Until("the busy worker to have no client", program.Patience, func() bool {
+		all := where.count(workers)
+		return all[busy] == 0
+	})
+	hog.Close()
+	p.Until("it to have its clients again", program.Patience, func() bool { return where.areEven(workers) })
+	loseNothing(t, keeping)
+	p.Stop()
+}

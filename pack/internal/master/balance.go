@@ -84,19 +84,21 @@ func (c *core) servers() (all []*worker) {
 	return all
 }
 
-// lightest returns who is to have a connection of a worker that serves: who has fewest, but for those that are hogged.
-// It is that worker itself if there is no other.
+// lightest returns who is to have a connection of a worker that serves: who lacks most. It is that worker itself if there
+// is no other.
 func (c *core) lightest(from *worker, e wire.Endpoint) roster.Ref {
+	lacks := func(w *worker) int { return -c.surplus[w.Ref] }
 	best := from
 	for _, w := range c.servers() {
 		if w == from || !w.generation.uses[e] {
 			continue
 		}
-		less := w.tally.Movable+w.incoming < best.tally.Movable+best.incoming
-		if best == from || best.tally.Hogged && !w.tally.Hogged || best.tally.Hogged == w.tally.Hogged && less {
+		if best == from || lacks(w) > lacks(best) || lacks(w) == lacks(best) && w.tally.Movable < best.tally.Movable {
 			best = w
 		}
 	}
-	best.incoming++
+	if c.surplus != nil {
+		c.surplus[best.Ref]++
+	}
 	return best.Ref
 }

@@ -61,7 +61,7 @@ func (c *core) tellOfSlow() {
 // queues notes on which sockets connections wait, and what workers report.
 func (c *core) queues(e queues) {
 	for _, w := range c.order {
-		w.tally, w.incoming = e.tallies[w.Ref], 0
+		w.tally = e.tallies[w.Ref]
 	}
 	c.weigh()
 	if c.stage != running || c.frozen {

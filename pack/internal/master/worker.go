@@ -80,7 +80,6 @@ type worker struct {
 	asked      map[wire.Endpoint]bool // its sockets, which it has got
 	slot       int                    // where it reports to the steering, or slotNone, slotPending
 	tally      scoreboard.Report      // what it reports to the master; zero if it does not
-	incoming   uint32                 // connections that others have handed over to it since
 	shedding   bool                   // it was asked to hand over connections
 	detached   bool                   // it is adopted, and not listened to yet
 	ending     bool                   // it is being killed: what it says does not count

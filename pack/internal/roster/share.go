@@ -12,42 +12,67 @@ type Load struct {
 }
 
 // Surplus returns by how many connections each worker has more than its share, fewer if that is negative. It returns nil
-// if each has about its share: no more than one, or tolerance of it, off.
+// if each has about its share: no more than one, or tolerance of it, off. The share of one that is hogged is nothing,
+// or half of another's if it would be too much for the others.
 func Surplus(loads []Load, tolerance float64) []int {
-	var able []int
-	total := 0
-	for i, l := range loads {
-		total += l.Conns
-		if !l.Hogged {
-			able = append(able, i)
-		}
-	}
-	if len(able) == 0 {
-		for i := range loads {
-			able = append(able, i)
-		}
-	}
-	if total == 0 {
+	if len(loads) == 0 {
 		return nil
 	}
-	share, rest := total/len(able), total%len(able)
-	slack := int(tolerance * float64(share))
-	slices.SortStableFunc(able, func(a, b int) int { return cmp.Compare(loads[b].Conns, loads[a].Conns) })
-	surplus := make([]int, len(loads))
+	weights, total, sum := weights(loads), 0, 0
+	order := make([]int, len(loads)) // who has most first
 	for i, l := range loads {
-		surplus[i] = l.Conns // of one that is hogged
+		order[i] = i
+		total += l.Conns
+		sum += weights[i]
 	}
-	for n, i := range able {
-		surplus[i] -= share
-		if n < rest { // they have most anyway
-			surplus[i]--
-		}
-	}
-	off := func(i int) bool { return surplus[i] > slack || surplus[i] < -slack }
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(loads[b].Conns, loads[a].Conns) })
+	surplus, rest := make([]int, len(loads)), total
 	for i := range loads {
-		if off(i) {
-			return surplus
+		share := total * weights[i] / sum
+		surplus[i] = loads[i].Conns - share
+		rest -= share
+	}
+	for rest > 0 {
+		for _, i := range order {
+			if weights[i] == whole && rest > 0 {
+				surplus[i]--
+				rest--
+			}
 		}
+	}
+	slack := int(tolerance * float64(total/len(loads)))
+	if slices.ContainsFunc(surplus, func(n int) bool { return n > slack || n < -slack }) {
+		return surplus
 	}
 	return nil
+}
+
+const (
+	half  = 1
+	whole = 2
+)
+
+// weights returns what part of the connections each is to have.
+func weights(loads []Load) []int {
+	able := 0
+	for _, l := range loads {
+		if !l.Hogged {
+			able++
+		}
+	}
+	ofHogged := 0
+	switch {
+	case able == 0: // nobody is better off
+		ofHogged = whole
+	case len(loads)*2 > able*3: // each of the others would have half of its share more
+		ofHogged = half
+	}
+	all := make([]int, len(loads))
+	for i, l := range loads {
+		all[i] = whole
+		if l.Hogged {
+			all[i] = ofHogged
+		}
+	}
+	return all
 }

@@ -24,9 +24,13 @@ func TestSurplus(t *testing.T) {
 		{[]Load{is(520), is(504)}, 1. / 32, nil},
 		{[]Load{is(600), is(424)}, 1. / 32, []int{88, -88}},
 		{[]Load{is(33), is(33), is(33), is(0)}, 1. / 32, []int{8, 8, 8, -24}}, // each has few too many, but one has none
-		{[]Load{hogged(16), is(16)}, 0, []int{16, -16}},
-		{[]Load{hogged(1), is(31)}, 0, []int{1, -1}},
-		{[]Load{hogged(0), is(32)}, 0, nil},
+		{[]Load{hogged(8), is(8), is(8), is(8)}, 0, []int{8, -3, -3, -2}},
+		{[]Load{hogged(1), is(8), is(8)}, 0, []int{1, -1, 0}},
+		{[]Load{hogged(0), is(16), is(16)}, 0, nil},
+		{[]Load{hogged(16), is(16)}, 0, []int{6, -6}}, // it would be too much for one
+		{[]Load{hogged(10), is(22)}, 0, nil},
+		{[]Load{hogged(0), is(32)}, 0, []int{-10, 10}},
+		{[]Load{hogged(8), hogged(8), is(8), is(8)}, 0, []int{3, 3, -3, -3}},
 		{[]Load{hogged(20), hogged(12)}, 0, []int{4, -4}}, // nobody is better
 		{[]Load{is(5)}, 0, nil},
 		{nil, 0, nil},
