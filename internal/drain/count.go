@@ -34,6 +34,9 @@ func (c *count) movable(n int) {
 // sheds reports whether one of those is to be handed over now.
 func (c *count) sheds() bool { return c.load != nil && c.load.Sheds() }
 
+// stays takes that back.
+func (c *count) stays() { c.load.Stays() }
+
 func (c *count) open() int { return int(c.n.Load()) }
 
 // wait waits until no connection is open, or ctx ends.

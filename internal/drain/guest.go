@@ -118,7 +118,7 @@ func (g *guest) sheds() bool {
 func (g *guest) consider(keepBusy bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.stays = keepBusy && (!g.framing.between() || g.writes > 0)
+	g.stays = keepBusy && !g.framing.between()
 	g.wake()
 }
 
@@ -144,6 +144,9 @@ func (g *guest) sendOff() bool {
 
 // takeBack puts the server's own deadline in place of ours. It is called with mu locked.
 func (g *guest) takeBack() {
+	if g.shed {
+		g.house.conns.stays()
+	}
 	g.woken, g.shed = false, false
 	g.socket.SetReadDeadline(g.deadline)
 }

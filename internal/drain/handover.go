@@ -41,7 +41,8 @@ type movable struct {
 	deadlines int       // how many net/http has set since then: one for the idle time, one when the header has begun
 	emptyLen  int       // the length of Read's buffer when net/http holds back nothing; 0 before the first
 	woken     bool      // the deadline on the socket is ours
-	recalled  bool      // it was, and a Read may have met it
+	sheds     bool      // and set though the server does not drain
+	recalled  bool      // it was ours, and a Read may have met it
 	released  bool      // Read failed for our deadline: the next Close hands over
 	closing   bool      // there was a Close
 	deadline  time.Time // net/http's own
@@ -75,7 +76,7 @@ func (m *movable) shed() bool {
 	if !m.kept || m.stays || !m.between() || m.woken || m.released || m.bound.Load() || !m.server.open.sheds() {
 		return false
 	}
-	m.woken = true
+	m.woken, m.sheds = true, true
 	m.socket.SetReadDeadline(time.Unix(1, 0))
 	return true
 }
@@ -109,7 +110,10 @@ func (m *movable) became(connState) {
 
 // takeBack puts net/http's deadline in place of ours. It is called with mu locked.
 func (m *movable) takeBack() {
-	m.woken = false
+	if m.sheds {
+		m.server.open.stays()
+	}
+	m.woken, m.sheds = false, false
 	m.socket.SetReadDeadline(m.deadline)
 }
 

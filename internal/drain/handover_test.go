@@ -113,8 +113,15 @@ func (r *relay) launch() {
 	}
 }
 
-// pass is what the lifelines and the master do between processes.
+// pass is what the control sockets and the master do between processes.
 func (r *relay) pass(c syscall.Conn) error {
+	return r.passTo(func(c net.Conn) {
+		for !r.current.Load().arrivals.Deliver(c) {
+		}
+	}, c)
+}
+
+func (r *relay) passTo(deliver func(net.Conn), c syscall.Conn) error {
 	r.moved.Add(1)
 	rc, err := c.SyscallConn()
 	if err != nil {
@@ -136,8 +143,7 @@ func (r *relay) pass(c syscall.Conn) error {
 	if err != nil {
 		return err
 	}
-	for !r.current.Load().arrivals.Deliver(conn) {
-	}
+	deliver(conn)
 	return nil
 }
 

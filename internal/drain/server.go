@@ -56,8 +56,9 @@ type Load interface {
 	Movable(more int)   // so many more connections are kept alive that can be handed over
 
 	// Sheds reports whether one of those is to be handed over now, since other workers have less to do, or can do more,
-	// and takes it for done.
+	// and takes it for done. Stays takes that back.
 	Sheds() bool
+	Stays()
 }
 
 // Mover is a Server whose idle connections can be handed over to another worker.

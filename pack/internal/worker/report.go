@@ -143,6 +143,9 @@ func (r *reporter) Sheds() bool {
 	}
 }
 
+// Stays takes that back.
+func (r *reporter) Stays() { r.toShed.Add(1) }
+
 // isHogged notes whether some work keeps the rest waiting.
 func (r *reporter) isHogged(is bool) {
 	r.mu.Lock()
