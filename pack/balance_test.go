@@ -39,6 +39,13 @@ func placesOf(t *testing.T, l *strictclient.Load) *places {
 	return p
 }
 
+// moved returns how many clients were answered by another worker than before.
+func (p *places) moved() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.moves
+}
+
 // count returns how many clients each of n workers has answered last; nil if some have had no answer yet.
 func (p *places) count(n int) []int {
 	p.mu.Lock()
@@ -84,14 +91,11 @@ func TestBalance(t *testing.T) {
 				p.Signal(syscall.SIGTTIN)
 				p.Logged(i+1, "number of workers changed")
 			}
-			p.Until("the workers to have as many clients each", program.Patience, func() bool { return where.areEven(tt.workers) })
-			where.mu.Lock()
-			where.moves = 0
-			where.mu.Unlock()
-			keeping.until(&keeping.answered, keeping.answered.Load()+32*100)
-			if all := where.count(tt.workers); where.moves > 4 || !where.areEven(tt.workers) {
-				t.Errorf("when all was well %d clients went elsewhere, and it is %v now", where.moves, all)
-			}
+			p.Until("the workers to have as many clients each, and to keep them", program.Patience, func() bool {
+				before := where.moved()
+				keeping.until(&keeping.answered, keeping.answered.Load()+32*100)
+				return where.areEven(tt.workers) && where.moved() == before
+			})
 			loseNothing(t, keeping)
 			p.Stop()
 		})

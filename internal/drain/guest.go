@@ -225,6 +225,7 @@ func (g *guest) afterRead(b []byte, mayGo bool, err error) (again bool, _ error)
 		return again, err
 	case failed && mayGo && g.mayEnd():
 		g.released, g.goes = true, g.mayGoOn()
+		g.shed = false
 		return false, io.EOF
 	}
 	g.takeBack()

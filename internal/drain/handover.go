@@ -159,7 +159,7 @@ func (m *movable) afterRead(length, n int, err error) (again bool) {
 		return again
 	}
 	if failed && m.between() && !m.held() {
-		m.released = true
+		m.released, m.sheds = true, false
 		return false
 	}
 	m.takeBack()

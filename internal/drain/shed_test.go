@@ -72,6 +72,31 @@ func newNeighbors(t *testing.T, handler http.Handler, server func(*http.Server) 
 	return n
 }
 
+// dial returns connections of which it is known that they are kept alive.
+func (n *neighbors) dial(number int) (conns []net.Conn) {
+	n.t.Helper()
+	for range number {
+		c, err := net.Dial("tcp", n.socket.Addr().String())
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		n.t.Cleanup(func() { c.Close() })
+		n.get(c, c)
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// get sends a request on each connection in turn.
+func (n *neighbors) get(conns ...net.Conn) {
+	n.t.Helper()
+	for _, c := range conns {
+		if err := exchange(c, []string{"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"}, "2:"); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
 // askAgain asks for something again and again, as a master does, until it is done.
 func askAgain(t *testing.T, what string, ask func(), done func() bool) {
 	t.Helper()
@@ -146,6 +171,26 @@ func TestShed(t *testing.T) {
 	}
 }
 
+// TestShedNoMore has a server hand over one of several connections, and no more, whatever comes after.
+func TestShedNoMore(t *testing.T) {
+	for name, server := range map[string]func(*http.Server) Mover{"ours": ours, "of others": theirs} {
+		t.Run(name, func(t *testing.T) {
+			n := newNeighbors(t, echoHandler(), server)
+			conns := n.dial(4)
+			n.loads[0].left.Store(1)
+			n.servers[0].Shed(false)
+			n.get(conns...)
+			waitFor(t, "a connection to be handed over", func() bool { return n.loads[1].movable.Load() == 1 })
+			for range 10 {
+				n.get(conns...)
+			}
+			if moved, left := n.moved.Load(), n.loads[0].left.Load(); moved != 1 || left != 0 {
+				t.Errorf("%d were handed over, and %d are to be", moved, left)
+			}
+		})
+	}
+}
+
 // TestShedKeepsBusy has a server hand over all but the connection for which it works, also when that is idle again.
 func TestShedKeepsBusy(t *testing.T) {
 	for name, server := range map[string]func(*http.Server) Mover{"ours": ours, "of others": theirs} {
@@ -158,23 +203,7 @@ func TestShedKeepsBusy(t *testing.T) {
 				}
 				echoHandler().ServeHTTP(w, r)
 			}), server)
-			var conns [3]net.Conn
-			get := func(c net.Conn) {
-				t.Helper()
-				if err := exchange(c, []string{"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"}, "2:"); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for i := range conns {
-				c, err := net.Dial("tcp", n.socket.Addr().String())
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				conns[i] = c
-				get(c)
-				get(c)
-			}
+			conns := n.dial(3)
 			busy := make(chan error)
 			go func() {
 				busy <- exchange(conns[0], []string{"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"}, "1:")
@@ -188,18 +217,14 @@ func TestShedKeepsBusy(t *testing.T) {
 			if err := <-busy; err != nil {
 				t.Fatal(err)
 			}
-			for _, c := range conns {
-				get(c)
-			}
+			n.get(conns...)
 			if got := n.moved.Load(); got != 2 {
 				t.Errorf("%d connections were handed over; want 2", got)
 			}
 			askAgain(t, "all to be handed over", func() {
 				n.servers[0].Shed(false)
 			}, func() bool { return n.loads[1].movable.Load() == 3 })
-			for _, c := range conns {
-				get(c)
-			}
+			n.get(conns...)
 		})
 	}
 }

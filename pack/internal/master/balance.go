@@ -3,6 +3,7 @@ package master
 import (
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/scoreboard"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
@@ -13,7 +14,7 @@ import (
 
 const (
 	// balanceEvery is how often it is looked whether somebody has more than its share, which is acted upon if it is found
-	// twice: longer than it takes for workers' reports to be read anew.
+	// twice, and nothing was on its way in between.
 	balanceEvery = 300 * time.Millisecond
 
 	// unevenness is which part of its share a worker may be off, and unevennessSteered if connections are steered, for
@@ -24,23 +25,40 @@ const (
 
 // weigh begins to balance if somebody has more connections than its share.
 func (c *core) weigh() {
-	if _, under := c.timers[balanceTimer]; under {
-		return
+	if c.surplus == nil {
+		c.surplus = c.findSurplus()
+		c.lookAgain()
 	}
-	if c.surplus = c.findSurplus(); c.surplus != nil {
+}
+
+// lookAgain has what workers report read after a while, if somebody has more than its share.
+func (c *core) lookAgain() {
+	c.onTheirWay = false
+	if c.surplus != nil {
 		c.set(balanceTimer, balanceEvery)
 	}
 }
 
 // balance has those shed connections that have had too many for a while.
 func (c *core) balance() {
-	before := c.surplus
-	c.weigh()
+	before, moved := c.surplus, c.onTheirWay
+	c.surplus = c.findSurplus()
+	c.lookAgain()
+	if moved {
+		return // some may be counted by nobody, or are still to be shed
+	}
 	for _, w := range c.order {
 		if n := min(before[w.Ref], c.surplus[w.Ref], wire.MaxShed); n > 0 {
 			w.shedding = true
 			c.tell(w, wire.Message{Type: wire.Shed, Conns: n})
 		}
+	}
+}
+
+// tallied notes what workers report.
+func (c *core) tallied(all map[roster.Ref]scoreboard.Report) {
+	for _, w := range c.order {
+		w.tally = all[w.Ref]
 	}
 }
 
@@ -100,5 +118,6 @@ func (c *core) lightest(from *worker, e wire.Endpoint) roster.Ref {
 	if c.surplus != nil {
 		c.surplus[best.Ref]++
 	}
+	c.onTheirWay = true
 	return best.Ref
 }

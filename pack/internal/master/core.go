@@ -43,16 +43,17 @@ type core struct {
 	workers     map[roster.Ref]*worker
 	order       []*worker // the same, sorted
 
-	dirty   bool          // something has changed of who serves
-	facts   []roster.Fact // of the last look, to be used again
-	wishes  []roster.Wish
-	covers  map[int]*cover
-	parked  []parkedConn // connections that nobody can take yet
-	turn    int          // of those who take connections
-	monitor health.Monitor
-	passed  time.Time          // until when the monitor's time has passed
-	stuck   map[int]bool       // workers that the steering has found to hang
-	surplus map[roster.Ref]int // connections that workers have more than their share; nil if that is right
+	dirty      bool          // something has changed of who serves
+	facts      []roster.Fact // of the last look, to be used again
+	wishes     []roster.Wish
+	covers     map[int]*cover
+	parked     []parkedConn // connections that nobody can take yet
+	turn       int          // of those who take connections
+	monitor    health.Monitor
+	passed     time.Time          // until when the monitor's time has passed
+	stuck      map[int]bool       // workers that the steering has found to hang
+	surplus    map[roster.Ref]int // connections that workers have more than their share; nil if that is right
+	onTheirWay bool               // some were handed over since that was found
 
 	steering     steeringState
 	steeredAmong int // workers
@@ -168,7 +169,7 @@ func (c *core) expire() {
 			c.sampleMemory()
 			c.set(recycleTimer, c.BeatEvery)
 		case balanceTimer:
-			c.balance()
+			c.emit(readTallies{})
 		case ticketTimer:
 			c.emit(addTicketKey{})
 		case parkTimer:
@@ -226,6 +227,9 @@ func (c *core) on(e event) {
 		c.wanted(reload{})
 	case queues:
 		c.queues(e)
+	case tallied:
+		c.tallied(e.tallies)
+		c.balance()
 	case examined:
 		c.examined(e)
 	case sampled:

@@ -116,8 +116,9 @@ type (
 		pid int
 		why doubt
 	}
-	sample   struct{ pids map[roster.Ref]int } // sampled
-	makePlan struct {                          // planned
+	readTallies struct{}                          // tallied
+	sample      struct{ pids map[roster.Ref]int } // sampled
+	makePlan    struct {                          // planned
 		change  int
 		workers int
 	}

@@ -110,6 +110,9 @@ type (
 		waiting []sockets.Ref
 		tallies map[roster.Ref]scoreboard.Report
 	}
+	tallied struct { // what workers report now
+		tallies map[roster.Ref]scoreboard.Report
+	}
 	examined struct {
 		ref   roster.Ref
 		state string

@@ -110,6 +110,8 @@ func (m *Master) perform(e effect) {
 		m.endHooks()
 	case examine:
 		go func() { m.post(examined{e.ref, proc.State(e.pid), proc.ReadTimes(e.pid), e.why}) }()
+	case readTallies:
+		m.post(tallied{m.tallies.readAll()})
 	case sample:
 		go m.sample(e.pids)
 	case makePlan:

@@ -38,6 +38,22 @@ func (t *tallies) forget(ref roster.Ref) {
 	delete(t.slots, ref)
 }
 
+// readAll returns what workers have reported.
+func (t *tallies) readAll() map[roster.Ref]scoreboard.Report {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.reports()
+}
+
+// reports is called with mu locked.
+func (t *tallies) reports() map[roster.Ref]scoreboard.Report {
+	all := make(map[roster.Ref]scoreboard.Report, len(t.slots))
+	for ref, s := range t.slots {
+		all[ref] = s.Read()
+	}
+	return all
+}
+
 // read returns what workers have reported, and whether it has changed since the last call.
 func (t *tallies) read() (now map[roster.Ref]scoreboard.Report, changed bool) {
 	t.mu.Lock()
@@ -49,10 +65,6 @@ func (t *tallies) read() (now map[roster.Ref]scoreboard.Report, changed bool) {
 	if !changed {
 		return t.last, false
 	}
-	now = make(map[roster.Ref]scoreboard.Report, len(t.slots))
-	for ref, s := range t.slots {
-		now[ref] = s.Read()
-	}
-	t.last = now
-	return now, true
+	t.last = t.reports()
+	return t.last, true
 }

@@ -60,9 +60,7 @@ func (c *core) tellOfSlow() {
 
 // queues notes on which sockets connections wait, and what workers report.
 func (c *core) queues(e queues) {
-	for _, w := range c.order {
-		w.tally = e.tallies[w.Ref]
-	}
+	c.tallied(e.tallies)
 	c.weigh()
 	if c.stage != running || c.frozen {
 		return

@@ -427,6 +427,8 @@ func (w *world) perform(e effect) {
 			w.printf("keep new connections out of sockets %v", e.ids)
 		}
 		w.then(quiesced{ref: e.ref})
+	case readTallies:
+		w.then(tallied{w.tallies()})
 	case examine:
 		w.then(examined{ref: e.ref, times: proc.Times{Runnable: w.held["CPU"]}, why: e.why})
 	case runHook:

@@ -154,7 +154,7 @@ func (s *service) shed(n int) {
 	s.shedding.Lock()
 	defer s.shedding.Unlock()
 	s.reporter.toShed.Store(int64(n))
-	time.AfterFunc(shedTime, func() { s.reporter.toShed.Store(0) })
+	time.AfterFunc(shedTime, func() { s.reporter.toShed.Store(noMore) })
 	for server := range s.servers() {
 		if m, ok := server.(drain.Mover); ok {
 			m.Shed(s.reporter.hogged.Load())
@@ -165,6 +165,9 @@ func (s *service) shed(n int) {
 // shedTime is how long connections that become idle are handed over after the master has asked for that. It asks again
 // if it is still needed.
 const shedTime = time.Second
+
+// noMore are so few that some which stay after all do not count.
+const noMore = -wire.MaxShed
 
 // cover serves another worker's socket of an endpoint, which it closes, until uncover, or to drain it, until nobody
 // connects to it any more. See [listener.serve].
