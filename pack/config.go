@@ -155,10 +155,9 @@ type Config struct {
 	SingleP bool
 
 	// NoRebalance leaves connections where they came to. Default, false: idle plaintext HTTP/1.1 connections that are kept
-	// alive are handed over from workers that have more of them than their share, by more than one and a 32nd (a quarter,
-	// with Steering), to those that have fewer, as in a reload: the client does not notice, the server sees the connection
-	// end in one worker and begin in another. A worker in which one goroutine computes for milliseconds on end hands all
-	// of them over until it is calm. Linux only.
+	// alive are handed over from workers that have more than their share of them to those that have fewer, as in a reload:
+	// the client does not notice, the server sees the connection end in one worker and begin in another. A worker in which
+	// one goroutine computes for milliseconds on end keeps none, or half in a pack of two, until it is calm. Linux only.
 	NoRebalance bool
 
 	// Inline runs the pack as one process, without master and workers, as GOPHERPACK_INLINE=1 does: for

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"log/slog"
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/scoreboard"
@@ -50,6 +51,7 @@ func (c *core) balance() {
 	for _, w := range c.order {
 		if n := min(before[w.Ref], c.surplus[w.Ref], wire.MaxShed); n > 0 {
 			w.shedding = true
+			c.logWorker(slog.LevelDebug, w, "worker hands connections over, others have less to do", "connections", n)
 			c.tell(w, wire.Message{Type: wire.Shed, Conns: n})
 		}
 	}
