@@ -12,6 +12,7 @@ import (
 type endpoint struct {
 	sockets int // 0 while they are being opened
 	shared  bool
+	defers  bool // its sockets let connections in when clients have spoken
 	address string
 	beside  []wire.Endpoint // whose sockets listen on some of it
 	steered bool            // a program that knows the sockets chooses among them
@@ -37,6 +38,7 @@ type generation struct {
 	inPlace map[int]bool // workers that serve before it is the current generation
 	uses    map[wire.Endpoint]bool
 	as      map[wire.Endpoint]wire.Endpoint // those that its workers write otherwise, and the names that they are known by
+	defers  map[wire.Endpoint]bool          // as its workers write them: whether all of these say that clients speak first
 	sealed  bool                            // some worker was ready: there will be no other endpoints
 }
 
