@@ -27,6 +27,7 @@ type Load struct {
 	Clients          int           // each has one request under way at a time
 	KeepAlive        bool          // keep the connection for the next request, unless the server closes it
 	Pause            time.Duration // between a client's requests, on average: a random time of up to twice that
+	Silence          time.Duration // from when a client is connected until it says its first, at most; a random time
 	Path             string        // default "/"
 	Body             string        // POST it; default: GET
 	Timeout          time.Duration // of a request, connecting included; default 30 s
@@ -193,11 +194,33 @@ func (c *client) request() (string, *Failure) {
 }
 
 func (c *client) dial(deadline time.Time) (net.Conn, error) {
-	d := &net.Dialer{Deadline: deadline}
-	if c.TLS != nil {
-		return tls.DialWithDialer(d, c.Network, c.Address, c.TLS)
+	conn, err := (&net.Dialer{Deadline: deadline}).Dial(c.Network, c.Address)
+	if err != nil {
+		return nil, err
 	}
-	return d.Dial(c.Network, c.Address)
+	if c.Silence > 0 {
+		time.Sleep(rand.N(c.Silence))
+	}
+	if c.TLS == nil {
+		return conn, nil
+	}
+	secure := tls.Client(conn, c.config())
+	secure.SetDeadline(deadline)
+	if err := secure.Handshake(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return secure, nil
+}
+
+// config returns the configuration of TLS, with the name of the server.
+func (c *client) config() *tls.Config {
+	if c.TLS.ServerName != "" {
+		return c.TLS
+	}
+	config := c.TLS.Clone()
+	config.ServerName, _, _ = net.SplitHostPort(c.Address)
+	return config
 }
 
 // kindOf names an error without the addresses that make each one different.
