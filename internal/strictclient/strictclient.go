@@ -51,6 +51,7 @@ type Failure struct {
 	Err    error
 	Local  string    // the client's address, if it was connected
 	Opened time.Time // when it began to connect
+	Spoke  time.Time // when it said its first, if it was connected
 	Sent   time.Time // when the request began
 	Ended  time.Time // when it failed
 }
@@ -128,6 +129,7 @@ type client struct {
 	reader *bufio.Reader
 	opened int       // connections
 	since  time.Time // when the last was begun
+	spoke  time.Time // when something was first said on it
 }
 
 func (c *client) close() {
@@ -142,7 +144,9 @@ func (c *client) request() (string, *Failure) {
 	begun := time.Now()
 	deadline := begun.Add(c.Timeout)
 	fail := func(stage string, err error) (string, *Failure) {
-		f := &Failure{Kind: stage + ": " + kindOf(err), Err: err, Opened: c.since, Sent: begun, Ended: time.Now()}
+		f := &Failure{
+			Kind: stage + ": " + kindOf(err), Err: err, Opened: c.since, Spoke: c.spoke, Sent: begun, Ended: time.Now(),
+		}
 		if c.conn != nil {
 			f.Local = c.conn.LocalAddr().String()
 		}
@@ -151,7 +155,7 @@ func (c *client) request() (string, *Failure) {
 	}
 	stage := "kept-alive connection"
 	if c.conn == nil {
-		stage, c.since = "new connection", begun
+		stage, c.since, c.spoke = "new connection", begun, time.Time{}
 		conn, err := c.dial(deadline)
 		if err != nil {
 			return fail("connect", err)
@@ -201,6 +205,7 @@ func (c *client) dial(deadline time.Time) (net.Conn, error) {
 	if c.Silence > 0 {
 		time.Sleep(rand.N(c.Silence))
 	}
+	c.spoke = time.Now()
 	if c.TLS == nil {
 		return conn, nil
 	}
