@@ -31,9 +31,7 @@ func (c *core) listen(w *worker, asked wire.Endpoint, defers bool) {
 		c.refuse(w, fmt.Errorf("listen %s: the worker is to stop", asked))
 		return
 	}
-	if before, ok := g.defers[asked]; before || !ok {
-		g.defers[asked] = defers
-	}
+	w.defers = defers
 	known := c.endpoints[e]
 	if known != nil && known.sockets > 0 {
 		c.giveSocket(w, e)
@@ -70,8 +68,10 @@ func (c *core) answersFor(g *generation) (n int) {
 
 // giveSocket sends a worker its socket of an endpoint that is open.
 func (c *core) giveSocket(w *worker, e wire.Endpoint) {
-	first := !w.generation.uses[e]
-	w.generation.uses[e], w.asked[e] = true, true
+	g := w.generation
+	first := !g.uses[e]
+	g.defers[e] = w.defers && (first || g.defers[e])
+	g.uses[e], w.asked[e] = true, true
 	if first || c.endpoints[e].defers != c.clientsBegin(e) {
 		c.deferAccept(e)
 	}
@@ -84,7 +84,7 @@ func (c *core) clientsBegin(e wire.Endpoint) bool {
 	served := false
 	for _, g := range c.generations {
 		if g.uses[e] {
-			if served = g.defers[g.writes(e)]; !served {
+			if served = g.defers[e]; !served {
 				return false
 			}
 		}

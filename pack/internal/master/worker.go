@@ -37,8 +37,8 @@ type generation struct {
 	ready   map[int]bool // until it is up
 	inPlace map[int]bool // workers that serve before it is the current generation
 	uses    map[wire.Endpoint]bool
+	defers  map[wire.Endpoint]bool          // those of which all its workers say that clients speak first
 	as      map[wire.Endpoint]wire.Endpoint // those that its workers write otherwise, and the names that they are known by
-	defers  map[wire.Endpoint]bool          // as its workers write them: whether all of these say that clients speak first
 	sealed  bool                            // some worker was ready: there will be no other endpoints
 }
 
@@ -65,6 +65,7 @@ type worker struct {
 	meter      wire.Meter
 	share      float64                // of the limits of Recycle
 	asked      map[wire.Endpoint]bool // its sockets, which it has got
+	defers     bool                   // clients of the one that it has asked for last speak first
 	slot       int                    // where it reports, or slotNone, slotPending
 	detached   bool                   // it is adopted, and not listened to yet
 	ending     bool                   // it is being killed: what it says does not count
