@@ -17,8 +17,11 @@ import (
 // answer is as good as a word. It is the least that there is (syn_ack_recalc in net/ipv4/inet_connection_sock.c).
 const deferTime = time.Second
 
-// AwaitLimit is the most that [Deferred.Await] takes.
-const AwaitLimit = deferTime + answerTime
+// ComesWithin is how long it takes until every client is in a queue that had connected before.
+const ComesWithin = deferTime + answerTime
+
+// awaitLimit is for [Deferred.Await] on a machine that is so busy that the kernel's timers are late.
+const awaitLimit = 3 * time.Second
 
 // answerTime is how long the answer of a client, and timers of the kernel, may take.
 const answerTime = 250 * time.Millisecond
@@ -72,13 +75,13 @@ func (r request) comes(waited time.Duration) bool {
 // lookForRequests is how often [Deferred.Await] looks, at most: a look takes longer where there are many connections.
 const lookForRequests = 20 * time.Millisecond
 
-// Await waits until the connections that were kept are in the queues of the sockets: not at all if there are none, and
-// not longer than AwaitLimit, or limit, or until ctx ends.
+// Await waits until the connections that were kept are in the queues of the sockets: not at all if there are none, for
+// ComesWithin where nobody tells, and not longer than limit, or until ctx ends.
 func (d Deferred) Await(ctx context.Context, limit time.Duration) {
 	if len(d.ports) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(limit, AwaitLimit))
+	ctx, cancel := context.WithTimeout(ctx, min(limit, awaitLimit))
 	defer cancel()
 	for begun := time.Now(); ; {
 		looked := time.Now()
@@ -93,11 +96,11 @@ func (d Deferred) Await(ctx context.Context, limit time.Duration) {
 	}
 }
 
-// some reports whether some are still to come, and that they are where nobody can tell.
+// some reports whether some are still to come.
 func (d Deferred) some(waited time.Duration) bool {
 	all, err := requests()
 	if err != nil {
-		return true
+		return waited < ComesWithin
 	}
 	for _, r := range all {
 		if d.ports[r.port] && r.comes(waited) {

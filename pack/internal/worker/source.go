@@ -65,7 +65,7 @@ func (l *listener) unserve(number int) {
 
 // drainEmpty is how long nobody must have connected to a socket that is drained: longer than a handshake takes that
 // began before the kernel was told to choose other sockets, also where it lets clients in only when they have spoken.
-const drainEmpty = sockets.AwaitLimit
+const drainEmpty = sockets.ComesWithin
 
 // taken has the source accept the next connection.
 func (s *source) taken() {
