@@ -69,7 +69,8 @@ func (r request) comes(waited time.Duration) bool {
 		second = 2 * deferTime // from the first try to the second
 		tick   = 20 * time.Millisecond
 	)
-	return r.retries == 0 && r.due <= deferTime-waited+tick || r.retries == 1 && r.due > second-answerTime
+	left := max(deferTime-waited, 0) // the timer may be late
+	return r.retries == 0 && r.due <= left+tick || r.retries == 1 && r.due > second-answerTime
 }
 
 // lookForRequests is how often [Deferred.Await] looks, at most: a look takes longer where there are many connections.

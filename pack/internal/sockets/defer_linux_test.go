@@ -204,6 +204,8 @@ func TestRequestComes(t *testing.T) {
 		{request{due: 1 * ms}, 0, true},
 		{request{due: 500 * ms}, 500 * ms, true},
 		{request{due: 900 * ms}, 500 * ms, false}, // it is new
+		{request{due: 0}, 1100 * ms, true},        // the kernel is late
+		{request{due: 900 * ms}, 1100 * ms, false},
 		{request{retries: 1, due: 1990 * ms}, 0, true},
 		{request{retries: 1, due: 1990 * ms}, 1200 * ms, true},
 		{request{retries: 1, due: 1500 * ms}, 0, false}, // nobody has answered
