@@ -156,7 +156,7 @@ type Config struct {
 
 	// AcceptAtOnce has workers accept a connection as soon as it is established. Default, false: where clients speak
 	// first, that is with [net/http.Server], [GRPC] and [TCP] over TLS, and without WrapListener, they accept it when
-	// something has come on it, or after a second (TCP_DEFER_ACCEPT, tcp(7); Linux), which saves a new connection some
+	// something has come on it, or after a second (TCP_DEFER_ACCEPT, tcp(7); Linux), which saves a new connection 5 to
 	// 10 % of its processor time. Timeouts of the server begin then, and so does counting. It costs a stop nothing but
 	// for clients that have connected in the second before: what they ask for is waited for.
 	AcceptAtOnce bool
