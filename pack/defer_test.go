@@ -27,8 +27,9 @@ func silentOn(address string) strictclient.Load {
 	return strictclient.Load{Network: "tcp", Address: address, Clients: 50, Silence: 700 * time.Millisecond}
 }
 
-// spoke ends silent loads, whose clients must have been answered, or refused, if the pack has stopped. Where the machine
-// was so busy that one was silent for more than a second, nobody needed to wait for it.
+// spoke ends silent loads, whose clients must have been answered, or refused, if the pack has stopped. A pack waits for
+// a second, on a busy machine for less of what a client takes to be a second, so that only those count who said something
+// soon.
 func spoke(t *testing.T, stopped bool, loads ...*underLoad) {
 	t.Helper()
 	for _, u := range loads {
@@ -37,7 +38,7 @@ func spoke(t *testing.T, stopped bool, loads ...*underLoad) {
 		for _, f := range r.Samples {
 			switch silence := f.Spoke.Sub(f.Opened); {
 			case stopped && f.Kind == "connect: connection refused":
-			case silence > time.Second:
+			case silence > 300*time.Millisecond:
 			case stopped && os.Geteuid() != 0 && resetAsNew(r) > 0:
 			default:
 				t.Errorf("%s, after a silence of %v: %v", f.Kind, silence, f.Err)
@@ -172,7 +173,7 @@ func TestDeferFollowsTheServer(t *testing.T) {
 	keeps(t, address, true)
 	p.Signal(syscall.SIGTTIN)
 	p.Logged(1, "number of workers changed")
-	for range 10 { // whichever socket it comes to
+	for range 5 { // whichever socket it comes to
 		keeps(t, address, true)
 	}
 	p.Stop()
@@ -209,28 +210,31 @@ func TestAcceptAtOnce(t *testing.T) {
 	}
 }
 
-// keeps checks whether a client of an address that says nothing is kept by the kernel, and not let in.
+// keeps checks whether a client of an address that says nothing is kept by the kernel, and not let in. Where the machine
+// is busy, one is kept for a moment, or what is looked at is late.
 func keeps(t *testing.T, address string, want bool) {
 	t.Helper()
-	for {
-		begun := time.Now()
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		kept := isKept(t, c)
-		c.Close()
-		switch {
-		case kept == want:
-			return
-		case kept:
-			t.Errorf("a silent client of %s is not let in", address)
-			return
-		case time.Since(begun) < time.Second: // else it was let in meanwhile
-			t.Errorf("a silent client of %s is let in", address)
+	for range 20 {
+		if staysKept(t, address) == want {
 			return
 		}
 	}
+	t.Errorf("a silent client of %s is kept: %v; want %v", address, !want, want)
+}
+
+func staysKept(t *testing.T, address string) bool {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for begun := time.Now(); isKept(t, c); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begun) > 500*time.Millisecond {
+			return true
+		}
+	}
+	return false
 }
 
 // isKept reports whether the kernel knows a client only as one in the handshake (proc_net_tcp(5)).
