@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +24,7 @@ import (
 
 	"github.com/gopherpack/gopherpack/examples/grpc/helloworld"
 	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/program"
 	"github.com/gopherpack/gopherpack/pack"
 )
 
@@ -62,10 +65,10 @@ func TestGRPC(t *testing.T) {
 }
 
 // dial makes a client that repeats no call by itself.
-func dial(t *testing.T, address string) *grpc.ClientConn {
+func dial(t *testing.T, address string, more ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	plain := grpc.WithTransportCredentials(insecure.NewCredentials())
-	conn, err := grpc.NewClient(address, plain, grpc.WithDisableRetry())
+	conn, err := grpc.NewClient(address, append(more, plain, grpc.WithDisableRetry())...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +169,59 @@ func TestGRPCChanges(t *testing.T) {
 	cancel()
 	clients.Wait()
 	t.Log(calls.Load(), "calls,", messages.Load(), "messages on streams")
+}
+
+// TestGRPCSilentClients has clients say nothing for a while when they are connected, through changes and a stop. They
+// are answered, or refused when nobody listens any more. A pack waits for a second, on a busy machine for less of what a
+// client takes to be a second, so that only those count who said something soon.
+func TestGRPCSilentClients(t *testing.T) {
+	t.Parallel()
+	p := start(t, build(t, "grpc"), "-addr=localhost:0")
+	var stopped atomic.Bool
+	var answered atomic.Int64
+	call := func() error {
+		var soon atomic.Bool
+		soon.Store(true)
+		silently := grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			begun := time.Now()
+			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+			if err == nil {
+				time.Sleep(rand.N(700 * time.Millisecond))
+			}
+			if time.Since(begun) > 300*time.Millisecond {
+				soon.Store(false)
+			}
+			return c, err
+		})
+		conn := dial(t, p.addresses[0], silently)
+		defer conn.Close()
+		_, err := helloworld.NewGreeterClient(conn).SayHello(context.Background(), &helloworld.HelloRequest{Name: "x"})
+		if err != nil && soon.Load() && !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
+			t.Error(err)
+		}
+		return err
+	}
+	var clients sync.WaitGroup
+	for range 20 {
+		clients.Go(func() {
+			for !stopped.Load() {
+				if call() == nil {
+					answered.Add(1)
+				}
+			}
+		})
+	}
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2} {
+		n := answered.Load() + 50
+		p.Until("clients to be answered", program.Patience, func() bool { return answered.Load() >= n })
+		p.change(s, map[syscall.Signal]string{syscall.SIGHUP: "reloaded", syscall.SIGUSR2: "upgraded"}[s])
+	}
+	n := answered.Load() + 50
+	p.Until("clients to be answered", program.Patience, func() bool { return answered.Load() >= n })
+	p.Stop()
+	stopped.Store(true)
+	clients.Wait()
+	t.Log(answered.Load(), "calls")
 }
 
 // talk has a stream for half a second.

@@ -34,8 +34,8 @@ const (
 //
 // The master goes by its own Config, from its start or the last upgrade on. In a reload new workers have what main
 // makes of it then, of a changed file for instance: it counts for the hooks that are called in workers, Logger, Probe,
-// WrapListener, Files, SingleP, DrainDelay, and how long their own drain takes (ShutdownTimeout). All else changes with
-// an upgrade, which may be to the same executable.
+// WrapListener, Files, SingleP, AcceptAtOnce, DrainDelay, and how long their own drain takes (ShutdownTimeout). All
+// else changes with an upgrade, which may be to the same executable.
 type Config struct {
 	// Workers is the number of workers. Default, 0: as many as the machine has shares of the size of
 	// Placement among the CPUs that may be used, and not more than the processor quota of the control
@@ -159,6 +159,13 @@ type Config struct {
 	// the client does not notice, the server sees the connection end in one worker and begin in another. A worker in which
 	// one goroutine computes for milliseconds on end keeps none, or half in a pack of two, until it is calm. Linux only.
 	NoRebalance bool
+
+	// AcceptAtOnce has workers accept a connection as soon as it is established. Default, false: where clients speak
+	// first, that is with [net/http.Server], [GRPC] and [TCP] over TLS, and without WrapListener, they accept it when
+	// something has come on it, or after a second (TCP_DEFER_ACCEPT, tcp(7); Linux), which saves a new connection 5 to
+	// 10 % of its processor time. Timeouts of the server begin then, and so does counting. It costs a stop nothing but
+	// for clients that have connected in the second before: what they ask for is waited for.
+	AcceptAtOnce bool
 
 	// Inline runs the pack as one process, without master and workers, as GOPHERPACK_INLINE=1 does: for
 	// debuggers and tests. A program that asks IsMaster before Run must use the environment, since IsMaster cannot

@@ -23,7 +23,7 @@ import (
 )
 
 // atProgram serves at what a file says now: lines of a network and an address, after "own" if each worker is to have
-// its own; ID stands for the worker's.
+// its own, and after "greet" if it says hello to clients first; ID stands for the worker's.
 func atProgram() error {
 	c, _ := configFlags()
 	name := flag.String("config", "", "")
@@ -61,6 +61,8 @@ func atProgram() error {
 		switch words := strings.Fields(line); {
 		case words[0] == "own":
 			p.HandleOwn(words[1], words[2], srv)
+		case words[0] == "greet":
+			p.Handle(words[1], words[2], pack.TCP(nil, func(_ context.Context, c net.Conn) { io.WriteString(c, "hello\n") }))
 		default:
 			p.Handle(words[0], words[1], srv)
 		}

@@ -72,6 +72,7 @@ func configFlags() (c *pack.Config, address *string) {
 	flag.Uint64Var(&c.Files, "files", 0, "")
 	flag.BoolVar(&c.SingleP, "singlep", false, "")
 	flag.BoolVar(&c.NoRebalance, "norebalance", false, "")
+	flag.BoolVar(&c.AcceptAtOnce, "acceptatonce", false, "")
 	flag.BoolVar(&c.Inline, "inline", false, "")
 	return c, flag.String("address", "tcp localhost:0", "")
 }

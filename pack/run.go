@@ -237,7 +237,8 @@ func (p *Pack) workerConfig() worker.Config {
 	return worker.Config{
 		ID: process.id, Log: c.Logger.With("worker", process.id),
 		ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
-		HangTimeout: c.HangTimeout, Files: c.Files, SingleP: c.SingleP, Tickets: tickets, Probe: c.Probe,
+		HangTimeout: c.HangTimeout, Files: c.Files, SingleP: c.SingleP, AcceptAtOnce: c.AcceptAtOnce,
+		Tickets: tickets, Probe: c.Probe,
 		OnStart: c.OnWorkerStart, Handles: p.seal, Wrap: c.WrapListener, OnShutdown: c.OnShutdown,
 		BeginDrain: ownDrain.next(), OnReopen: c.OnReopen,
 		StopSignals: stopSignals, OtherSignals: otherSignals(),
@@ -283,10 +284,11 @@ func (p *Pack) runInline(ctx context.Context) error {
 		c.Log.Warn(sockets.WaitsFor(pids), "address", e.String(), "pids", pids)
 	}
 	defer own.Close()
-	listen := func(ctx context.Context, e wire.Endpoint) (net.Listener, error) {
+	listen := func(ctx context.Context, e wire.Endpoint, defers bool) (net.Listener, error) {
 		if _, err := own.Open(ctx, e, 1); err != nil {
 			return nil, err
 		}
+		own.Defer(e, defers)
 		return own.Listener(e, 0)
 	}
 	up := func() {

@@ -43,6 +43,9 @@ func GRPC(s GRPCServer) Server { return grpcServer{s} }
 
 type grpcServer struct{ GRPCServer }
 
+// ClientsBegin says that clients of gRPC speak first: HTTP/2 has them do so.
+func (grpcServer) ClientsBegin() {}
+
 func (s grpcServer) Shutdown(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {

@@ -25,12 +25,17 @@ func Foreign(s serverOfOthers) Server {
 		return s
 	}
 	_, tells := s.(interface{ GracefulStop() })
-	return &foreign{serverOfOthers: s, tells: tells, guests: map[*guest]struct{}{}}
+	_, begin := s.(clientsBegin)
+	return &foreign{serverOfOthers: s, tells: tells, begin: begin, guests: map[*guest]struct{}{}}
 }
+
+// clientsBegin is what a server of others has if its clients speak first.
+type clientsBegin interface{ ClientsBegin() }
 
 type foreign struct {
 	serverOfOthers
 	tells   bool // it tells its clients to go elsewhere, as gRPC does
+	begin   bool // its clients speak first
 	conns   count
 	delay   time.Duration // before its Shutdown
 	moving  atomic.Bool   // idle connections are handed over
@@ -54,6 +59,9 @@ func (f *foreign) Open() int        { return f.conns.open() }
 func (f *foreign) Unfinished() int {
 	return f.number(func(g *guest) bool { return !g.isBetween() })
 }
+
+// ClientsBegin implements Server. Others may greet.
+func (f *foreign) ClientsBegin() bool { return f.begin }
 
 // CanMove implements Mover.
 func (f *foreign) CanMove() bool { return !f.tells }

@@ -77,6 +77,9 @@ func (h *HTTP) isSecure() bool {
 	return h.secure
 }
 
+// ClientsBegin implements Server.
+func (h *HTTP) ClientsBegin() bool { return true }
+
 // CanMove implements Mover: plaintext HTTP/1.1 connections have no state but the socket's.
 func (h *HTTP) CanMove() bool {
 	return !h.isSecure() && (h.Protocols == nil || !h.Protocols.UnencryptedHTTP2())
@@ -193,10 +196,13 @@ func (h *HTTP) enter(conn net.Conn) *httpConn {
 	}
 	c := own.part()
 	c.server, c.conn, c.own, c.since = h, conn, own, time.Now()
-	if c.arrived { // it was where it comes from
+	switch {
+	case c.arrived: // it was kept alive where it comes from
 		c.mu.Lock()
 		c.keep(true)
 		c.mu.Unlock()
+	case h.draining.Load():
+		c.since = heardAt(conn, c.since)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

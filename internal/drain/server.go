@@ -27,6 +27,9 @@ type Server interface {
 	// Close cuts what is left.
 	Close() error
 
+	// ClientsBegin reports whether it is clients that speak first, so that a connection is of no use before.
+	ClientsBegin() bool
+
 	// Prepare tells the server where it serves. It may be called several times with the same worker.
 	Prepare(Worker)
 

@@ -24,6 +24,7 @@ type TCP struct {
 	delay time.Duration // how long the handlers are not told of a drain
 
 	mu       sync.Mutex
+	draining bool
 	conns    map[net.Conn]struct{}
 	accepted time.Time     // the last time that a connection was
 	idle     chan struct{} // told when the last connection is gone
@@ -35,6 +36,9 @@ func NewTCP(tlsConfig *tls.Config, handler func(context.Context, net.Conn)) *TCP
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
+
+// ClientsBegin implements Server: over TLS they do.
+func (s *TCP) ClientsBegin() bool { return s.tls != nil }
 
 // Prepare implements Server.
 func (s *TCP) Prepare(w Worker) {
@@ -59,7 +63,11 @@ func (s *TCP) Serve(l net.Listener) error {
 		}
 		s.mu.Lock()
 		s.conns[c] = struct{}{}
-		s.accepted = time.Now()
+		accepted := time.Now()
+		if s.draining {
+			accepted = heardAt(c, accepted)
+		}
+		s.accepted = later(s.accepted, accepted)
 		s.mu.Unlock()
 		s.load.add(1)
 		go s.serve(c)
@@ -88,7 +96,11 @@ func (s *TCP) serve(c net.Conn) {
 }
 
 // BeginDrain leaves handlers alone for the delay.
-func (s *TCP) BeginDrain(delay time.Duration, _ bool) { s.delay = delay }
+func (s *TCP) BeginDrain(delay time.Duration, _ bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.delay, s.draining = delay, true
+}
 
 // Shutdown lets handlers finish, first by themselves, and then by telling them to.
 func (s *TCP) Shutdown(ctx context.Context) error {

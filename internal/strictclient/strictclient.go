@@ -27,6 +27,7 @@ type Load struct {
 	Clients          int           // each has one request under way at a time
 	KeepAlive        bool          // keep the connection for the next request, unless the server closes it
 	Pause            time.Duration // between a client's requests, on average: a random time of up to twice that
+	Silence          time.Duration // from when a client is connected until it says its first, at most; a random time
 	Path             string        // default "/"
 	Body             string        // POST it; default: GET
 	Timeout          time.Duration // of a request, connecting included; default 30 s
@@ -53,6 +54,7 @@ type Failure struct {
 	Err    error
 	Local  string    // the client's address, if it was connected
 	Opened time.Time // when it began to connect
+	Spoke  time.Time // when it said its first, if it was connected
 	Sent   time.Time // when the request began
 	Ended  time.Time // when it failed
 }
@@ -133,6 +135,7 @@ type client struct {
 	reader *bufio.Reader
 	opened int       // connections
 	since  time.Time // when the last was begun
+	spoke  time.Time // when something was first said on it
 }
 
 func (c *client) close() {
@@ -147,7 +150,9 @@ func (c *client) request() (string, *Failure) {
 	begun := time.Now()
 	deadline := begun.Add(c.Timeout)
 	fail := func(stage string, err error) (string, *Failure) {
-		f := &Failure{Kind: stage + ": " + kindOf(err), Err: err, Opened: c.since, Sent: begun, Ended: time.Now()}
+		f := &Failure{
+			Kind: stage + ": " + kindOf(err), Err: err, Opened: c.since, Spoke: c.spoke, Sent: begun, Ended: time.Now(),
+		}
 		if c.conn != nil {
 			f.Local = c.conn.LocalAddr().String()
 		}
@@ -156,7 +161,7 @@ func (c *client) request() (string, *Failure) {
 	}
 	stage := "kept-alive connection"
 	if c.conn == nil {
-		stage, c.since = "new connection", begun
+		stage, c.since, c.spoke = "new connection", begun, time.Time{}
 		conn, err := c.dial(deadline)
 		if err != nil {
 			return fail("connect", err)
@@ -199,11 +204,34 @@ func (c *client) request() (string, *Failure) {
 }
 
 func (c *client) dial(deadline time.Time) (net.Conn, error) {
-	d := &net.Dialer{Deadline: deadline}
-	if c.TLS != nil {
-		return tls.DialWithDialer(d, c.Network, c.Address, c.TLS)
+	conn, err := (&net.Dialer{Deadline: deadline}).Dial(c.Network, c.Address)
+	if err != nil {
+		return nil, err
 	}
-	return d.Dial(c.Network, c.Address)
+	if c.Silence > 0 {
+		time.Sleep(rand.N(c.Silence))
+	}
+	c.spoke = time.Now()
+	if c.TLS == nil {
+		return conn, nil
+	}
+	secure := tls.Client(conn, c.config())
+	secure.SetDeadline(deadline)
+	if err := secure.Handshake(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return secure, nil
+}
+
+// config returns the configuration of TLS, with the name of the server.
+func (c *client) config() *tls.Config {
+	if c.TLS.ServerName != "" {
+		return c.TLS
+	}
+	config := c.TLS.Clone()
+	config.ServerName, _, _ = net.SplitHostPort(c.Address)
+	return config
 }
 
 // kindOf names an error without the addresses that make each one different.

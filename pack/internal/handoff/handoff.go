@@ -63,6 +63,7 @@ type Generation struct {
 	Plan     plan.Plan          `json:"plan"`
 	Uses     []wire.Endpoint    `json:"uses"`
 	Written  []Written          `json:"written,omitempty"` // those that its workers write otherwise
+	Defers   []wire.Endpoint    `json:"defers,omitempty"`  // those whose clients speak first
 	Group    *procgroup.State   `json:"group"`
 	Controls map[int]int        `json:"controls"` // descriptors of control sockets, by worker ID
 	Workers  map[int]wire.State `json:"workers"`  // how far those have come that have a process, by worker ID

@@ -209,6 +209,11 @@ func (c *core) export() *handoff.State {
 				gs.Workers[id] = w.state
 			}
 		}
+		for _, e := range sorted(g.defers) {
+			if g.defers[e] {
+				gs.Defers = append(gs.Defers, e)
+			}
+		}
 		for _, e := range sorted(g.as) {
 			gs.Written = append(gs.Written, handoff.Written{Written: e, Endpoint: g.as[e]})
 		}

@@ -82,7 +82,11 @@ type (
 		endpoints []wire.Endpoint // all sockets of these, if it is not final
 	}
 	quiesceEndpoint struct{ endpoint wire.Endpoint }
-	closeSockets    struct{}
+	deferSockets    struct {
+		endpoint wire.Endpoint
+		on       bool
+	}
+	closeSockets struct{}
 
 	// For the steering.
 	startSteering struct{ plan plan.Plan } // steeringStarted

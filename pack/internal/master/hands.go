@@ -100,7 +100,7 @@ func (m *Master) perform(e effect) {
 	case drop:
 		e.parcel.(*handedOver).lose()
 	case openSockets, growSockets, directSockets, checkFiles, shrinkSockets, keepSockets, quiesceSockets, quiesceEndpoint,
-		closeSockets:
+		deferSockets, closeSockets:
 		m.onSockets(e)
 	case startSteering, attachSteering, steer, joinSteering, leaveSteering:
 		m.steering.perform(e)
@@ -197,6 +197,8 @@ func (m *Master) onSockets(e effect) {
 			m.post(quiesced{e.ref, errors.Join(errs...)})
 		case quiesceEndpoint:
 			m.sockets.QuiesceEndpoint(e.endpoint) // what cannot be kept out is served until the socket is closed
+		case deferSockets:
+			m.sockets.Defer(e.endpoint, e.on)
 		case closeSockets:
 			m.sockets.Close()
 		}

@@ -11,8 +11,8 @@ import (
 // maxEndpoints is how many addresses a generation may ask for, so that no worker can have the master open more and more.
 const maxEndpoints = 256
 
-// listen gives a worker the socket that it asks for, which is opened if need be.
-func (c *core) listen(w *worker, asked wire.Endpoint) {
+// listen gives a worker the socket that it asks for, which is opened if need be. defers is whether clients speak first.
+func (c *core) listen(w *worker, asked wire.Endpoint, defers bool) {
 	g := w.generation
 	e := g.means(asked)
 	switch {
@@ -31,6 +31,7 @@ func (c *core) listen(w *worker, asked wire.Endpoint) {
 		c.refuse(w, fmt.Errorf("listen %s: the worker is to stop", asked))
 		return
 	}
+	w.defers = defers
 	known := c.endpoints[e]
 	if known != nil && known.sockets > 0 {
 		c.giveSocket(w, e)
@@ -67,8 +68,38 @@ func (c *core) answersFor(g *generation) (n int) {
 
 // giveSocket sends a worker its socket of an endpoint that is open.
 func (c *core) giveSocket(w *worker, e wire.Endpoint) {
-	w.generation.uses[e], w.asked[e] = true, true
+	g := w.generation
+	first := !g.uses[e]
+	g.defers[e] = w.defers && (first || g.defers[e])
+	g.uses[e], w.asked[e] = true, true
+	if first || c.endpoints[e].defers != c.clientsBegin(e) {
+		c.deferAccept(e)
+	}
 	c.emit(send{ref: w.Ref, msg: wire.Message{Type: wire.Socket}, socket: &sockets.Ref{Endpoint: e, Socket: w.ID}})
+}
+
+// clientsBegin reports whether all who serve an endpoint say that its clients speak first. A server that does, and that
+// shares the sockets with others for a while, must not learn of its clients late.
+func (c *core) clientsBegin(e wire.Endpoint) bool {
+	served := false
+	for _, g := range c.generations {
+		if g.uses[e] {
+			if served = g.defers[e]; !served {
+				return false
+			}
+		}
+	}
+	return served
+}
+
+// deferAccept has the kernel let connections in to the sockets of an endpoint when clients have spoken, if they speak
+// first. A worker that was about to close the sockets may have ended that, so it is said again.
+func (c *core) deferAccept(e wire.Endpoint) {
+	known, on := c.endpoints[e], c.clientsBegin(e)
+	if on || known.defers {
+		c.emit(deferSockets{e, on})
+	}
+	known.defers = on
 }
 
 // opened notes that sockets are open, or why they are not.

@@ -125,12 +125,18 @@ func newGeneration(s spec, number int, held bool) *generation {
 	return &generation{
 		spec: s, number: number, held: held, members: make([]member, s.plan.Workers()),
 		ready: map[int]bool{}, inPlace: map[int]bool{}, uses: map[wire.Endpoint]bool{}, as: map[wire.Endpoint]wire.Endpoint{},
+		defers: map[wire.Endpoint]bool{},
 	}
 }
 
 // forget takes a generation out of those that live.
 func (c *core) forget(g *generation) {
 	c.generations = slices.DeleteFunc(c.generations, func(other *generation) bool { return other == g })
+	for _, e := range sorted(g.uses) {
+		if known := c.endpoints[e]; known != nil && known.defers != c.clientsBegin(e) {
+			c.deferAccept(e)
+		}
+	}
 }
 
 // usesMoreThan returns the endpoints that a generation's workers serve and another's do not.
@@ -200,6 +206,10 @@ func (c *core) restore(s *handoff.State) {
 			c.current = g
 		}
 	}
+	for _, e := range c.open() {
+		c.endpoints[e].defers = true // for all that is known
+		c.deferAccept(e)
+	}
 	c.awaitAdoption()
 }
 
@@ -211,6 +221,9 @@ func (c *core) restoreGeneration(state *handoff.Generation) *generation {
 	}
 	for _, s := range state.Written {
 		g.as[s.Written] = s.Endpoint
+	}
+	for _, e := range state.Defers {
+		g.defers[e] = true
 	}
 	for _, id := range state.InPlace {
 		g.inPlace[id] = true

@@ -13,6 +13,7 @@ import (
 type endpoint struct {
 	sockets int // 0 while they are being opened
 	shared  bool
+	defers  bool // its sockets let connections in when clients have spoken
 	address string
 	beside  []wire.Endpoint // whose sockets listen on some of it
 	steered bool            // a program that knows the sockets chooses among them
@@ -37,6 +38,7 @@ type generation struct {
 	ready   map[int]bool // until it is up
 	inPlace map[int]bool // workers that serve before it is the current generation
 	uses    map[wire.Endpoint]bool
+	defers  map[wire.Endpoint]bool          // those of which all its workers say that clients speak first
 	as      map[wire.Endpoint]wire.Endpoint // those that its workers write otherwise, and the names that they are known by
 	sealed  bool                            // some worker was ready: there will be no other endpoints
 }
@@ -78,6 +80,7 @@ type worker struct {
 	meter      wire.Meter
 	share      float64                // of the limits of Recycle
 	asked      map[wire.Endpoint]bool // its sockets, which it has got
+	defers     bool                   // clients of the one that it has asked for last speak first
 	slot       int                    // where it reports to the steering, or slotNone, slotPending
 	tally      scoreboard.Report      // what it reports to the master; zero if it does not
 	shedding   bool                   // it was asked to hand over connections

@@ -85,7 +85,7 @@ func (c *core) message(e message) {
 	case wire.Hello:
 		c.hello(w, m.Version)
 	case wire.Listen:
-		c.listen(w, *m.Endpoint)
+		c.listen(w, *m.Endpoint, m.Defer)
 	case wire.Ready:
 		c.ready(w)
 	case wire.Beat:

@@ -39,6 +39,7 @@ type world struct {
 	ended     bool
 	parcels   int
 	lost      []sockets.Renewed              // files of Unix sockets
+	defers    map[wire.Endpoint]bool         // as the sockets are
 	endpoints int                            // that workers serve
 	observe   func(e event, d time.Duration) // is told how long the core took, by clock; may be nil
 	clock     func() time.Duration
@@ -75,7 +76,7 @@ func newWorld(s Settings) *world {
 	w := &world{
 		now: time.Unix(1e9, 0), groups: map[int]*fakeGroup{}, processes: map[roster.Ref]*fakeProcess{},
 		waiting: map[sockets.Ref]bool{}, held: map[string]bool{}, endpoints: 1,
-		answers: map[string][]event{}, replies: map[string]chan error{},
+		answers: map[string][]event{}, replies: map[string]chan error{}, defers: map[wire.Endpoint]bool{},
 	}
 	s.PID, s.CanUpgrade = 1, true
 	w.core = newCore(s, w.now)
@@ -225,7 +226,8 @@ func (w *world) listenNext(p *fakeProcess) {
 	}
 	switch {
 	case p.listed < len(endpoints):
-		w.says(p, wire.Message{Type: wire.Listen, Endpoint: &endpoints[p.listed]})
+		defers := w.held[fmt.Sprintf("defers%d", p.ref.Generation)]
+		w.says(p, wire.Message{Type: wire.Listen, Endpoint: &endpoints[p.listed], Defer: defers})
 		p.listed++
 	case p.broken:
 		w.ends(p.ref, errors.New("exit status 1"))
@@ -475,6 +477,11 @@ func (w *world) perform(e effect) {
 		w.printf("keep sockets of %v", e.used)
 	case quiesceEndpoint:
 		w.printf("keep new connections out of %s", e.endpoint.Name())
+	case deferSockets:
+		if w.defers[e.endpoint] != e.on {
+			w.printf("let clients of %v in when they have spoken: %v", e.endpoint, e.on)
+		}
+		w.defers[e.endpoint] = e.on
 	case dropImage:
 		w.printf("%s", describe(e))
 	case done:

@@ -43,6 +43,7 @@ func (k *Keeper) Grow(ctx context.Context, n int, steered map[wire.Endpoint]bool
 			if err != nil {
 				return fmt.Errorf("more sockets for %s: %w", e, err)
 			}
+			deferAccept(l, s.deferred)
 			s.listeners = append(s.listeners, l)
 		}
 	}

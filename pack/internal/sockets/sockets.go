@@ -54,6 +54,7 @@ type set struct {
 	file      *file           // of a Unix socket in the file system; nil for others
 	final     map[socket]bool // to these new connections are kept out for good
 	beside    []wire.Endpoint // it listens on some of what these do
+	deferred  bool            // connections are let in when their clients have spoken; see Defer
 }
 
 // socket is a listening socket of this process, which does not accept from it.

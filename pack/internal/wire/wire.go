@@ -59,6 +59,7 @@ type Message struct {
 	Type     Type       `json:"type"`
 	Version  int        `json:"version,omitempty"`
 	Endpoint *Endpoint  `json:"endpoint,omitempty"`
+	Defer    bool       `json:"defer,omitempty"` // Listen: clients of Endpoint speak first
 	Socket   int        `json:"socket,omitempty"`
 	Slot     int        `json:"slot,omitempty"`
 	Error    string     `json:"error,omitempty"`

@@ -115,7 +115,7 @@ func TestConns(t *testing.T) {
 			c := Config{Log: slog.New(slog.DiscardHandler), ShutdownTimeout: limit}
 			c.Handles = func() []Handle { return []Handle{{anyPort, tt.server(conns)}} }
 			ctx, cancel := context.WithCancel(t.Context())
-			own := func(context.Context, wire.Endpoint) (net.Listener, error) { return copyOf(t, socket), nil }
+			own := func(context.Context, wire.Endpoint, bool) (net.Listener, error) { return copyOf(t, socket), nil }
 			cut, err := RunInline(ctx, c, own, func() error { return nil }, func() {
 				conns.try(t, func() (net.Conn, error) { return tt.connect(socket) })
 				cancel()

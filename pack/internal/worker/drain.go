@@ -89,39 +89,30 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 // closeListeners closes the listeners, after what is queued on them was accepted if nobody takes over, and waits until
 // every Serve has returned.
 func (s *service) closeListeners(ctx context.Context, o drainOptions) {
-	limit := s.ShutdownTimeout / 2 // a server that does not accept now must not take all of it
-	all := s.all()
-	var last []*listener // to be emptied before they are closed
-	if o.quiesce == nil {
-		limit = min(limit, queueLimit)
-		for _, l := range all {
-			if slices.Contains(o.unserved, l.endpoint) {
-				last = append(last, l)
-			}
-		}
-		if len(last) > 0 && o.quiesceUnserved != nil {
-			if err := o.quiesceUnserved(); err != nil {
-				s.log.Debug("new connections cannot be kept out", "error", err)
-			}
-		}
-	} else {
-		last = all
-		if err := o.quiesce(); err != nil {
-			s.log.Debug("new connections cannot be kept out", "error", err)
-			limit = min(limit, queueLimit)
-		}
-		if o.orphaned {
-			limit = min(limit, orphanLimit)
-		}
+	half := s.ShutdownTimeout / 2 // a server that does not accept now must not take all of it
+	limit := half
+	all, last := s.all(), s.last(&o)
+	deferred := endDefer(last)
+	err := o.keepOut(len(last) > 0)
+	if err != nil {
+		s.log.Debug("new connections cannot be kept out", "error", err)
 	}
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	if err != nil || o.quiesce == nil {
+		limit = min(limit, queueLimit)
+	}
+	if o.orphaned {
+		limit = min(limit, orphanLimit)
+	}
 	for _, l := range all {
-		if slices.Contains(last, l) {
-			l.finish(queueEmpty)
-		} else {
+		if !slices.Contains(last, l) {
 			l.stop(o.failed)
 		}
+	}
+	deferred.Await(ctx, half)
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for _, l := range last {
+		l.finish(queueEmpty)
 	}
 	waitForListeners(limited, last)
 	for _, l := range all {
@@ -131,6 +122,35 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 	for _, l := range all {
 		l.answers.Wait() // the sources are stopped
 	}
+}
+
+// last returns the listeners that nobody takes over, which are to be emptied before they are closed.
+func (s *service) last(o *drainOptions) []*listener {
+	all := s.all()
+	if o.quiesce != nil {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(l *listener) bool { return !slices.Contains(o.unserved, l.endpoint) })
+}
+
+// keepOut keeps new connections out of those listeners, if there are some.
+func (o *drainOptions) keepOut(some bool) error {
+	switch {
+	case o.quiesce != nil:
+		return o.quiesce()
+	case some && o.quiesceUnserved != nil:
+		return o.quiesceUnserved()
+	}
+	return nil
+}
+
+// endDefer has the kernel let clients in at once, whether they have spoken or not.
+func endDefer(listeners []*listener) sockets.Deferred {
+	var all []net.Listener
+	for _, l := range listeners {
+		all = append(all, l.sockets()...)
+	}
+	return sockets.EndDefer(all)
 }
 
 // waitForListeners waits until listeners are closed.

@@ -2,9 +2,7 @@ package worker
 
 import (
 	"context"
-	"net"
 
-	"github.com/gopherpack/gopherpack/pack/internal/wire"
 	"github.com/gopherpack/gopherpack/sigctl"
 )
 
@@ -12,8 +10,7 @@ import (
 // second signal ends the process. listen opens the socket of an endpoint, up is called once when all servers accept,
 // and quiesce keeps new connections out of the sockets before what is queued on them is served. It returns how many
 // connections were cut at ShutdownTimeout, and why it could not serve. OnReopen is the caller's to call.
-func RunInline(ctx context.Context, c Config, listen func(context.Context, wire.Endpoint) (net.Listener, error),
-	quiesce func() error, up func()) (cut int, err error) {
+func RunInline(ctx context.Context, c Config, listen opener, quiesce func() error, up func()) (cut int, err error) {
 	if len(c.StopSignals) > 0 {
 		var release func()
 		ctx, release = sigctl.Context(ctx, c.StopSignals...)

@@ -25,7 +25,7 @@ func TestInline(t *testing.T) {
 	var queued net.Conn
 	quiesced := make(chan error, 1)
 	cut, err := RunInline(t.Context(), c,
-		func(_ context.Context, e wire.Endpoint) (net.Listener, error) {
+		func(_ context.Context, e wire.Endpoint, _ bool) (net.Listener, error) {
 			if e != anyPort {
 				t.Errorf("it asks for %v", e)
 			}
@@ -55,7 +55,7 @@ func TestInline(t *testing.T) {
 func TestInlineFails(t *testing.T) {
 	c := Config{Log: slog.New(slog.DiscardHandler), ShutdownTimeout: limit}
 	c.Handles = func() []Handle { return []Handle{{anyPort, hello()}} }
-	refuse := func(context.Context, wire.Endpoint) (net.Listener, error) { return nil, os.ErrPermission }
+	refuse := func(context.Context, wire.Endpoint, bool) (net.Listener, error) { return nil, os.ErrPermission }
 	_, err := RunInline(t.Context(), c, refuse, func() error { return nil }, func() { t.Error("it is up") })
 	if !errors.Is(err, os.ErrPermission) {
 		t.Errorf("error %v", err)
@@ -78,7 +78,7 @@ func TestInlineCuts(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	c := Config{Log: slog.New(slog.DiscardHandler), ShutdownTimeout: 200 * time.Millisecond}
 	c.Handles = func() []Handle { return []Handle{{anyPort, strange}} }
-	listens := func(context.Context, wire.Endpoint) (net.Listener, error) { return copyOf(t, socket), nil }
+	listens := func(context.Context, wire.Endpoint, bool) (net.Listener, error) { return copyOf(t, socket), nil }
 	cut, err := RunInline(ctx, c, listens, func() error { return nil }, func() {
 		dial(t, socket)
 		go func() {

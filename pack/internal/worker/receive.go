@@ -195,9 +195,9 @@ func (w *worker) answered(r *wire.Received) {
 }
 
 // socket asks the master for this worker's socket of an endpoint.
-func (w *worker) socket(ctx context.Context, e wire.Endpoint) (net.Listener, error) {
+func (w *worker) socket(ctx context.Context, e wire.Endpoint, defers bool) (net.Listener, error) {
 	w.asked.Store(true)
-	if err := w.control.say(wire.Message{Type: wire.Listen, Endpoint: &e}); err != nil {
+	if err := w.control.say(wire.Message{Type: wire.Listen, Endpoint: &e, Defer: defers}); err != nil {
 		w.asked.Store(false)
 		return nil, fmt.Errorf("ask the master for %s: %w", e, err)
 	}

@@ -20,8 +20,8 @@ import (
 type service struct {
 	*Config
 	log      *slog.Logger
-	listen   func(context.Context, wire.Endpoint) (net.Listener, error) // opens, or asks for, a socket
-	handover func(wire.Endpoint, syscall.Conn) error                    // hands an idle connection over; may be nil
+	listen   opener
+	handover func(wire.Endpoint, syscall.Conn) error // hands an idle connection over; may be nil
 
 	reporter reporter
 	bound    sync.Map // of an *atomic.Bool for each endpoint: set when nobody else will serve its connections
@@ -33,6 +33,9 @@ type service struct {
 	mu        sync.Mutex
 	listeners []*listener // in the order of the handles, as far as it came
 }
+
+// opener opens, or asks for, the socket of an endpoint. defers says that clients speak first.
+type opener = func(ctx context.Context, e wire.Endpoint, defers bool) (net.Listener, error)
 
 // start calls the hook and starts all servers. It returns when each of them accepts, or with why one does not.
 func (s *service) start(ctx context.Context) error {
@@ -57,7 +60,7 @@ func (s *service) start(ctx context.Context) error {
 		h.Server.Prepare(drain.Worker{Log: s.log, Load: &s.reporter, Tickets: share})
 	}
 	for _, h := range handles {
-		socket, err := s.listen(ctx, h.Endpoint)
+		socket, err := s.listen(ctx, h.Endpoint, s.defers(h))
 		if err != nil {
 			return err
 		}
@@ -73,6 +76,11 @@ func (s *service) start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// defers reports whether connections may be let in when their clients have spoken. What the user wraps may greet them.
+func (s *service) defers(h Handle) bool {
+	return !s.AcceptAtOnce && s.Wrap == nil && h.Endpoint.Network != "unix" && h.Server.ClientsBegin()
 }
 
 // serve starts the server of one endpoint.

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 )
 
 // source is another worker's socket of an endpoint, from which a listener gets connections, too: to cover for that
@@ -61,9 +63,9 @@ func (l *listener) unserve(number int) {
 	delete(l.sources, number)
 }
 
-// drainEmpty is how long nobody must have connected to a socket that is drained: longer than a handshake takes
-// that began before the kernel was told to choose other sockets.
-const drainEmpty = time.Second
+// drainEmpty is how long nobody must have connected to a socket that is drained: longer than a handshake takes that
+// began before the kernel was told to choose other sockets, also where it lets clients in only when they have spoken.
+const drainEmpty = sockets.ComesWithin
 
 // taken has the source accept the next connection.
 func (s *source) taken() {

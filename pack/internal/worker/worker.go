@@ -36,6 +36,7 @@ type Config struct {
 	HangTimeout     time.Duration                      // a beat comes ten times in it, and once a second at least
 	Files           uint64                             // as of RaiseFiles
 	SingleP         bool                               // GOMAXPROCS stays what it is
+	AcceptAtOnce    bool                               // also where clients speak first
 	Tickets         *Tickets                           // for TLS sessions; nil for new ones
 
 	// Wrap returns what is served from instead of the listener of an address.
