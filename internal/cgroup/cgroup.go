@@ -2,9 +2,12 @@
 package cgroup
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"slices"
@@ -146,13 +149,22 @@ func (m mount) upwards(group string) func(yield func(string) bool) {
 
 // readMounts finds the hierarchies in /proc/self/mountinfo, proc_pid_mountinfo(5).
 func readMounts(root fs.FS) ([]mount, error) {
-	text, err := fs.ReadFile(root, "proc/self/mountinfo")
+	file, err := root.Open("proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
+	defer file.Close()
 	var mounts []mount
-	for line := range strings.Lines(string(text)) {
-		left, right, ok := strings.Cut(line, " - ")
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, math.MaxInt) // an overlay may name hundreds of layers
+	for {
+		if !lines.Scan() {
+			return mounts, lines.Err()
+		}
+		if !bytes.Contains(lines.Bytes(), []byte(" - cgroup")) {
+			continue // most are others, hundreds where containers run, and a master looks every two seconds
+		}
+		left, right, ok := strings.Cut(lines.Text(), " - ")
 		fields, types := strings.Fields(left), strings.Fields(right)
 		if !ok || len(fields) < 5 || len(types) < 3 {
 			continue
@@ -168,7 +180,6 @@ func readMounts(root fs.FS) ([]mount, error) {
 		}
 		mounts = append(mounts, m)
 	}
-	return mounts, nil
 }
 
 // unescape undoes the octal escapes of mountinfo, such as \040 for a space.
