@@ -241,12 +241,12 @@ func (m *Master) watch(ctx context.Context) {
 	m.reapOrphans(every)
 }
 
-// giveBackEvery is how often the runtime collects garbage anyway, at least.
-const giveBackEvery = 2 * time.Minute
-
 // giveBack has the memory go back to the system that the master does not use. What it looks at again and again becomes
 // garbage, of which the runtime lets 4 MB come together, and keeps the memory.
 func giveBack(every func(time.Duration, func())) { every(giveBackEvery, debug.FreeOSMemory) }
+
+// giveBackEvery is how often it does. The runtime collects garbage every two minutes at least.
+const giveBackEvery = time.Minute
 
 // lookAtQueues is how often queues are looked at.
 const lookAtQueues = 200 * time.Millisecond
