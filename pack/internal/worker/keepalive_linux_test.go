@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestKeepAliveIsInherited compares the options of a connection that a worker accepts with those of any other, and holds
-// that nobody sets them: a change of the socket's shows.
+// TestKeepAliveIsInherited compares the options of a connection that a worker accepts with those of any other, and
+// holds that nobody sets them: a change of the socket's shows.
 func TestKeepAliveIsInherited(t *testing.T) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // as a pack's
