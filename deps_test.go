@@ -2,6 +2,7 @@
 package gopherpack_test
 
 import (
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -53,5 +54,35 @@ func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestNothingKeepsAllMethods links all packages into a program. Whoever asks package reflect for a method whose name is
+// no constant has the linker keep every exported method of every type that the program uses, of whatever package: a
+// megabyte of those of net/http alone.
+func TestNothingKeepsAllMethods(t *testing.T) {
+	cmd := exec.Command("go", "build", "-o", os.DevNull, "-ldflags=-dumpdep", "./examples/steered")
+	cmd.Env = append(cmd.Environ(), "GOOS=linux", "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %.1000s", err, out)
+	}
+	found := false
+	for line := range strings.Lines(string(out)) {
+		found = found || strings.HasPrefix(line, "main.main -> ")
+		if strings.Contains(line, "<ReflectMethod> -> ") {
+			t.Errorf("%s", line)
+		}
+	}
+	if !found {
+		t.Errorf("the linker does not tell what it keeps: %.1000s", out)
+	}
+}
+
+// TestNoProfiles holds that who does not want profiles does not link package runtime/pprof.
+func TestNoProfiles(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./pack", "./ebpf/steer").Output()
+	if err != nil || slices.Contains(strings.Fields(string(out)), "runtime/pprof") {
+		t.Errorf("pack or ebpf/steer links runtime/pprof, or: %v", err)
 	}
 }

@@ -12,8 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func get(tid int) (Set, error) {
-	mask := unix.NewCPUSet(MaxCPUs)
+func get(tid int) (Set, error) { return getBy(unix.NewCPUSet(MaxCPUs), tid) }
+
+// getBy is get by way of a mask of the caller's, which is as empty as it was made, or what getBy has left.
+func getBy(mask unix.CPUSetDynamic, tid int) (Set, error) {
 	if err := unix.SchedGetaffinityDynamic(tid, mask); err != nil {
 		return Set{}, os.NewSyscallError("sched_getaffinity", err)
 	}
@@ -76,10 +78,11 @@ func tasks(pid int) (tids []int, err error) {
 
 func allowed(pid int) (Set, error) {
 	var all Set
+	mask := unix.NewCPUSet(MaxCPUs) // for all, since a master asks again and again, and has many threads
 	if pid == 0 {
 		// Where /proc is that of another PID namespace, or is not there, it does not name this process's threads.
 		var err error
-		if all, err = get(0); err != nil {
+		if all, err = getBy(mask, 0); err != nil {
 			return Set{}, err
 		}
 	}
@@ -88,7 +91,7 @@ func allowed(pid int) (Set, error) {
 		return Set{}, err
 	}
 	for _, tid := range tids {
-		one, err := get(tid)
+		one, err := getBy(mask, tid)
 		switch {
 		case errors.Is(err, unix.ESRCH): // it has ended
 		case err != nil:

@@ -409,3 +409,35 @@ func TestCPUsOutOfReach(t *testing.T) {
 		t.Errorf("bound to %q, want %d", got, one)
 	}
 }
+
+// TestAllowedIsCheap has many threads, as a master has, which asks every two seconds: a mask of 1 KB for each would be
+// garbage.
+func TestAllowedIsCheap(t *testing.T) {
+	const more = 50
+	var began, ended sync.WaitGroup
+	release := make(chan struct{})
+	began.Add(more)
+	for range more {
+		ended.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			began.Done()
+			<-release
+		})
+	}
+	began.Wait()
+	defer ended.Wait()
+	defer close(release)
+	const runs = 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		if _, err := affinity.Allowed(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / runs; each > more*512 {
+		t.Errorf("%d bytes are allocated for %d threads and more", each, more)
+	}
+}

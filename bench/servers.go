@@ -110,7 +110,7 @@ func nginxCommand(_ *server, r *running) (*exec.Cmd, error) {
 		"{{tls}}", tls, "{{certificate}}", certificate, "{{kilobyte}}", string(answers.Kilobyte)).Replace(nginxConf)
 	err = errors.Join(
 		os.WriteFile(filepath.Join(r.dir, "nginx.conf"), []byte(conf), 0o644),
-		os.WriteFile(filepath.Join(r.dir, "1m"), answers.Megabyte, 0o644))
+		os.WriteFile(filepath.Join(r.dir, "1m"), answers.Megabyte(), 0o644))
 	return exec.Command(path, "-p", r.dir, "-c", filepath.Join(r.dir, "nginx.conf")), err
 }
 

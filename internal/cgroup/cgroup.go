@@ -2,9 +2,12 @@
 package cgroup
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"slices"
@@ -21,11 +24,12 @@ func Quota() (cpus float64, limited bool, err error) { return quota(os.DirFS("/"
 
 // quota reads from a copy of the root of the file system.
 func quota(root fs.FS) (cpus float64, limited bool, err error) {
-	groups, err := readGroups(root)
+	r := reader{root, make([]byte, 4<<10)}
+	groups, err := r.groups()
 	if err != nil {
 		return 0, false, ignoreMissing(err)
 	}
-	mounts, err := readMounts(root)
+	mounts, err := r.mounts()
 	if err != nil {
 		return 0, false, ignoreMissing(err)
 	}
@@ -35,7 +39,7 @@ func quota(root fs.FS) (cpus float64, limited bool, err error) {
 			continue
 		}
 		for dir := range m.upwards(group) {
-			n, ok, err := m.version.read(root, dir)
+			n, ok, err := m.version.read(r, dir)
 			if err != nil {
 				return 0, false, fmt.Errorf("cgroup: %w", err)
 			}
@@ -54,6 +58,36 @@ func ignoreMissing(err error) error {
 	return fmt.Errorf("cgroup: %w", err)
 }
 
+// reader reads files with one buffer for all: a master looks every two seconds, at many lines that are nothing to it.
+type reader struct {
+	root   fs.FS
+	buffer []byte
+}
+
+// lines has do called for each line of a file.
+func (r reader) lines(name string, do func(line []byte)) error {
+	file, err := r.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	all := bufio.NewScanner(file)
+	all.Buffer(r.buffer, math.MaxInt) // an overlay may name hundreds of layers
+	for all.Scan() {
+		do(all.Bytes())
+	}
+	return all.Err()
+}
+
+// line returns the only line of a file, or "" if there is no such file: the root group has none.
+func (r reader) line(name string) (text string, err error) {
+	err = r.lines(name, func(line []byte) { text += string(line) })
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return "", nil
+	}
+	return strings.TrimSpace(text), err
+}
+
 // version is a hierarchy that can limit processor time.
 type version int
 
@@ -63,19 +97,19 @@ const (
 )
 
 // read returns the limit that one control group sets itself.
-func (v version) read(root fs.FS, dir string) (cpus float64, ok bool, err error) {
+func (v version) read(r reader, dir string) (cpus float64, ok bool, err error) {
 	var quota, period string
 	if v == v2 {
-		text, err := readLine(root, dir+"/cpu.max") // "max 100000" or "50000 100000"
+		text, err := r.line(dir + "/cpu.max") // "max 100000" or "50000 100000"
 		if err != nil || text == "" {
 			return 0, false, err
 		}
 		quota, period, _ = strings.Cut(text, " ")
 	} else {
-		if quota, err = readLine(root, dir+"/cpu.cfs_quota_us"); err != nil || quota == "" {
+		if quota, err = r.line(dir + "/cpu.cfs_quota_us"); err != nil || quota == "" {
 			return 0, false, err
 		}
-		if period, err = readLine(root, dir+"/cpu.cfs_period_us"); err != nil {
+		if period, err = r.line(dir + "/cpu.cfs_period_us"); err != nil {
 			return 0, false, err
 		}
 	}
@@ -90,24 +124,11 @@ func (v version) read(root fs.FS, dir string) (cpus float64, ok bool, err error)
 	return float64(q) / float64(p), true, nil
 }
 
-// readLine returns the only line of a file, or "" if there is no such file: the root group has none.
-func readLine(root fs.FS, name string) (string, error) {
-	text, err := fs.ReadFile(root, name)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return "", nil
-	}
-	return strings.TrimSpace(string(text)), err
-}
-
-// readGroups returns the control group of this process in each hierarchy, as /proc/self/cgroup names it.
-func readGroups(root fs.FS) (map[version]string, error) {
-	text, err := fs.ReadFile(root, "proc/self/cgroup")
-	if err != nil {
-		return nil, err
-	}
+// groups returns the control group of this process in each hierarchy, as /proc/self/cgroup names it.
+func (r reader) groups() (map[version]string, error) {
 	groups := map[version]string{}
-	for line := range strings.Lines(string(text)) { // "4:cpu,cpuacct:/path" or "0::/path"
-		id, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+	err := r.lines("proc/self/cgroup", func(line []byte) { // "4:cpu,cpuacct:/path" or "0::/path"
+		id, rest, _ := strings.Cut(string(line), ":")
 		controllers, group, ok := strings.Cut(rest, ":")
 		switch {
 		case !ok:
@@ -116,8 +137,8 @@ func readGroups(root fs.FS) (map[version]string, error) {
 		case slices.Contains(strings.Split(controllers, ","), "cpu"):
 			groups[v1] = group
 		}
-	}
-	return groups, nil
+	})
+	return groups, err
 }
 
 // mount is where a hierarchy, or the part of it below the group top, can be seen.
@@ -144,18 +165,16 @@ func (m mount) upwards(group string) func(yield func(string) bool) {
 	}
 }
 
-// readMounts finds the hierarchies in /proc/self/mountinfo, proc_pid_mountinfo(5).
-func readMounts(root fs.FS) ([]mount, error) {
-	text, err := fs.ReadFile(root, "proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	var mounts []mount
-	for line := range strings.Lines(string(text)) {
-		left, right, ok := strings.Cut(line, " - ")
+// mounts finds the hierarchies in /proc/self/mountinfo, proc_pid_mountinfo(5).
+func (r reader) mounts() (all []mount, err error) {
+	err = r.lines("proc/self/mountinfo", func(line []byte) {
+		if !bytes.Contains(line, []byte(" - cgroup")) {
+			return // most are others, hundreds where containers run
+		}
+		left, right, _ := strings.Cut(string(line), " - ")
 		fields, types := strings.Fields(left), strings.Fields(right)
-		if !ok || len(fields) < 5 || len(types) < 3 {
-			continue
+		if len(fields) < 5 || len(types) < 3 {
+			return
 		}
 		m := mount{top: unescape(fields[3]), dir: strings.TrimPrefix(unescape(fields[4]), "/")}
 		switch {
@@ -164,11 +183,11 @@ func readMounts(root fs.FS) ([]mount, error) {
 		case types[0] == "cgroup" && slices.Contains(strings.Split(types[2], ","), "cpu"):
 			m.version = v1
 		default:
-			continue
+			return
 		}
-		mounts = append(mounts, m)
-	}
-	return mounts, nil
+		all = append(all, m)
+	})
+	return all, err
 }
 
 // unescape undoes the octal escapes of mountinfo, such as \040 for a space.

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"io/fs"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -83,4 +84,27 @@ func FuzzQuota(f *testing.F) {
 			t.Errorf("%v, %v, %v", cpus, limited, err)
 		}
 	})
+}
+
+// TestOtherMounts has many mounts that are none of control groups, some with long options: they cost nothing.
+func TestOtherMounts(t *testing.T) {
+	root := func(others int) fs.FS {
+		other := "40 23 0:30 / /var/lib/layers/1 rw - overlay overlay rw,lowerdir=" + strings.Repeat("/a/layer:", 300) + "\n"
+		huge := "41 23 0:31 / /var/lib/layers/2 rw - overlay overlay rw,lowerdir=" + strings.Repeat("/a/layer:", 30000) + "\n"
+		return fstest.MapFS{
+			"proc/self/cgroup":        {Data: []byte("0::/a\n")},
+			"proc/self/mountinfo":     {Data: []byte(huge + strings.Repeat(other, others) + mountV2)},
+			"sys/fs/cgroup/a/cpu.max": {Data: []byte("150000 100000\n")},
+		}
+	}
+	allocations := func(root fs.FS) float64 {
+		return testing.AllocsPerRun(20, func() {
+			if cpus, limited, err := quota(root); cpus != 1.5 || !limited || err != nil {
+				t.Fatalf("%v, %v, %v", cpus, limited, err)
+			}
+		})
+	}
+	if few, many := allocations(root(1)), allocations(root(200)); many > few+20 {
+		t.Errorf("%v allocations with 200 other mounts, %v with one", many, few)
+	}
 }

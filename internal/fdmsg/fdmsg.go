@@ -108,6 +108,7 @@ type reading struct {
 	files []*os.File
 	lost  bool // some files did not arrive
 	late  bool // the deadline was moved
+	oob   []byte
 }
 
 // patience is how long the rest of a message may take when a deadline has passed.
@@ -115,11 +116,13 @@ const patience = time.Second
 
 // full fills buf and takes the descriptors that come along. begun says that the message has begun before.
 func (r *reading) full(buf []byte, begun bool) error {
+	if r.oob == nil {
+		r.oob = make([]byte, oobSpace)
+	}
 	for got := 0; got < len(buf); {
-		oob := make([]byte, oobSpace)
-		n, oobn, flags, _, err := r.conn.ReadMsgUnix(buf[got:], oob)
+		n, oobn, flags, _, err := r.conn.ReadMsgUnix(buf[got:], r.oob)
 		if oobn > 0 {
-			fds, perr := parseRights(oob[:oobn])
+			fds, perr := parseRights(r.oob[:oobn])
 			for _, fd := range fds {
 				f := os.NewFile(uintptr(fd), "received")
 				if len(r.files) == MaxFiles { // whoever sends more fills nobody's table

@@ -265,3 +265,26 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestReadIsCheap holds that there is room for the descriptors of a message once, not for each part of it: a master
+// receives several messages a second from each worker.
+func TestReadIsCheap(t *testing.T) {
+	a, b := pair(t)
+	const runs = 50
+	for range runs {
+		if err := Write(a, []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		if _, _, err := Read(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if each := int(after.TotalAlloc-before.TotalAlloc) / runs; each > oobSpace*3/2 {
+		t.Errorf("%d bytes are allocated for a message of 5, with room for descriptors of %d", each, oobSpace)
+	}
+}

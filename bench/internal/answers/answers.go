@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -17,9 +18,11 @@ const ContentType = "text/plain; charset=utf-8"
 var (
 	Hello    = []byte("hello\n")
 	Kilobyte = bytes.Repeat([]byte("0123456789abcde\n"), 1<<10/16)
-	Megabyte = bytes.Repeat(Kilobyte, 1<<10)
 	Burnt    = []byte("burnt\n")
 )
+
+// Megabyte returns another body, which is made when it is first asked for: until then no process has it in memory.
+var Megabyte = sync.OnceValue(func() []byte { return bytes.Repeat(Kilobyte, 1<<10) })
 
 // PID is the process that answers, always of the same length.
 var PID = fmt.Appendf(nil, "%010d\n", os.Getpid())
@@ -33,7 +36,7 @@ func Body(path string) ([]byte, bool) {
 	case "/1k":
 		return Kilobyte, true
 	case "/1m":
-		return Megabyte, true
+		return Megabyte(), true
 	case "/json":
 		return JSON(), true
 	case "/pid":

@@ -316,7 +316,7 @@ func (c *slow) run() error {
 				if !whole {
 					return io.ErrUnexpectedEOF
 				}
-				left, n = len(answers.Megabyte), len(body)
+				left, n = len(answers.Megabyte()), len(body)
 			}
 			left -= n
 			time.Sleep(slowInterval)

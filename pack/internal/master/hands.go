@@ -242,8 +242,16 @@ func (m *Master) watch(ctx context.Context) {
 		waiting = len(queued) > 0
 	})
 	m.followCPUs(every)
+	giveBack(every)
 	m.reapOrphans(every)
 }
+
+// giveBack has the memory go back to the system that the master does not use. What it looks at again and again becomes
+// garbage, of which the runtime lets 4 MB come together, and keeps the memory.
+func giveBack(every func(time.Duration, func())) { every(giveBackEvery, debug.FreeOSMemory) }
+
+// giveBackEvery is how often it does. The runtime collects garbage every two minutes at least.
+const giveBackEvery = time.Minute
 
 // lookAtQueues is how often queues are looked at.
 const lookAtQueues = 200 * time.Millisecond

@@ -30,9 +30,9 @@ const (
 	holdMax = 10 * time.Second
 )
 
-// turn is what happened while a goroutine waited for its turn.
+// turn is what happened while a goroutine waited, for hogTick and then for its turn.
 type turn struct {
-	late   time.Duration // by how much it waited for too long
+	late   time.Duration // how long it waited for its turn
 	used   time.Duration // processor time that this process has used
 	served uint64        // requests that have begun
 }
@@ -40,7 +40,7 @@ type turn struct {
 // isHogged reports whether a goroutine of this process had the CPU for most of that: not another process, and not many
 // requests in turn.
 func (t turn) isHogged() bool {
-	return t.late > lateness && t.used > t.late/2 && time.Duration(t.served)*shortTurn < t.late
+	return t.late > lateness && t.used > (hogTick+t.late)/2 && time.Duration(t.served)*shortTurn < t.late
 }
 
 // after notes a turn, and reports whether GOMAXPROCS is to be 2.
@@ -62,8 +62,10 @@ func (h *hogWatch) after(t turn, now time.Time) (wide bool) {
 	return h.wide
 }
 
-// hogTick is how long the goroutine waits by which hogs are noticed.
-const hogTick = 2 * time.Millisecond
+// hogTick is how long the goroutine waits by which hogs are noticed. With lateness it is less than the 10 ms that a
+// goroutine may compute at once, so that the first turn of a hog shows. It is more than the tick of most kernels, 4 ms:
+// for less, they would have to set a clock each time that this process waits.
+const hogTick = 6 * time.Millisecond
 
 // restAfter is for how long nothing must have happened until it does not look any more.
 const restAfter = 200 * time.Millisecond

@@ -19,11 +19,26 @@ func TestIsHogged(t *testing.T) {
 		{"another process has the CPU", turn{late: 10 * ms, used: ms}, false},
 		{"many requests in turn", turn{late: 10 * ms, used: 11 * ms, served: 500}, false},
 		{"fewer that take longer", turn{late: 6 * ms, used: 8 * ms, served: 64}, false},
+		{"another process shares the CPU with this one", turn{late: 4 * ms, used: 4 * ms, served: 4}, false},
 		{"early", turn{late: -ms}, false},
 	} {
 		if is := c.turn.isHogged(); is != c.want {
 			t.Errorf("%s: %v", c.name, is)
 		}
+	}
+}
+
+// TestFirstTurnOfAHogShows has one begin at any time: it shows when it has computed for 10 ms, though nobody looks more
+// often than the kernel does anyway.
+func TestFirstTurnOfAHogShows(t *testing.T) {
+	const computes = 10 * time.Millisecond
+	for begins := time.Duration(0); begins < hogTick; begins += hogTick / 10 { // so long after a look
+		if turn := (turn{late: begins + computes - hogTick, used: computes}); !turn.isHogged() {
+			t.Errorf("one that begins %v after a look does not show: %+v", begins, turn)
+		}
+	}
+	if perSecond := time.Second / hogTick; perSecond >= 250 {
+		t.Errorf("a worker looks %d times a second", perSecond)
 	}
 }
 

@@ -224,5 +224,8 @@ func fileListener(f *os.File) (net.Listener, error) {
 	if isShortage(err) {
 		err = fmt.Errorf("%w; raise the limit of open files", err)
 	}
+	if tcp, ok := l.(*net.TCPListener); ok {
+		inheritKeepAlive(tcp)
+	}
 	return l, err
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/pprof"
+	"runtime"
 	"sync"
 	"time"
 
@@ -93,5 +93,15 @@ func (p *prober) fails(while time.Duration) string {
 // writeStacks writes the stack of every goroutine to stderr, as a panic does.
 func writeStacks(worker int) {
 	fmt.Fprintf(os.Stderr, "worker %d, pid %d: the stack of every goroutine\n", worker, os.Getpid())
-	pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+	os.Stderr.Write(stacks())
+}
+
+// stacks returns the stack of every goroutine, up to 64 MB of them.
+func stacks() []byte {
+	for size := 64 << 10; ; size *= 2 {
+		text := make([]byte, size)
+		if n := runtime.Stack(text, true); n < size || size >= 64<<20 {
+			return text[:n]
+		}
+	}
 }
