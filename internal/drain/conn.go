@@ -25,6 +25,7 @@ type httpConn struct {
 	asked bool // there was a request over TLS: http2 is known
 
 	arrived bool // from another worker, and nothing was asked since
+	weighed bool // since is when the client is to be taken to have connected
 }
 
 type connState int

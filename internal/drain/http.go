@@ -196,9 +196,6 @@ func (h *HTTP) enter(conn net.Conn) *httpConn {
 	}
 	c := own.part()
 	c.server, c.conn, c.own, c.since = h, conn, own, time.Now()
-	if h.draining.Load() {
-		c.since = heardAt(conn, c.since)
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.conns[c] = struct{}{}
