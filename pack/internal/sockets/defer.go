@@ -3,6 +3,7 @@ package sockets
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -41,15 +42,26 @@ func (k *Keeper) Defer(e wire.Endpoint, on bool) {
 
 // Deferred is to which sockets connections may come that had not been let in when that was ended: see [EndDefer].
 type Deferred struct {
-	ports map[uint16]bool
+	ports map[port]bool
+}
+
+// port is one of IPv4, or of IPv6, which is also that of clients by IPv4 of a socket of both.
+type port struct {
+	number uint16
+	v6     bool
+}
+
+func portOfListener(l *net.TCPListener) port {
+	a := l.Addr().(*net.TCPAddr)
+	return port{uint16(a.Port), a.IP.To4() == nil}
 }
 
 // EndDefer has the kernel let in connections at once, by sockets that are about to be closed.
 func EndDefer(listeners []net.Listener) Deferred {
-	d := Deferred{ports: map[uint16]bool{}}
+	d := Deferred{ports: map[port]bool{}}
 	for _, l := range listeners {
 		if t, ok := l.(*net.TCPListener); ok && deferAccept(t, false) {
-			d.ports[uint16(t.Addr().(*net.TCPAddr).Port)] = true
+			d.ports[portOfListener(t)] = true
 		}
 	}
 	return d
@@ -57,7 +69,7 @@ func EndDefer(listeners []net.Listener) Deferred {
 
 // request is what the kernel knows of a client that it has not let in yet.
 type request struct {
-	port    uint16        // that it came to
+	port    port          // that it came to
 	retries uint8         // of the kernel's part of the handshake
 	due     time.Duration // until the next
 }
@@ -99,14 +111,13 @@ func (d Deferred) Await(ctx context.Context, limit time.Duration) {
 
 // some reports whether some are still to come.
 func (d Deferred) some(waited time.Duration) bool {
-	all, err := requests()
+	var v4, v6 bool
+	for p := range d.ports {
+		v4, v6 = v4 || !p.v6, v6 || p.v6
+	}
+	all, err := requests(v4, v6)
 	if err != nil {
 		return waited < ComesWithin
 	}
-	for _, r := range all {
-		if d.ports[r.port] && r.comes(waited) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(all, func(r request) bool { return d.ports[r.port] && r.comes(waited) })
 }
