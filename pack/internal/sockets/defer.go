@@ -85,8 +85,12 @@ func (r request) comes(waited time.Duration) bool {
 	return r.retries == 0 && r.due <= left+tick || r.retries == 1 && r.due > second-answerTime
 }
 
-// lookForRequests is how often [Deferred.Await] looks, at most: a look takes longer where there are many connections.
-const lookForRequests = 20 * time.Millisecond
+// lookForRequests is how often [Deferred.Await] looks, and lookSeldom where a look takes long, since there are many
+// connections.
+const (
+	lookForRequests = 20 * time.Millisecond
+	lookSeldom      = 100 * time.Millisecond
+)
 
 // Await waits until the connections that were kept are in the queues of the sockets: not at all if there are none, for
 // ComesWithin where nobody tells, and not longer than limit, or until ctx ends.
@@ -102,7 +106,7 @@ func (d Deferred) Await(ctx context.Context, limit time.Duration) {
 			return
 		}
 		select {
-		case <-time.After(max(lookForRequests, 4*time.Since(looked))):
+		case <-time.After(min(max(lookForRequests, 4*time.Since(looked)), lookSeldom)):
 		case <-ctx.Done():
 			return
 		}
