@@ -28,6 +28,7 @@ type httpConn struct {
 	again   bool // the next request is not the first
 	kept    bool // it is kept alive, and can be handed over: the server's load knows of it
 	stays   bool // it is not to be shed: the server worked for it when others were
+	weighed bool // since is when the client is to be taken to have connected
 }
 
 type connState int

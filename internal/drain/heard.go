@@ -11,7 +11,7 @@ import (
 // connection, since the client said nothing, it has had its time before, but for the moment that its first word may
 // take if it is only the handshake that was late.
 func heardAt(c net.Conn, accepted time.Time) time.Time {
-	const moment = 100 * time.Millisecond
+	const moment = 50 * time.Millisecond
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}

@@ -196,13 +196,10 @@ func (h *HTTP) enter(conn net.Conn) *httpConn {
 	}
 	c := own.part()
 	c.server, c.conn, c.own, c.since = h, conn, own, time.Now()
-	switch {
-	case c.arrived: // it was kept alive where it comes from
+	if c.arrived { // it was kept alive where it comes from
 		c.mu.Lock()
 		c.keep(true)
 		c.mu.Unlock()
-	case h.draining.Load():
-		c.since = heardAt(conn, c.since)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -132,6 +132,9 @@ func (h *HTTP) neededUntil(c *httpConn, now, begunAt time.Time) time.Time {
 		// It is about to go. Many take a while; what counts is that it goes on.
 		return later(begunAt, h.gone).Add(max(h.drainDelay, goGrace))
 	case c.state == fresh || c.arrived: // which may never have asked for anything where it comes from, either
+		if !c.arrived && !c.weighed {
+			c.since, c.weighed = heardAt(c.conn, c.since), true
+		}
 		return later(toldToGo, c.since.Add(newConnGrace))
 	case c.http2 && c.told:
 		return now // it got a GOAWAY or, if the handler has set something else, gets one by Shutdown: nothing is lost

@@ -3,6 +3,7 @@ package sockets
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -41,15 +42,26 @@ func (k *Keeper) Defer(e wire.Endpoint, on bool) {
 
 // Deferred is to which sockets connections may come that had not been let in when that was ended: see [EndDefer].
 type Deferred struct {
-	ports map[uint16]bool
+	ports map[port]bool
+}
+
+// port is one of IPv4, or of IPv6, which is also that of clients by IPv4 of a socket of both.
+type port struct {
+	number uint16
+	v6     bool
+}
+
+func portOfListener(l *net.TCPListener) port {
+	a := l.Addr().(*net.TCPAddr)
+	return port{uint16(a.Port), a.IP.To4() == nil}
 }
 
 // EndDefer has the kernel let in connections at once, by sockets that are about to be closed.
 func EndDefer(listeners []net.Listener) Deferred {
-	d := Deferred{ports: map[uint16]bool{}}
+	d := Deferred{ports: map[port]bool{}}
 	for _, l := range listeners {
 		if t, ok := l.(*net.TCPListener); ok && deferAccept(t, false) {
-			d.ports[uint16(t.Addr().(*net.TCPAddr).Port)] = true
+			d.ports[portOfListener(t)] = true
 		}
 	}
 	return d
@@ -57,7 +69,7 @@ func EndDefer(listeners []net.Listener) Deferred {
 
 // request is what the kernel knows of a client that it has not let in yet.
 type request struct {
-	port    uint16        // that it came to
+	port    port          // that it came to
 	retries uint8         // of the kernel's part of the handshake
 	due     time.Duration // until the next
 }
@@ -73,8 +85,12 @@ func (r request) comes(waited time.Duration) bool {
 	return r.retries == 0 && r.due <= left+tick || r.retries == 1 && r.due > second-answerTime
 }
 
-// lookForRequests is how often [Deferred.Await] looks, at most: a look takes longer where there are many connections.
-const lookForRequests = 20 * time.Millisecond
+// lookForRequests is how often [Deferred.Await] looks, and lookSeldom where a look takes long, since there are many
+// connections.
+const (
+	lookForRequests = 20 * time.Millisecond
+	lookSeldom      = 100 * time.Millisecond
+)
 
 // Await waits until the connections that were kept are in the queues of the sockets: not at all if there are none, for
 // ComesWithin where nobody tells, and not longer than limit, or until ctx ends.
@@ -90,7 +106,7 @@ func (d Deferred) Await(ctx context.Context, limit time.Duration) {
 			return
 		}
 		select {
-		case <-time.After(max(lookForRequests, 4*time.Since(looked))):
+		case <-time.After(min(max(lookForRequests, 4*time.Since(looked)), lookSeldom)):
 		case <-ctx.Done():
 			return
 		}
@@ -99,14 +115,13 @@ func (d Deferred) Await(ctx context.Context, limit time.Duration) {
 
 // some reports whether some are still to come.
 func (d Deferred) some(waited time.Duration) bool {
-	all, err := requests()
+	var v4, v6 bool
+	for p := range d.ports {
+		v4, v6 = v4 || !p.v6, v6 || p.v6
+	}
+	all, err := requests(v4, v6)
 	if err != nil {
 		return waited < ComesWithin
 	}
-	for _, r := range all {
-		if d.ports[r.port] && r.comes(waited) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(all, func(r request) bool { return d.ports[r.port] && r.comes(waited) })
 }

@@ -35,10 +35,18 @@ func deferAccept(l syscall.Conn, on bool) (was bool) {
 	return was
 }
 
-// requests returns the clients that the kernel has not let in yet, by any socket of this network namespace. It takes no
-// privilege, but systemd may forbid netlink (RestrictAddressFamilies).
-func requests() ([]request, error) {
-	all, err := diagnosed()
+// requests returns the clients that the kernel has not let in yet, by any socket of this network namespace and of IPv4,
+// of IPv6, or of both. It takes no privilege, but systemd may forbid netlink (RestrictAddressFamilies). For each of the
+// two the kernel goes through all connections, which takes some ms if there are 100,000.
+func requests(v4, v6 bool) ([]request, error) {
+	var families []byte
+	if v4 {
+		families = append(families, unix.AF_INET)
+	}
+	if v6 {
+		families = append(families, unix.AF_INET6)
+	}
+	all, err := diagnosed(families...)
 	if err != nil {
 		return listed(os.DirFS("/proc"))
 	}
@@ -46,7 +54,7 @@ func requests() ([]request, error) {
 }
 
 // diagnosed asks sock_diag(7).
-func diagnosed() (all []request, err error) {
+func diagnosed(families ...byte) (all []request, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, os.NewSyscallError("socket AF_NETLINK", err)
@@ -55,7 +63,7 @@ func diagnosed() (all []request, err error) {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
 		return nil, os.NewSyscallError("setsockopt SO_RCVTIMEO", err)
 	}
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+	for _, family := range families {
 		if err := unix.Sendto(fd, diagRequest(family), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return nil, os.NewSyscallError("sendto NETLINK_SOCK_DIAG", err)
 		}
@@ -117,7 +125,8 @@ func parseDiag(b []byte) (r request, ok bool) {
 		return r, false
 	}
 	left := time.Duration(binary.NativeEndian.Uint32(b[52:])) * time.Millisecond
-	return request{port: binary.BigEndian.Uint16(b[4:]), retries: b[3], due: left}, true
+	at := port{binary.BigEndian.Uint16(b[4:]), b[0] == unix.AF_INET6}
+	return request{port: at, retries: b[3], due: left}, true
 }
 
 // listed reads proc_net_tcp(5), which takes longer where there are many connections.
@@ -139,7 +148,8 @@ func listed(proc fs.FS) (all []request, err error) {
 			retries, rerr := strconv.ParseUint(fields[6], 16, 32)
 			if a, ok := parseTCPAddr(fields[1]); ok && werr == nil && rerr == nil {
 				left := time.Duration(ticks) * time.Second / hertz
-				all = append(all, request{port: uint16(a.Port), retries: uint8(min(retries, 255)), due: left})
+				at := port{uint16(a.Port), table == "self/net/tcp6"}
+				all = append(all, request{port: at, retries: uint8(min(retries, 255)), due: left})
 			}
 			return true
 		})

@@ -53,7 +53,7 @@ func TestDefer(t *testing.T) {
 
 			silent := kept(t, dial)
 			d := EndDefer([]net.Listener{l})
-			if !d.ports[numberOf(l)] {
+			if !d.ports[portOfListener(l.(*net.TCPListener))] {
 				t.Errorf("what was ended is %v", d)
 			}
 			d.Await(t.Context(), patience)
@@ -70,8 +70,6 @@ func TestDefer(t *testing.T) {
 		})
 	}
 }
-
-func numberOf(l net.Listener) uint16 { return uint16(l.Addr().(*net.TCPAddr).Port) }
 
 // kept returns a silent client that is not let in.
 func kept(t *testing.T, dial func() net.Conn) net.Conn {
@@ -91,11 +89,11 @@ func kept(t *testing.T, dial func() net.Conn) net.Conn {
 // requestsOf returns what the kernel knows of a client that it has not let in.
 func requestsOf(t *testing.T, c net.Conn) []request {
 	t.Helper()
-	all, err := diagnosed()
+	all, err := requests(true, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.DeleteFunc(all, func(r request) bool { return r.port != uint16(c.RemoteAddr().(*net.TCPAddr).Port) })
+	return slices.DeleteFunc(all, func(r request) bool { return r.port.number != uint16(c.RemoteAddr().(*net.TCPAddr).Port) })
 }
 
 // acceptOne accepts one connection, which must be there.
@@ -228,7 +226,9 @@ func TestListed(t *testing.T) {
 		"   4: x 0100007F:C003 03 00000000:00000000 01:000000C8 00000001     0        0 0 1 0\n   5:\n"
 	const v6 = "  sl\n" +
 		"   0: 00000000000000000000000001000000:1F92 00000000000000000000000001000000:C001 03 0:0 01:00000064 00000000 0 0 0\n"
-	want := []request{{8080, 0, 500 * time.Millisecond}, {8081, 1, 2 * time.Second}, {8082, 0, time.Second}}
+	want := []request{
+		{port{8080, false}, 0, 500 * time.Millisecond}, {port{8081, false}, 1, 2 * time.Second}, {port{8082, true}, 0, time.Second},
+	}
 	all, err := listed(fstest.MapFS{"self/net/tcp": file(v4), "self/net/tcp6": file(v6)})
 	if err != nil || !slices.Equal(all, want) {
 		t.Errorf("%+v, %v; want %+v", all, err, want)

@@ -9,4 +9,4 @@ import (
 
 func deferAccept(syscall.Conn, bool) (was bool) { return false }
 
-func requests() ([]request, error) { return nil, errors.ErrUnsupported }
+func requests(_, _ bool) ([]request, error) { return nil, errors.ErrUnsupported }
