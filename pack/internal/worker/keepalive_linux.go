@@ -34,13 +34,18 @@ func inheritKeepAlive(l *net.TCPListener) {
 	}
 }
 
-// setKeepAlive reports whether all of it is set, of a socket that is one of TCP: those of Multipath TCP are others.
+// setKeepAlive reports whether all of it is set, of a socket that is one of TCP: those of Multipath TCP are others. What
+// was set before, by a Control of the user's or by another worker, stays.
 func setKeepAlive(fd int) bool {
 	const seconds = int(keepAliveTime / time.Second)
-	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	return err == nil && protocol == unix.IPPROTO_TCP &&
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1) == nil &&
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds) == nil &&
+	if p, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || p != unix.IPPROTO_TCP {
+		return false
+	}
+	if is, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE); err == nil && is != 0 {
+		return true
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds) == nil &&
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds) == nil &&
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount) == nil
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount) == nil &&
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1) == nil
 }

@@ -34,8 +34,16 @@ func TestKeepAliveIsInherited(t *testing.T) {
 	if err := unix.SetsockoptInt(int(f.Fd()), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 77); err != nil {
 		t.Fatal(err)
 	}
-	if want.idle = 77; acceptedOptions(t, l) != want {
-		t.Errorf("accepted with %+v, want the socket's, %+v", acceptedOptions(t, l), want)
+	want.idle = 77
+	again, err := fileListener(f) // as that of the next worker
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	for _, l := range []net.Listener{l, again} {
+		if got := acceptedOptions(t, l); got != want {
+			t.Errorf("accepted with %+v, want the socket's, %+v", got, want)
+		}
 	}
 }
 
