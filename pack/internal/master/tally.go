@@ -38,21 +38,30 @@ func (t *tallies) forget(ref roster.Ref) {
 	delete(t.slots, ref)
 }
 
-// read returns what workers have reported, and whether it has changed since the last call.
-func (t *tallies) read() (now map[roster.Ref]scoreboard.Report, changed bool) {
+// read returns what those workers have reported that do report, whether it has changed since the last call, and whether
+// they have taken connections since.
+func (t *tallies) read() (now map[roster.Ref]scoreboard.Report, changed, taken bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	changed = len(t.last) != len(t.slots)
+	reporting := 0
 	for ref, s := range t.slots {
-		changed = changed || s.Read() != t.last[ref]
+		r := s.Read()
+		if r.Beat == 0 {
+			continue
+		}
+		reporting++
+		last := t.last[ref]
+		changed, taken = changed || r != last, taken || r.Accepted != last.Accepted
 	}
-	if !changed {
-		return t.last, false
+	if !changed && reporting == len(t.last) {
+		return t.last, false, false
 	}
-	now = make(map[roster.Ref]scoreboard.Report, len(t.slots))
+	now = make(map[roster.Ref]scoreboard.Report, reporting)
 	for ref, s := range t.slots {
-		now[ref] = s.Read()
+		if r := s.Read(); r.Beat != 0 {
+			now[ref] = r
+		}
 	}
 	t.last = now
-	return now, true
+	return now, true, taken
 }

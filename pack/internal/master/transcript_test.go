@@ -150,6 +150,9 @@ func (w *world) do(what string, args []string) error {
 		}
 		w.beat(p)
 		w.post(tick{})
+	case "idle", "busy": // a worker takes no connections, or does again
+		w.process(arg).idle = what == "idle"
+		w.accept()
 	case "stays": // a worker does not come to an end when it drains
 		w.process(arg).stays = true
 	case "end":

@@ -69,6 +69,7 @@ func (r *reporter) tallyIn(f *os.File) error {
 	defer r.mu.Unlock()
 	r.tally = s
 	s.Open(r.conns)
+	s.Beat() // once: it does report
 	return nil
 }
 
