@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -39,25 +40,57 @@ func (b *bench) burn() time.Duration { return b.warmUp() + b.duration + 200*time
 
 // stopOne stops a process that serves by SIGSTOP.
 func stopOne(r *running) (undo func() error, err error) {
-	pids, err := r.serving()
+	pid, err := r.toSpare()
 	if err != nil {
 		return nil, err
 	}
-	if len(pids) < 2 {
-		return nil, fmt.Errorf("of processes %v none is to spare", pids)
-	}
-	pid := pids[0]
-	return func() error {
-		err := syscall.Kill(pid, syscall.SIGCONT)
-		if errors.Is(err, syscall.ESRCH) { // the server has replaced it
-			return nil
-		}
-		return err
-	}, syscall.Kill(pid, syscall.SIGSTOP)
+	return func() error { return signalIf(pid, syscall.SIGCONT) }, syscall.Kill(pid, syscall.SIGSTOP)
 }
 
-// whileStopped is what clients get when one worker is stopped. Requests without an answer at the end count in the
-// percentiles, as having taken the time until then.
+// stopOften stops a process that serves for 150, 300 and 500 ms in turn, and lets it go on for 200 ms in between.
+func stopOften(r *running) (undo func() error, err error) {
+	pid, err := r.toSpare()
+	if err != nil {
+		return nil, err
+	}
+	ctx, end := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		stops := []time.Duration{150 * time.Millisecond, 300 * time.Millisecond, 500 * time.Millisecond}
+		var err error
+		for i := 0; ctx.Err() == nil; i++ {
+			err = errors.Join(err, signalIf(pid, syscall.SIGSTOP))
+			sleepUntil(ctx, time.Now().Add(stops[i%len(stops)]))
+			err = errors.Join(err, signalIf(pid, syscall.SIGCONT))
+			sleepUntil(ctx, time.Now().Add(200*time.Millisecond))
+		}
+		done <- err
+	}()
+	return func() error { end(); return <-done }, nil
+}
+
+// toSpare returns one of several processes that serve.
+func (r *running) toSpare() (pid int, err error) {
+	pids, err := r.serving()
+	if err != nil {
+		return 0, err
+	}
+	if len(pids) < 2 {
+		return 0, fmt.Errorf("of processes %v none is to spare", pids)
+	}
+	return pids[0], nil
+}
+
+// signalIf signals a process that the server may have replaced meanwhile.
+func signalIf(pid int, s syscall.Signal) error {
+	if err := syscall.Kill(pid, s); !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+// whileStopped is what clients get when one worker is stopped, for good or again and again. Requests without an answer
+// at the end count in the percentiles, as having taken the time until then.
 func whileStopped(m *measured) (values, error) {
 	v := latency(m)
 	delete(v, "p50")

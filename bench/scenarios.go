@@ -88,6 +88,13 @@ var scenarios = []scenario{
 			disturb: stopOne, values: whileStopped}.measure,
 	},
 	{
+		Scenario: report.Scenario{Name: "stopped-often", Title: "One worker stopped again and again",
+			Figures: stoppedFigures, About: "the same, but for 150, 300 and 500 ms in turn, and 200 ms in between"},
+		servers: several,
+		measure: loading{Spec: load.Spec{Protocol: load.HTTP1, Path: "/hello", Tolerant: true}, length: 2, settle: 0.01,
+			disturb: stopOften, values: whileStopped}.measure,
+	},
+	{
 		Scenario: report.Scenario{Name: "balance", Title: "Balance", Figures: balanceFigures,
 			About: "16 kept connections per CPU, all busy, counted after twice the time of a measurement"},
 		servers: balanced,

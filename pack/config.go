@@ -97,8 +97,8 @@ type Config struct {
 	Hang HangPolicy
 
 	// HangTimeout is for how long a worker that is ready may give no sign of life, or Probe may fail, until it counts
-	// as hung. After half of that others serve its queue, too; with Steering, sooner. See [HangPolicy]. How long a
-	// worker may take to start is ReadyTimeout, to drain ShutdownTimeout. Default 30 s.
+	// as hung. After half of that others serve its queue, too; with Steering, or if connections wait there, sooner. See
+	// [HangPolicy]. How long a worker may take to start is ReadyTimeout, to drain ShutdownTimeout. Default 30 s.
 	HangTimeout time.Duration
 
 	// Probe is called in each worker, again and again while it serves, one call at a time: once a second, or ten times

@@ -42,7 +42,9 @@ var programs = map[string]func() error{
 
 // configFlags are flags for the fields of a Config.
 func configFlags() (c *pack.Config, address *string) {
-	c = &pack.Config{Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil))}
+	level := new(slog.LevelVar)
+	flag.TextVar(level, "level", new(slog.LevelVar), "")
+	c = &pack.Config{Logger: slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))}
 	flag.IntVar(&c.Workers, "workers", 0, "")
 	flag.TextVar(&c.CPUs, "cpus", affinity.Set{}, "")
 	flag.TextVar(&c.Placement, "placement", pack.PerCPU, "")

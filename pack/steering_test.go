@@ -180,7 +180,7 @@ func TestSteeringLosesNothing(t *testing.T) {
 func TestHungWorker(t *testing.T) {
 	t.Parallel()
 	steered := steeredPack(t, "-workers=2", "-epsilon=0.25")
-	hashed := start(t, "http", nil, "-workers=2")
+	hashed := start(t, "http", nil, "-workers=2", "-level=debug")
 	hashed.Addresses()
 	for name, p := range map[string]*running{"steered": steered, "by hash": hashed} {
 		const conns = 40
@@ -198,13 +198,12 @@ func TestHungWorker(t *testing.T) {
 				t.Errorf("%s: of %d new connections %v were for the worker that hangs, and %v for the other", name, conns, n, rest)
 			}
 		} else {
-			met := false
-			for i := 0; i < conns && !met; i++ {
-				met = !answersWithin(p.Address(), 200*time.Millisecond) // before others serve its queue
+			for range conns {
+				if !answersWithin(p.Address(), 10*time.Second) {
+					t.Errorf("%s: a new connection was not answered", name)
+				}
 			}
-			if !met {
-				t.Errorf("%s: none of %d new connections met the worker that hangs", name, conns)
-			}
+			p.Logged(1, "another worker serves the queue") // of the one that hangs, which some have met
 		}
 		syscall.Kill(pid, syscall.SIGCONT)
 		if p == steered {

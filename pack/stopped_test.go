@@ -4,12 +4,14 @@ package pack_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/test"
+	"github.com/gopherpack/gopherpack/internal/test/program"
 )
 
 // TestTwoOfThreeAreStopped stops two of three workers, one after the other: first the one that covers for others, or
@@ -64,6 +66,16 @@ func (p *running) stopTwo(t *testing.T, pair [2]int, stay bool) {
 	p.Stop()
 }
 
+// covers reports whether one of so many workers serves the queue of another.
+func (p *running) covers(workers int) (does bool) {
+	n := p.Count("state of a worker")
+	p.Signal(syscall.SIGUSR1)
+	for i := range workers {
+		does = p.Logged(n+i+1, "state of a worker")["coveredBy"] != nil || does
+	}
+	return does
+}
+
 // pidOf returns the process of a worker.
 func (p *running) pidOf(id int) int {
 	p.t.Helper()
@@ -74,4 +86,40 @@ func (p *running) pidOf(id int) int {
 	}
 	p.t.Fatalf("there is no worker %d", id)
 	return 0
+}
+
+// TestStoppedOften stops a worker for 150 to 400 ms at a time, again and again, under clients that connect.
+// Others must serve its queue meanwhile, and nobody after that, and no request may be lost.
+func TestStoppedOften(t *testing.T) {
+	t.Parallel()
+	starts := map[string]func(t *testing.T) *running{
+		"by hash": func(t *testing.T) *running { return start(t, "http", nil, "-workers=3", "-level=debug") },
+		"steered": func(t *testing.T) *running { return steeredPack(t, "-workers=3", "-level=debug", "-epsilon=0") },
+	}
+	for how, start := range starts {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			p := start(t)
+			p.Addresses()
+			pid := p.pidOf(1)
+			under := apply(t, load(p, 16, 0))
+			under.until(&under.answered, 100)
+			for i := 0; p.Count("another worker serves the queue") < 3; i++ {
+				if i == 25 {
+					t.Fatal("nobody serves its queue while it is stopped")
+				}
+				freeze(t, pid)
+				time.Sleep(150*time.Millisecond + rand.N(250*time.Millisecond))
+				syscall.Kill(pid, syscall.SIGCONT)
+				time.Sleep(rand.N(100 * time.Millisecond))
+			}
+			loseNothing(t, under)
+			p.Until("nobody to serve for another", program.Patience, func() bool { return !p.covers(3) })
+			p.answer(3, load(p, 16, 10))
+			if now := p.pidOf(1); now != pid {
+				t.Errorf("it was process %d, and is %d", pid, now)
+			}
+			p.Stop()
+		})
+	}
 }

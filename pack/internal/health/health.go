@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/proc"
+	"github.com/gopherpack/gopherpack/internal/scoreboard"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
@@ -59,14 +60,24 @@ func Judge(silent, failing []time.Duration, timeout time.Duration) (verdicts []V
 }
 
 const (
-	// Look is how often queues are looked at.
-	Look = 200 * time.Millisecond
+	// Look is how often queues are looked at while connections come.
+	Look = 25 * time.Millisecond
 
-	// stalled is for how long nobody may take from a queue, with something in it all the time, until others serve it:
-	// long enough for a worker that is asked for a sign of life to give one on a busy machine.
-	stalled = 3 * Look
+	// prompt is for how long a worker that reports what it takes may take nothing from its queue, with something in it
+	// at every look, until others serve it. Of a look that comes late only Look counts: then the master waits, too.
+	prompt = 2 * Look
 
-	// retry is after how long a worker that works, but takes nothing from its queue, is left to try again.
+	// stalled is after how long the log tells of it. Others serve the queue of a worker that does not report only then:
+	// it is long enough for one that is asked for a sign of life to give one on a busy machine.
+	stalled = 600 * time.Millisecond
+
+	// askEvery is how often a worker is asked, if it answers, and has taken nothing, or does not report what it takes.
+	askEvery = 200 * time.Millisecond
+
+	// A worker that needs others to serve its queue again so soon has them do it for a while: for hold, and for twice
+	// as long each time, up to retry.
+	again = time.Second
+	hold  = 100 * time.Millisecond
 	retry = 5 * time.Second
 )
 
@@ -76,15 +87,27 @@ type Pulse struct {
 	probed time.Duration // when its probe did not fail, or that was forgiven
 	vitals wire.Vitals
 
+	asked   bool          // for a sign of life, which has not come yet
+	askedAt time.Duration // the last time
+
 	queued   bool          // something was in its queue at the last look
 	since    time.Duration // when that began, or it last took something
+	waited   time.Duration // how much of the time since then was looked at
 	accepted uint64        // by then
-	late     bool          // others serve its queue, as it is silent
-	stalled  bool          // others serve its queue, as nobody took from it
-	answered bool          // when it was asked for a sign of life before that
-	lateAt   time.Duration // when it was found to be late, or stalled
-	told     bool          // something is done about it
-	spared   bool          // it was told why it is left alone
+	reports  bool          // that is what it reports, not what came with its last sign of life
+
+	late   bool // others serve its queue, as it is silent
+	told   bool // something is done about it
+	spared bool // it was told why it is left alone
+
+	stalled      bool          // others serve its queue, as nobody took from it
+	stalledSince time.Duration // since when nobody had
+	stalledAt    time.Duration // when they began
+	hold         time.Duration // for how long they do so at least
+	answered     bool          // it gave a sign of life when it was asked for one before that
+	works        bool          // it has shown since that it takes connections, or may
+	warned       bool          // the log has told of it
+	endedAt      time.Duration // when that last ended
 
 	doubtedAt time.Duration // when it was found to be silent or ill, 0 if it is not
 	times     proc.Times    // what it had of a CPU then
@@ -107,6 +130,7 @@ type Monitor struct {
 	Timeout time.Duration // Config.HangTimeout
 
 	clock   time.Duration
+	looked  time.Duration // when queues were
 	workers map[roster.Ref]*Pulse
 	all     AllAtOnce
 }
@@ -116,7 +140,7 @@ func (m *Monitor) Begin(r roster.Ref) *Pulse {
 	if m.workers == nil {
 		m.workers = map[roster.Ref]*Pulse{}
 	}
-	p := &Pulse{beaten: m.clock, probed: m.clock}
+	p := &Pulse{beaten: m.clock, probed: m.clock, endedAt: -again}
 	m.workers[r] = p
 	return p
 }
@@ -124,30 +148,40 @@ func (m *Monitor) Begin(r roster.Ref) *Pulse {
 // End forgets a worker.
 func (m *Monitor) End(r roster.Ref) { delete(m.workers, r) }
 
-// Beat notes a sign of life, and reports whether the worker goes on after it did not.
-func (m *Monitor) Beat(r roster.Ref, v wire.Vitals) (goesOn bool) {
+// Beat notes a sign of life, and reports whether the worker goes on after it did not, and whether the log has told of
+// that.
+func (m *Monitor) Beat(r roster.Ref, v wire.Vitals) (goesOn, told bool) {
 	p := m.workers[r]
 	if p == nil {
-		return false
+		return false, false
 	}
 	silent := m.clock-p.beaten > m.Timeout/2
-	p.beaten = m.clock
+	p.beaten, p.asked = m.clock, false
 	p.vitals = v
-	if p.queued && v.Accepted != p.accepted {
-		p.since, p.accepted = m.clock, v.Accepted
-	}
 	well := v.Probe == ""
 	if well {
 		p.probed, p.doubtedAt, p.timed = m.clock, 0, false
 	}
-	if p.stalled && (!p.queued && !p.answered || p.since > p.lateAt || m.clock-p.lateAt >= retry) {
-		p.stalled, p.queued, goesOn = false, false, true
+	if p.stalled {
+		p.works = p.works || !p.answered || !p.reports && v.Accepted != p.accepted
+		goesOn, told = m.recovers(p)
 	}
 	if p.late || p.spared && (well || silent) || p.told && well {
 		p.late, p.spared, p.told = false, false, p.told && !well
-		goesOn = true
+		goesOn, told = true, true
 	}
-	return goesOn
+	return goesOn, told
+}
+
+// recovers has nobody serve the queue of a stalled worker any more, if it has shown that it works, and reports whether
+// that is so, and whether the log has told of it.
+func (m *Monitor) recovers(p *Pulse) (is, told bool) {
+	if !p.works || m.clock-p.stalledAt < p.hold {
+		return false, false
+	}
+	told = p.warned
+	p.stalled, p.warned, p.queued, p.waited, p.endedAt = false, false, false, 0, m.clock
+	return true, told
 }
 
 // Kind is what is found of a worker.
@@ -156,6 +190,8 @@ type Kind int
 const (
 	Ask       Kind = iota // it is to give a sign of life
 	IsStalled             // others are to serve its queue: nobody takes from it
+	StaysSo               // it is stalled for so long that the log is to tell
+	GoesOn                // it was stalled, and nobody needs to serve its queue any more
 	IsLate                // others are to serve its queue: it gives no sign of life
 	IsUnwell              // its probe has failed for too long
 	IsHung                // it has given no sign of life for too long; see Monitor.Exemption
@@ -167,41 +203,108 @@ type Finding struct {
 	Kind  Kind
 	Ref   roster.Ref
 	Since time.Duration // for how long that has been so
+	Told  bool          // of GoesOn: the log has told that it was stalled
 }
 
 // Queues notes for which of the watched workers connections wait, in their own queues or in those that they serve for
-// others, and returns what follows. It is called every Look, but need not be while there are none.
-func (m *Monitor) Queues(watched []roster.Ref, waiting map[roster.Ref]bool) (found []Finding) {
-	var suspects []Finding
+// others, and what those have taken that report it, and returns what follows. It is called every Look while connections
+// wait, or the reports change.
+func (m *Monitor) Queues(
+	watched []roster.Ref, waiting map[roster.Ref]bool, reports map[roster.Ref]scoreboard.Report,
+) (found []Finding) {
+	passed := min(m.clock-m.looked, Look)
+	m.looked = m.clock
+	var suspects []roster.Ref
 	healthy := false
 	for _, r := range watched {
 		p := m.workers[r]
+		if p == nil {
+			continue
+		}
+		report, does := reports[r]
+		m.note(p, waiting[r], report, does, passed)
 		switch {
-		case p == nil:
-		case !waiting[r]:
-			p.queued = false
-			healthy = healthy || !p.Late()
-		case !p.queued:
-			p.queued, p.since, p.accepted = true, m.clock, p.vitals.Accepted
-			healthy = healthy || !p.Late()
-		case m.clock-p.since >= stalled && !p.Late():
-			suspects = append(suspects, Finding{IsStalled, r, m.clock - p.since})
-			found = append(found, Finding{Ask, r, m.clock - p.since})
+		case p.Late():
+		case p.waited < Look:
+			healthy = true
 		default:
-			healthy = healthy || !p.Late()
-			if m.clock-p.since >= Look && !p.Late() {
-				found = append(found, Finding{Ask, r, m.clock - p.since})
+			if p.isStalled(m.clock) {
+				suspects = append(suspects, r)
+				p.answered = !p.asked && p.askedAt > p.since
+			}
+			if !p.asked && (p.reports && p.askedAt < p.since || m.clock-p.askedAt >= askEvery) {
+				p.asked, p.askedAt = true, m.clock
+				found = append(found, Finding{Kind: Ask, Ref: r})
 			}
 		}
 	}
-	if !healthy {
-		return found // nobody could serve their queues
+	if healthy { // else nobody could serve their queues
+		for _, r := range suspects {
+			found = append(found, m.stall(r))
+		}
 	}
-	for _, s := range suspects {
-		p := m.workers[s.Ref]
-		p.stalled, p.lateAt, p.answered = true, m.clock, m.clock-p.beaten <= stalled/2
+	return append(found, m.stalledOnes(watched)...)
+}
+
+// note notes what a look at the queue of a worker has found.
+func (m *Monitor) note(p *Pulse, waits bool, report scoreboard.Report, reports bool, passed time.Duration) {
+	accepted := p.vitals.Accepted
+	if reports {
+		accepted = uint64(report.Accepted)
 	}
-	return append(found, suspects...)
+	took := reports == p.reports && accepted != p.accepted
+	p.accepted, p.reports = accepted, reports
+	switch {
+	case !waits:
+		p.queued, p.waited = false, 0
+	case !p.queued || took:
+		p.queued, p.since, p.waited = true, m.clock, 0
+	default:
+		p.waited += passed
+	}
+	// One that had answered takes nothing on purpose, or was slow: others have served what it left, it may try again.
+	p.works = p.works || took || p.answered && !waits
+}
+
+// isStalled reports whether nobody has taken from a worker's queue for too long.
+func (p *Pulse) isStalled(now time.Duration) bool {
+	if p.reports {
+		return p.waited >= prompt
+	}
+	return now-p.since >= stalled
+}
+
+// stall has others serve the queue of a worker.
+func (m *Monitor) stall(r roster.Ref) Finding {
+	p := m.workers[r]
+	switch {
+	case m.clock-p.endedAt >= again:
+		p.hold = 0
+	case p.hold == 0:
+		p.hold = hold
+	default:
+		p.hold = min(2*p.hold, retry)
+	}
+	p.stalled, p.stalledAt, p.stalledSince, p.works = true, m.clock, p.since, false
+	return Finding{Kind: IsStalled, Ref: r, Since: m.clock - p.since}
+}
+
+// stalledOnes returns what has become of the workers that are stalled.
+func (m *Monitor) stalledOnes(watched []roster.Ref) (found []Finding) {
+	for _, r := range watched {
+		p := m.workers[r]
+		if p == nil || !p.stalled {
+			continue
+		}
+		since := m.clock - p.stalledSince
+		if goesOn, told := m.recovers(p); goesOn {
+			found = append(found, Finding{Kind: GoesOn, Ref: r, Since: since, Told: told})
+		} else if !p.works && !p.warned && since >= stalled {
+			p.warned = true
+			found = append(found, Finding{Kind: StaysSo, Ref: r, Since: since})
+		}
+	}
+	return found
 }
 
 // Pass has time pass, in which the master ran.
@@ -209,6 +312,7 @@ func (m *Monitor) Pass(d time.Duration) { m.clock += d }
 
 // Look returns what is to be done about the watched workers.
 func (m *Monitor) Look(watched []roster.Ref) (found []Finding) {
+	found = m.stalledOnes(watched)
 	var pulses []*Pulse
 	var refs []roster.Ref
 	var silent, failing []time.Duration
@@ -247,15 +351,15 @@ func (m *Monitor) Look(watched []roster.Ref) (found []Finding) {
 			if !p.stalled {
 				healthy--
 			}
-			p.late, p.lateAt = true, m.clock
-			found = append(found, Finding{IsLate, refs[i], silent[i]})
+			p.late = true
+			found = append(found, Finding{Kind: IsLate, Ref: refs[i], Since: silent[i]})
 		}
 		switch {
 		case p.told:
 		case v == Unwell:
-			found = append(found, Finding{IsUnwell, refs[i], failing[i]})
+			found = append(found, Finding{Kind: IsUnwell, Ref: refs[i], Since: failing[i]})
 		case v == Hung:
-			found = append(found, Finding{IsHung, refs[i], silent[i]})
+			found = append(found, Finding{Kind: IsHung, Ref: refs[i], Since: silent[i]})
 		}
 	}
 	return found

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/proc"
+	"github.com/gopherpack/gopherpack/pack/internal/health"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
@@ -232,18 +233,52 @@ func (m *Master) watch(ctx context.Context) {
 			}
 		})
 	}
-	waiting := false
-	every(lookAtQueues, func() {
-		queued := m.sockets.Queued()
-		tallies, changed := m.tallies.read()
-		if len(queued) > 0 || waiting || changed {
-			m.post(queues{queued, tallies})
-		}
-		waiting = len(queued) > 0
-	})
+	m.watchers.Go(func() { m.lookAtQueues(ctx) })
 	m.followCPUs(every)
 	giveBack(every)
 	m.reapOrphans(every)
+}
+
+// Queues are looked at every health.Look while connections come, if there are workers that report what they take and
+// could help each other, and for so many looks after that; otherwise so often, and then when a connection comes.
+const (
+	busyLooks  = 4
+	lookSeldom = 200 * time.Millisecond
+)
+
+// lookAtQueues looks at queues, and at what workers report, until ctx ends.
+func (m *Master) lookAtQueues(ctx context.Context) {
+	waiting, several := false, false
+	busy := 0 // looks that are still to follow soon
+	for ctx.Err() == nil {
+		switch {
+		case busy > 0:
+			m.pause(ctx, health.Look, false)
+			busy--
+		case m.pause(ctx, lookSeldom, several):
+			busy = 1 // who takes the connection may not have reported that yet
+		}
+		queued := m.sockets.Queued()
+		reports, changed, taken := m.tallies.read()
+		if len(queued) > 0 || waiting || changed {
+			m.post(queues{queued, reports})
+		}
+		waiting, several = len(queued) > 0, len(reports) > 1
+		if several && (waiting || taken) {
+			busy = busyLooks
+		}
+	}
+}
+
+// pause waits for d, until ctx ends or, if awake, until a connection comes, and reports whether one has.
+func (m *Master) pause(ctx context.Context, d time.Duration, awake bool) (comes bool) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	if awake && m.sockets.Await(ctx) {
+		return true
+	}
+	<-ctx.Done()
+	return false
 }
 
 // giveBack has the memory go back to the system that the master does not use. What it looks at again and again becomes
@@ -252,9 +287,6 @@ func giveBack(every func(time.Duration, func())) { every(giveBackEvery, debug.Fr
 
 // giveBackEvery is how often it does. The runtime collects garbage every two minutes at least.
 const giveBackEvery = time.Minute
-
-// lookAtQueues is how often queues are looked at.
-const lookAtQueues = 200 * time.Millisecond
 
 // pids returns the process IDs of all workers.
 func (m *Master) pids() map[int]bool {

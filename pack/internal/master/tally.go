@@ -38,7 +38,7 @@ func (t *tallies) forget(ref roster.Ref) {
 	delete(t.slots, ref)
 }
 
-// readAll returns what workers have reported.
+// readAll returns what those workers have reported that do report.
 func (t *tallies) readAll() map[roster.Ref]scoreboard.Report {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -49,22 +49,30 @@ func (t *tallies) readAll() map[roster.Ref]scoreboard.Report {
 func (t *tallies) reports() map[roster.Ref]scoreboard.Report {
 	all := make(map[roster.Ref]scoreboard.Report, len(t.slots))
 	for ref, s := range t.slots {
-		all[ref] = s.Read()
+		if r := s.Read(); r.Beat != 0 {
+			all[ref] = r
+		}
 	}
 	return all
 }
 
-// read returns what workers have reported, and whether it has changed since the last call.
-func (t *tallies) read() (now map[roster.Ref]scoreboard.Report, changed bool) {
+// read returns that, whether it has changed since the last call, and whether they have taken connections since.
+func (t *tallies) read() (now map[roster.Ref]scoreboard.Report, changed, taken bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	changed = len(t.last) != len(t.slots)
+	reporting := 0
 	for ref, s := range t.slots {
-		changed = changed || s.Read() != t.last[ref]
+		r := s.Read()
+		if r.Beat == 0 {
+			continue
+		}
+		reporting++
+		last := t.last[ref]
+		changed, taken = changed || r != last, taken || r.Accepted != last.Accepted
 	}
-	if !changed {
-		return t.last, false
+	if !changed && reporting == len(t.last) {
+		return t.last, false, false
 	}
 	t.last = t.reports()
-	return t.last, true
+	return t.last, true, taken
 }

@@ -156,6 +156,9 @@ func (w *world) do(what string, args []string) error {
 		fmt.Sscan(args[1], &w.process(args[0]).kept)
 	case "hogged", "calm":
 		w.process(arg).hogged = what == "hogged"
+	case "idle", "busy": // a worker takes no connections, or does again
+		w.process(arg).idle = what == "idle"
+		w.accept()
 	case "stays": // a worker does not come to an end when it drains
 		w.process(arg).stays = true
 	case "end":

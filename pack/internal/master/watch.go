@@ -66,6 +66,7 @@ func (c *core) queues(e queues) {
 		return
 	}
 	waiting := map[roster.Ref]bool{}
+	covered := map[int]bool{}
 	for _, s := range e.waiting {
 		if known := c.endpoints[s.Endpoint]; known == nil || known.shared || s.Socket >= len(c.wishes) {
 			continue
@@ -73,11 +74,16 @@ func (c *core) queues(e queues) {
 		if r := c.wishes[s.Socket].Server; r != (roster.Ref{}) {
 			waiting[r] = true
 		} else if cover := c.covers[s.Socket]; cover != nil && !s.Endpoint.Own {
-			waiting[cover.by] = true
+			waiting[cover.by], covered[s.Socket] = true, true
+		}
+	}
+	for _, w := range c.order {
+		if covered[w.ID] && w.pulse.Late() {
+			waiting[w.Ref] = true // at its own socket, which another serves, too
 		}
 	}
 	watched := c.watched()
-	c.act(c.monitor.Queues(watched, waiting), len(watched))
+	c.act(c.monitor.Queues(watched, waiting, e.tallies), len(watched))
 }
 
 // act acts on what was found about workers.
@@ -92,8 +98,12 @@ func (c *core) act(found []health.Finding, watched int) {
 		case f.Kind == health.Ask:
 			c.tell(w, wire.Message{Type: wire.Ping})
 		case f.Kind == health.IsStalled:
-			c.logWorker(slog.LevelWarn, w, "worker takes nothing from its queue, others serve it", "since", since)
+			c.logWorker(slog.LevelDebug, w, "worker takes nothing from its queue", "since", since)
 			c.changed()
+		case f.Kind == health.StaysSo:
+			c.logWorker(slog.LevelWarn, w, "worker takes nothing from its queue, others serve it", "since", since)
+		case f.Kind == health.GoesOn:
+			c.goesOn(w, f.Told)
 		case f.Kind == health.IsLate:
 			c.logWorker(slog.LevelWarn, w, "worker is late, others serve its queue", "silent", since)
 			c.changed()
@@ -103,6 +113,19 @@ func (c *core) act(found []health.Finding, watched int) {
 			c.emit(examine{w.Ref, w.pid, isHung})
 		}
 	}
+}
+
+// goesOn has nobody serve the queue of a worker any more that works again.
+func (c *core) goesOn(w *worker, told bool) {
+	level := slog.LevelDebug
+	if told {
+		level = slog.LevelInfo
+	}
+	c.logWorker(level, w, "worker goes on")
+	if w.generation == c.current {
+		delete(c.stuck, w.ID) // told of it meanwhile, the steering has forgotten what it had found, and judges anew
+	}
+	c.changed()
 }
 
 // unwell replaces a worker whose probe fails, one at a time.

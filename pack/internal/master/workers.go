@@ -89,12 +89,8 @@ func (c *core) message(e message) {
 	case wire.Ready:
 		c.ready(w)
 	case wire.Beat:
-		if c.monitor.Beat(w.Ref, *m.Vitals) {
-			c.logWorker(slog.LevelInfo, w, "worker goes on")
-			if w.generation == c.current {
-				delete(c.stuck, w.ID) // told of it meanwhile, the steering has forgotten what it had found, and judges anew
-			}
-			c.changed()
+		if goesOn, told := c.monitor.Beat(w.Ref, *m.Vitals); goesOn {
+			c.goesOn(w, told)
 		}
 	case wire.Failed:
 		c.emit(fail{w.Ref, &workerError{m.Error}})

@@ -14,6 +14,7 @@ import (
 	"github.com/gopherpack/gopherpack/internal/proc"
 	"github.com/gopherpack/gopherpack/internal/scoreboard"
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
+	"github.com/gopherpack/gopherpack/pack/internal/health"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
@@ -59,6 +60,7 @@ type fakeProcess struct {
 	ref      roster.Ref
 	pid      int
 	mute     bool // it neither hears nor says anything
+	idle     bool // it takes no connections
 	broken   bool // it ends instead of getting ready
 	stays    bool // it does not end when it is told to drain
 	serves   map[sockets.Ref]bool
@@ -141,14 +143,14 @@ func (w *world) printf(format string, args ...any) { fmt.Fprintf(&w.out, "  "+fo
 
 // pass has time go on, in which workers beat, connections are accepted, and the queues are looked at.
 func (w *world) pass(d time.Duration) {
-	const look = 200 * time.Millisecond
+	const look = health.Look
 	for end := w.now.Add(d); w.now.Before(end) && !w.ended; {
 		w.now = w.now.Add(min(look, end.Sub(w.now)))
 		w.accept()
 		if at := w.core.next(); !at.IsZero() && !at.After(w.now) {
 			w.post(tick{})
 		}
-		if w.now.UnixMilli()%1000 < 200 {
+		if w.now.UnixMilli()%1000 < look.Milliseconds() {
 			for _, ref := range w.refs() {
 				w.beat(w.processes[ref])
 			}
@@ -161,7 +163,11 @@ func (w *world) pass(d time.Duration) {
 func (w *world) tallies() map[roster.Ref]scoreboard.Report {
 	all := map[roster.Ref]scoreboard.Report{}
 	for ref, p := range w.processes {
-		all[ref] = scoreboard.Report{Accepted: uint32(p.accepted), Movable: uint32(p.kept), Hogged: p.hogged}
+		if !w.held["tally"] {
+			all[ref] = scoreboard.Report{
+				Beat: 1, Accepted: uint32(p.accepted), Movable: uint32(p.kept), Hogged: p.hogged,
+			}
+		}
 	}
 	return all
 }
@@ -182,7 +188,7 @@ func (w *world) accept() {
 	for _, ref := range w.refs() {
 		p := w.processes[ref]
 		for _, s := range w.queued() {
-			if !p.mute && p.serves[s] {
+			if !p.mute && !p.idle && p.serves[s] {
 				delete(w.waiting, s)
 				p.accepted++
 				w.printf("%v accepts from socket %d", ref, s.Socket)

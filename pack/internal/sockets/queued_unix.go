@@ -5,6 +5,7 @@ package sockets
 import (
 	"math"
 	"net"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,9 +15,20 @@ type pollSet struct {
 	fds   []unix.PollFd
 	refs  []Ref // of fds
 	valid bool
+	bell  *os.File // rings when a connection comes; nil if there is none
 }
 
-func (p *pollSet) changed() { p.valid = false }
+func (p *pollSet) changed() {
+	p.valid = false
+	p.removeBell()
+}
+
+func (p *pollSet) removeBell() {
+	if p.bell != nil {
+		p.bell.Close()
+		p.bell = nil
+	}
+}
 
 func (p *pollSet) queued(k *Keeper) []Ref {
 	if !p.valid {

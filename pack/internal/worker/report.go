@@ -75,6 +75,7 @@ func (r *reporter) tallyIn(f *os.File) error {
 	s.Open(r.conns)
 	s.Movable(r.kept)
 	s.Hogged(r.hogged.Load())
+	s.Beat() // once: it does report
 	return nil
 }
 
