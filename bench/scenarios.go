@@ -152,7 +152,7 @@ var (
 		{Name: "rate", Title: "requests/s", More: true},
 		{Name: "p99", Title: "p99, ms", Digits: 1},
 		{Name: "p999", Title: "p99.9, ms", Digits: 1},
-		{Name: "waiting", Title: "clients without an answer at the end"},
+		{Name: "waiting", Title: "requests under way at the end"},
 		{Name: "failed", Title: "failed"},
 	}
 	balanceFigures = []report.Figure{
