@@ -74,9 +74,10 @@ var attacks = map[string]func(c *wire.Conn, dir string){
 		c.Send(wire.Message{Type: wire.Beat, Vitals: &wire.Vitals{}}, times(conn, fdmsg.MaxFiles)...)
 		close()
 	},
-	"hand over early": func(c *wire.Conn, dir string) {
+	"hand over endlessly": func(c *wire.Conn, dir string) {
 		conn, close := lingering(dir)
-		c.Send(wire.Message{Type: wire.Handover, Endpoint: &someEndpoint}, conn)
+		for c.Send(wire.Message{Type: wire.Handover, Endpoint: &someEndpoint}, conn) == nil {
+		}
 		close()
 	},
 	"shut down": func(*wire.Conn, string) {

@@ -21,7 +21,7 @@ func TestHostileWorker(t *testing.T) {
 	for _, by := range test.Some(8, []string{
 		"listen", "beats", "garbage", "half a message", "descriptors", "shut down", "covered", "end",
 		"hello", "ready", "quiesce", "closed", "handoverEnded", "drained", "failed", "tickets", "no vitals",
-		"long probe", "connections", "no JSON", "empty messages", "hand over early", "listen to nobody",
+		"long probe", "connections", "no JSON", "empty messages", "hand over endlessly", "listen to nobody",
 		"filter", "deaf", "lock",
 	}) {
 		t.Run(by, func(t *testing.T) {
