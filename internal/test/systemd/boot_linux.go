@@ -89,7 +89,7 @@ func Run(t *testing.T, tests string, files map[string]string) {
 	case err != nil && len(output) == 0:
 		t.Fatalf("it came to no test: %v\n%s", err, console)
 	case err != nil:
-		t.Fatalf("%v\n%s", err, output)
+		t.Fatalf("%v\n%s\nsystemd said:\n%s", err, output, console)
 	}
 	t.Logf("in %s\n%s", root, output)
 }
@@ -229,8 +229,8 @@ func boot(dir string) error {
 	if err := enter(root); err != nil {
 		return err
 	}
-	argv := []string{"/usr/lib/systemd/systemd", "--system", "--unit=test.target", "--log-target=console",
-		"--show-status=no", "--log-level=warning"}
+	argv := []string{"/usr/lib/systemd/systemd", "--system", "--unit=test.target", "--log-target=journal",
+		"--show-status=no", "--log-level=info"}
 	env := []string{"container=gopherpack", "PATH=/usr/sbin:/usr/bin"}
 	return os.NewSyscallError("exec", unix.Exec(argv[0], argv, env))
 }
@@ -268,6 +268,13 @@ func furnish(root, dir string) error {
 		{"tmpfs", in("/tmp"), "tmpfs", 0, "mode=1777"},
 		{filepath.Join(dir, "shared"), in(shared), "", unix.MS_BIND, ""},
 	})
+	for _, name := range []string{"pts", "shm", "mqueue", "hugepages"} { // private devices of units have these
+		err = errors.Join(err, os.MkdirAll(in("/dev/"+name), 0o1777))
+	}
+	err = errors.Join(err, os.Symlink("pts/ptmx", in("/dev/ptmx")), mountAll([]mount{
+		{"devpts", in("/dev/pts"), "devpts", 0, "newinstance,ptmxmode=0666,mode=620"},
+		{"tmpfs", in("/dev/shm"), "tmpfs", 0, "mode=1777"},
+	}))
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
 		device := in("/dev/" + name)
 		err = errors.Join(err, writeFile(device, ""), mountAll([]mount{{"/dev/" + name, device, "", unix.MS_BIND, ""}}))

@@ -3,6 +3,7 @@ package master
 import (
 	"log/slog"
 
+	"github.com/gopherpack/gopherpack/internal/systemd"
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
@@ -132,8 +133,9 @@ type (
 		state  *handoff.State
 		back   bool // to the previous program
 	}
-	addTicketKey struct{} // newTicketKey
-	settled      struct{} // what was inherited is taken over for good
+	addTicketKey struct{}                  // newTicketKey
+	notify       struct{ systemd.Message } // the service manager
+	settled      struct{}                  // what was inherited is taken over for good
 	atStep       struct{ step Step }
 	done         struct{ err error } // the pack has ended
 )

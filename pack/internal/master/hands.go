@@ -78,6 +78,8 @@ func (m *Master) perform(e effect) {
 		m.log.put(e)
 	case atStep:
 		AtStep(e.step)
+	case notify:
+		m.manager.notify(e.Message)
 	case launch:
 		m.launch(e)
 	case startMember:

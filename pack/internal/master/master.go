@@ -28,6 +28,7 @@ type Master struct {
 	ended chan struct{} // closed when the core is not called any more
 
 	log      *logHand
+	manager  *managerHand
 	sockets  *sockets.Keeper
 	work     *serial // on the sockets, one after the other
 	steering *steeringHand
@@ -60,6 +61,7 @@ func New(c Config) *Master {
 	}
 	m.hooks, m.endHooks = context.WithCancel(context.Background())
 	m.steering = newSteeringHand(m)
+	m.manager = &managerHand{service: c.Service, work: newSerial(), log: m.log}
 	m.sockets.Control = c.Control
 	m.sockets.Waits = func(e wire.Endpoint, pids []int) {
 		m.log.put(logLine{slog.LevelWarn, sockets.WaitsFor(pids), []any{"address", e.String(), "pids", pids}})
@@ -89,6 +91,9 @@ func (m *Master) Run(ctx context.Context, estate *upgrade.Estate, wrong error) e
 		}
 	} else if wrong != nil {
 		return wrong
+	}
+	if estate == nil {
+		m.manager.warn(m.Watchdog)
 	}
 	err := m.prepare()
 	if err != nil && estate != nil {
@@ -123,6 +128,7 @@ func (m *Master) close() {
 	m.endHooks()
 	m.work.stop()
 	m.sockets.Close()
+	m.manager.flush()
 	m.steering.close()
 	if m.estate != nil {
 		m.estate.Close()

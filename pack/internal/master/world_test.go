@@ -452,6 +452,8 @@ func (w *world) perform(e effect) {
 		w.printf("keep sockets of %v", e.used)
 	case quiesceEndpoint:
 		w.printf("keep new connections out of %s", e.endpoint.Name())
+	case notify:
+		w.printf("systemd: %s", strings.ReplaceAll(e.Text(w.now.Sub(time.Unix(1e9, 0))), "\n", " "))
 	case dropImage:
 		w.printf("%s", describe(e))
 	case done:

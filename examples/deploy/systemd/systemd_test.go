@@ -1,0 +1,409 @@
+//go:build linux
+
+package systemd_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test/systemd"
+)
+
+const site = "site.service"
+
+// booted reports whether this is the system that the test wants. If it is not, it boots one, has the test run in there,
+// and passes its result on.
+func booted(t *testing.T) bool {
+	t.Helper()
+	if systemd.Inside() {
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Log(systemd.Journal(site))
+			}
+		})
+		return true
+	}
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{server: self}
+	units, _ := filepath.Glob("site.*")
+	for _, unit := range units {
+		files[filepath.Join(systemd.Units, unit)] = unit
+	}
+	systemd.Run(t, "^"+t.Name()+"$", files)
+	return false
+}
+
+// ctl calls systemctl.
+func ctl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := systemd.Ctl(args...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, systemd.Journal(site))
+	}
+	return out
+}
+
+// start starts the service, with more settings.
+func start(t *testing.T, settings ...string) {
+	t.Helper()
+	if len(settings) > 0 {
+		text := strings.Join(settings, "\n") + "\n"
+		dir := filepath.Join(systemd.Units, site+".d")
+		err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "test.conf"), []byte(text), 0o644))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctl(t, "daemon-reload")
+	}
+	ctl(t, "start", site)
+}
+
+func show(property string) string { return systemd.Show(site, property) }
+
+// mainPID returns the PID of the master.
+func mainPID() int {
+	pid, _ := strconv.Atoi(show("MainPID"))
+	return pid
+}
+
+// until waits until a condition holds.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 30 s: %s; status %q\n%s", what, show("StatusText"), systemd.Journal(site))
+		}
+	}
+}
+
+// wants compares properties of the service: "Name=value".
+func wants(t *testing.T, properties ...string) {
+	t.Helper()
+	for _, p := range properties {
+		name, want, _ := strings.Cut(p, "=")
+		if got := show(name); got != want {
+			t.Errorf("%s is %q; want %q", name, got, want)
+		}
+	}
+}
+
+// get returns what the server says.
+func get(t *testing.T, path string) string {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	r, err := client.Get("http://localhost" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// load loads the server by clients that retry nothing, half of them on kept-alive connections, until end is called,
+// which returns what came of each half.
+func load() (end func() []*strictclient.Result) {
+	ctx, cancel := context.WithCancel(context.Background())
+	results := make(chan *strictclient.Result, 2)
+	for _, keep := range []bool{true, false} {
+		l := strictclient.Load{Network: "tcp", Address: "localhost:80", Clients: 4, KeepAlive: keep, Pause: 2 * time.Millisecond}
+		go func() { results <- l.Run(ctx) }()
+	}
+	return func() []*strictclient.Result {
+		cancel()
+		return []*strictclient.Result{<-results, <-results}
+	}
+}
+
+// losesNothing wants all requests to be answered while something is done.
+func losesNothing(t *testing.T, do func()) {
+	t.Helper()
+	end := load()
+	do()
+	for _, r := range end() {
+		if r.Failed() > 0 || r.Requests == 0 {
+			t.Errorf("%v", r)
+			for _, f := range r.Samples[:min(3, len(r.Samples))] {
+				t.Errorf("%s at %v: %v", f.Kind, f.Ended, f.Err)
+			}
+		}
+		t.Log(r)
+	}
+}
+
+func write(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStart starts the service. Nothing of what is meant for the master reaches a worker.
+func TestStart(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	start(t)
+	wants(t, "ActiveState=active", "StatusText=2 workers serve tcp [::]:80", "StatusErrno=0")
+	environ := get(t, "/environ")
+	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE", "LISTEN_FDS", "LISTEN_PID"} {
+		if strings.Contains("\n"+environ, "\n"+name+"=") {
+			t.Errorf("a worker has %s: %s", name, environ)
+		}
+	}
+	if !strings.Contains(environ, "INVOCATION_ID=") {
+		t.Errorf("a worker has not what is for all processes of the service: %s", environ)
+	}
+	ctl(t, "stop", site)
+	wants(t, "ActiveState=inactive", "Result=success")
+	if log := systemd.Journal(site); strings.Contains(log, "WARN") || strings.Contains(log, "ERROR") {
+		t.Error(log)
+	}
+}
+
+// TestReload wants a reload to return when the new workers serve, 20 times, and clients to notice nothing.
+func TestReload(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	start(t)
+	pid := mainPID()
+	losesNothing(t, func() {
+		for range 20 {
+			ctl(t, "reload", site)
+			wants(t, "ActiveState=active", "StatusErrno=0", "ReloadResult=success")
+		}
+	})
+	wants(t, fmt.Sprint("MainPID=", pid), "NRestarts=0")
+
+	write(t, held)
+	reloaded := make(chan error, 1)
+	go func() {
+		_, err := systemd.Ctl("reload", site)
+		reloaded <- err
+	}()
+	until(t, "reloading", func() bool {
+		return show("ActiveState") == "reloading" && show("StatusText") == "reloading: 0 of 2 new workers serve"
+	})
+	select {
+	case err := <-reloaded:
+		t.Fatalf("it has returned before there were new workers: %v", err)
+	default:
+	}
+	remove(t, held)
+	if err := <-reloaded; err != nil {
+		t.Error(err)
+	}
+	wants(t, "ActiveState=active", "StatusText=2 workers serve tcp [::]:80")
+}
+
+// TestReloadFails has new workers fail: the service goes on, and systemd shows why.
+func TestReloadFails(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	start(t)
+	write(t, broken)
+	losesNothing(t, func() { ctl(t, "reload", site) })
+	wants(t, "ActiveState=active", "NRestarts=0", "StatusErrno=125")
+	const why = "2 workers serve tcp [::]:80; the last reload failed, the old workers go on: "
+	if got := show("StatusText"); !strings.HasPrefix(got, why) || !strings.HasSuffix(got, "the configuration is broken") {
+		t.Errorf("%q", got)
+	}
+	remove(t, broken)
+	ctl(t, "reload", site)
+	wants(t, "ActiveState=active", "StatusErrno=0", "StatusText=2 workers serve tcp [::]:80")
+}
+
+// TestUpgrade has the service become another program, 10 times, and clients notice nothing. It goes on to hear of it.
+func TestUpgrade(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	start(t)
+	pid := mainPID()
+	losesNothing(t, func() {
+		for i := range 10 {
+			replaceServer(t)
+			if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "upgraded", func() bool { return strings.Count(systemd.Journal(site), "upgraded") == i+1 })
+			until(t, "active", func() bool { return show("ActiveState") == "active" })
+		}
+	})
+	ctl(t, "reload", site)
+	wants(t, fmt.Sprint("MainPID=", pid), "NRestarts=0", "StatusText=2 workers serve tcp [::]:80", "StatusErrno=0")
+	ctl(t, "stop", site)
+	wants(t, "Result=success")
+}
+
+// replaceServer puts the program in its place anew.
+func replaceServer(t *testing.T) {
+	t.Helper()
+	data, err := os.ReadFile(server)
+	if err == nil {
+		err = errors.Join(os.WriteFile(server+".new", data, 0o755), os.Rename(server+".new", server))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStop stops the service, as systemd does, by a signal to each of its processes. Nobody loses a connection that was
+// accepted: clients are refused, at last.
+func TestStop(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	for range 3 {
+		start(t)
+		end := load()
+		get(t, "/")
+		ctl(t, "stop", site)
+		for _, r := range end() {
+			if refused := r.Failures["connect: connection refused"]; r.Failed() != refused {
+				t.Errorf("%v", r)
+			}
+		}
+		wants(t, "Result=success")
+	}
+}
+
+// TestKilled kills the master. Workers finish what they have, and systemd starts the service anew.
+func TestKilled(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	start(t)
+	for i := range 3 {
+		pid := mainPID()
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "restarted", func() bool { return show("NRestarts") == strconv.Itoa(i+1) && mainPID() != pid && isUp() })
+		get(t, "/")
+	}
+	wants(t, "StatusErrno=0", "StatusText=2 workers serve tcp [::]:80")
+}
+
+func isUp() bool { return show("ActiveState") == "active" }
+
+// TestWatchdog has the workers hang, and then the master: systemd starts the service anew. One worker alone that hangs
+// is the master's business.
+func TestWatchdog(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	start(t, "[Service]", "WatchdogSec=3")
+	pid := mainPID()
+	stop := func(pids ...int) {
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	workers := children(pid)
+	if len(workers) != 2 {
+		t.Fatalf("workers %v", workers)
+	}
+	stop(workers[0])
+	fed := show("WatchdogTimestampMonotonic")
+	until(t, "two signs of life", func() bool {
+		now := show("WatchdogTimestampMonotonic")
+		defer func() { fed = now }()
+		return now != fed
+	})
+	wants(t, "NRestarts=0")
+	stop(workers[1])
+	until(t, "restarted", func() bool { return show("NRestarts") == "1" && isUp() && mainPID() != pid })
+	get(t, "/")
+	pid = mainPID()
+	stop(pid)
+	until(t, "restarted again", func() bool { return show("NRestarts") == "2" && isUp() && mainPID() != pid })
+	get(t, "/")
+	if log := systemd.Journal(site); strings.Count(log, "Watchdog timeout") != 2 {
+		t.Error(log)
+	}
+}
+
+// children returns the processes that a process has started.
+func children(pid int) (all []int) {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		for field := range strings.FieldsSeq(string(text)) {
+			child, _ := strconv.Atoi(field)
+			all = append(all, child)
+		}
+	}
+	return all
+}
+
+// TestWrongSettings wants one line about each thing that is wrong with a unit.
+func TestWrongSettings(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	for want, settings := range map[string][]string{
+		"Type=notify-reload":       {"Type=exec", "WatchdogSec=0"},
+		"WatchdogSec= of the unit": {"WatchdogSec=2900ms"},
+		"must exec":                {"ExecStart=", "ExecStart=/bin/sh -c '" + server + "; true'", "NotifyAccess=all", "WatchdogSec=0"},
+		"watchdog is for process":  {"ExecStart=", "ExecStart=/bin/sh -c 'unset SYSTEMD_EXEC_PID; " + server + "; true'", "NotifyAccess=all"},
+	} {
+		before := len(systemd.Journal(site))
+		start(t, append([]string{"[Service]"}, settings...)...)
+		until(t, want, func() bool { return strings.Contains(systemd.Journal(site)[before:], "INFO pack is up") })
+		ctl(t, "stop", site)
+		var lines []string
+		for line := range strings.Lines(systemd.Journal(site)[before:]) {
+			if strings.Contains(line, "WARN") {
+				lines = append(lines, line)
+			}
+		}
+		if len(lines) != 1 || !strings.Contains(lines[0], want) {
+			t.Errorf("%v: %q; want %q", settings, lines, want)
+		}
+	}
+}
+
+// TestSecurity wants systemd's own judgement of the unit to be OK.
+func TestSecurity(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	out, err := exec.Command("systemd-analyze", "security", "--offline=yes", "--threshold=49",
+		filepath.Join(systemd.Units, site)).CombinedOutput()
+	if lines := strings.Split(strings.TrimSpace(string(out)), "\n"); err != nil || !strings.Contains(lines[len(lines)-1], "OK") {
+		t.Errorf("%v\n%s", err, out)
+	} else {
+		t.Log(lines[len(lines)-1])
+	}
+}
