@@ -380,10 +380,14 @@ func TestWrongSettings(t *testing.T) {
 	} {
 		before := len(systemd.Journal(site))
 		start(t, append([]string{"[Service]"}, settings...)...)
-		until(t, want, func() bool { return strings.Contains(systemd.Journal(site)[before:], "INFO pack is up") })
+		var log string
+		until(t, want, func() (up bool) {
+			log, _, up = strings.Cut(systemd.Journal(site)[before:], "INFO pack is up")
+			return up
+		})
 		ctl(t, "stop", site)
 		var lines []string
-		for line := range strings.Lines(systemd.Journal(site)[before:]) {
+		for line := range strings.Lines(log) {
 			if strings.Contains(line, "WARN") {
 				lines = append(lines, line)
 			}
