@@ -31,8 +31,10 @@
 // latest after ShutdownTimeout. A second signal ends it at once, but for the same one again within a second. Each
 // worker is in a process group of its own, so Ctrl-C reaches the master alone.
 //
-// Started by systemd with Type=notify-reload, a pack tells it how it is, and ReloadSignal= and WatchdogSec= work. What
-// it is told by is NOTIFY_SOCKET in the environment of the master: a program that unsets it before Run does without.
+// Started by systemd with Type=notify-reload, a pack tells it how it is, and WatchdogSec= works. Sockets that systemd
+// has passed are served by Handle for their addresses, and with FileDescriptorStoreMax= it keeps those of the pack, should
+// the master be killed. All that is told by the environment of the master (sd_notify(3), sd_listen_fds(3)): a program that
+// unsets NOTIFY_SOCKET or LISTEN_FDS before Run does without.
 //
 // Linux has all of it. On macOS and FreeBSD the workers share one listening socket and are not pinned, and there
 // are no upgrades. On Windows, and where the environment has GOPHERPACK_INLINE=1, the pack is one process that

@@ -158,6 +158,7 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 			MaxGenerations: c.MaxGenerations, Placement: c.Placement, PID: os.Getpid(), Steered: c.Steering != nil,
 			CanUpgrade: runtime.GOOS == "linux",
 			Managed:    p.service.Socket != "", Watchdog: p.service.Watchdog,
+			Kept: p.service.Store > 0, Passed: len(p.service.Passed) > 0,
 			OnStart: c.OnStart != nil, OnUpgrade: c.OnUpgrade != nil, OnReopen: c.OnReopen != nil,
 		},
 		Log: c.Logger, Files: files, Plan: pl, Request: c.request(), User: c.User,
@@ -289,6 +290,9 @@ func (p *Pack) runInline(ctx context.Context) error {
 	}
 	own := sockets.New(files)
 	own.Control = p.config.Control
+	for _, err := range own.TakePassed(p.service.Passed) {
+		c.Log.Warn(err.Error())
+	}
 	own.Waits = func(e wire.Endpoint, pids []int) {
 		c.Log.Warn(sockets.WaitsFor(pids), "address", e.String(), "pids", pids)
 	}
@@ -303,6 +307,9 @@ func (p *Pack) runInline(ctx context.Context) error {
 		var listening []string
 		for _, i := range own.Infos() {
 			listening = append(listening, i.Endpoint.Network+" "+i.Address)
+		}
+		for _, name := range own.Left() {
+			c.Log.Warn(master.NobodyServes, "socket", name)
 		}
 		c.Log.Info("pack serves in line, in one process", "listening", listening)
 		status := "in line, it serves " + strings.Join(listening, ", ")

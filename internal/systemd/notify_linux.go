@@ -25,6 +25,18 @@ func (s Service) Notify(m Message) error {
 	return s.send(m.Text(time.Duration(now.Nano())), nil)
 }
 
+// Keep has systemd keep a copy of a descriptor, which it passes to the process by that name that it starts when this one
+// has ended, by whatever. At most [Service.Store] are kept, and one that is kept already is not kept again. A name has at
+// most 255 characters of ASCII, and no colon.
+func (s Service) Keep(name string, fd int) error {
+	return s.send("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, []int{fd})
+}
+
+// Drop has systemd close what it keeps by a name.
+func (s Service) Drop(name string) error { return s.send("FDSTOREREMOVE=1\nFDNAME="+name, nil) }
+
+func closeOnExec(fd int) { unix.CloseOnExec(fd) }
+
 // send sends a message, with descriptors. Package net has no function for that on a connected datagram socket.
 func (s Service) send(text string, fds []int) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

@@ -17,11 +17,22 @@ import (
 type Service struct {
 	Socket   string        // to which it is to write; "" if it does not want to know
 	Watchdog time.Duration // at the latest after which it wants a sign of life; 0 if it wants none
+	Store    int           // so many descriptors it keeps for this process, should that end: see Keep
+	Passed   []Descriptor  // with these it has started this process; they are not passed on to others
 	Warnings []string      // what is wrong with the unit, or with how this process was started
 }
 
+// Descriptor is one that systemd has passed: of a socket unit, or one that it has kept.
+type Descriptor struct {
+	FD   int
+	Name string // FileDescriptorName= of the unit, or as it was kept
+}
+
 // variables are those that are meant for the process that systemd has started, and for no other.
-var variables = []string{"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE"}
+var variables = []string{
+	"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE",
+	"LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES",
+}
 
 // IsMeantForOne reports whether a variable, by its name, is meant for the process that systemd has started, and not for
 // those that this one starts: they must not answer in its name.
@@ -42,6 +53,9 @@ func Take() Service {
 		return Service{}
 	}
 	s := read(os.Getenv, os.Getpid())
+	for _, d := range s.Passed {
+		closeOnExec(d.FD)
+	}
 	for _, name := range variables {
 		os.Unsetenv(name)
 	}
@@ -64,7 +78,41 @@ func read(getenv func(string) string, pid int) (s Service) {
 			"instead of Type=simple or exec it knows when the pack is up, and waits for a reload")
 	}
 	s.readWatchdog(getenv("WATCHDOG_USEC"), getenv("WATCHDOG_PID"), pid)
+	s.readPassed(getenv("LISTEN_FDS"), getenv("LISTEN_FDNAMES"), getenv("LISTEN_PID"), pid)
+	if n, err := strconv.Atoi(getenv("FDSTORE")); err == nil && s.Socket != "" {
+		s.Store = max(n, 0)
+	}
 	return s
+}
+
+// firstPassed is the first descriptor of those that are passed, and maxPassed how many there may be.
+const (
+	firstPassed = 3
+	maxPassed   = 1 << 16
+)
+
+func (s *Service) readPassed(count, names, whose string, pid int) {
+	if count == "" {
+		return
+	}
+	n, err := strconv.Atoi(count)
+	switch owner, _ := strconv.Atoi(whose); {
+	case err != nil || n < 0 || n > maxPassed:
+		s.warn("LISTEN_FDS=%.100q of systemd is no number of sockets: they are not used", count)
+		return
+	case owner != pid:
+		s.warn("the sockets that LISTEN_FDS tells of are for process %.20s, and not for process %d: what ExecStart= runs "+
+			"must exec the program", whose, pid)
+		return
+	}
+	all := strings.Split(names, ":")
+	for i := range n {
+		d := Descriptor{FD: firstPassed + i, Name: "unknown"} // as systemd calls it
+		if i < len(all) && all[i] != "" {
+			d.Name = all[i]
+		}
+		s.Passed = append(s.Passed, d)
+	}
 }
 
 func (s *Service) readWatchdog(text, whose string, pid int) {

@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +42,39 @@ func TestRead(t *testing.T) {
 				t.Errorf("it warns %q; want %q", s.Warnings, tt.warning)
 			}
 		})
+	}
+}
+
+// TestReadPassed reads with which sockets a process 7 was started.
+func TestReadPassed(t *testing.T) {
+	for _, tt := range []struct {
+		environ, want, warning string
+	}{
+		{"LISTEN_PID=7", "", ""},
+		{"LISTEN_PID=7 LISTEN_FDS=0", "", ""},
+		{"LISTEN_PID=7 LISTEN_FDS=1", "3 unknown", ""},
+		{"LISTEN_PID=7 LISTEN_FDS=3 LISTEN_FDNAMES=web::admin", "3 web, 4 unknown, 5 admin", ""},
+		{"LISTEN_PID=7 LISTEN_FDS=1 LISTEN_FDNAMES=a:b:c", "3 a", ""},
+		{"LISTEN_PID=6 LISTEN_FDS=1", "", "for process 6"},
+		{"LISTEN_FDS=1", "", "must exec"},
+		{"LISTEN_PID=7 LISTEN_FDS=all", "", "no number"},
+		{"LISTEN_PID=7 LISTEN_FDS=-1", "", "no number"},
+		{"LISTEN_PID=7 LISTEN_FDS=99999999", "", "no number"},
+	} {
+		s := read(of(tt.environ), 7)
+		var got []string
+		for _, d := range s.Passed {
+			got = append(got, fmt.Sprint(d.FD, " ", d.Name))
+		}
+		warning := strings.Join(s.Warnings, "; ")
+		if strings.Join(got, ", ") != tt.want || !strings.Contains(warning, tt.warning) || warning != "" && tt.warning == "" {
+			t.Errorf("%s: %q, warning %q; want %q, %q", tt.environ, got, warning, tt.want, tt.warning)
+		}
+	}
+	for environ, want := range map[string]int{"FDSTORE=9 NOTIFY_SOCKET=/n": 9, "FDSTORE=9": 0, "FDSTORE=x NOTIFY_SOCKET=/n": 0} {
+		if s := read(of(environ), 7); s.Store != want {
+			t.Errorf("%s: %d", environ, s.Store)
+		}
 	}
 }
 

@@ -50,6 +50,7 @@ func serve() error {
 	})
 	p := pack.New(pack.Config{
 		Workers: 2, MinReady: 50 * time.Millisecond,
+		DrainDelay: 500 * time.Millisecond, // in which each client on a kept-alive connection is told that it ends
 		OnWorkerStart: func(ctx context.Context) error {
 			if exists(broken) {
 				return errors.New("the configuration is broken")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -54,7 +55,7 @@ func ctl(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := systemd.Ctl(args...)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, systemd.Journal(site))
+		t.Fatal(err)
 	}
 	return out
 }
@@ -63,15 +64,21 @@ func ctl(t *testing.T, args ...string) string {
 func start(t *testing.T, settings ...string) {
 	t.Helper()
 	if len(settings) > 0 {
-		text := strings.Join(settings, "\n") + "\n"
-		dir := filepath.Join(systemd.Units, site+".d")
-		err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "test.conf"), []byte(text), 0o644))
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctl(t, "daemon-reload")
+		configure(t, settings...)
 	}
 	ctl(t, "start", site)
+}
+
+// configure has the service have more settings, and none of before.
+func configure(t *testing.T, settings ...string) {
+	t.Helper()
+	text := strings.Join(settings, "\n") + "\n"
+	dir := filepath.Join(systemd.Units, site+".d")
+	err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "test.conf"), []byte(text), 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctl(t, "daemon-reload")
 }
 
 func show(property string) string { return systemd.Show(site, property) }
@@ -87,7 +94,7 @@ func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s; status %q\n%s", what, show("StatusText"), systemd.Journal(site))
+			t.Fatalf("not within 30 s: %s; status %q", what, show("StatusText"))
 		}
 	}
 }
@@ -296,21 +303,93 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// TestKilled kills the master. Workers finish what they have, and systemd starts the service anew.
+// TestKilled kills the master. Workers finish what they have, and systemd starts the service anew, with the same
+// sockets: no client is refused, and none loses a request but on connections that were kept alive.
 func TestKilled(t *testing.T) {
 	if !booted(t) {
 		return
 	}
 	start(t)
+	wants(t, "NFileDescriptorStore=2")
+	end := load()
 	for i := range 3 {
+		get(t, "/")
 		pid := mainPID()
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		until(t, "restarted", func() bool { return show("NRestarts") == strconv.Itoa(i+1) && mainPID() != pid && isUp() })
-		get(t, "/")
+		wants(t, "StatusErrno=0", "StatusText=2 workers serve tcp [::]:80", "NFileDescriptorStore=2")
 	}
-	wants(t, "StatusErrno=0", "StatusText=2 workers serve tcp [::]:80")
+	onlyKeptAlive(t, end())
+	if n := strings.Count(systemd.Journal(site), "sockets that systemd has kept go on"); n != 3 {
+		t.Errorf("sockets went on %d times", n)
+	}
+	ctl(t, "stop", site)
+	wants(t, "NFileDescriptorStore=0")
+	if _, err := net.Dial("tcp", "localhost:80"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("after the stop: %v", err)
+	}
+}
+
+// onlyKeptAlive wants no failures but on connections that were kept alive.
+func onlyKeptAlive(t *testing.T, results []*strictclient.Result) {
+	t.Helper()
+	for _, r := range results {
+		for _, f := range r.Samples {
+			if !strings.HasPrefix(f.Kind, "kept-alive") {
+				t.Errorf("%s at %v: %v", f.Kind, f.Ended, f.Err)
+			}
+		}
+		t.Log(r)
+	}
+}
+
+// TestSocket has systemd listen. The first client starts the service, and no client is refused while it is restarted, is
+// killed, or changes.
+func TestSocket(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	for _, tt := range []struct {
+		name     string
+		settings []string
+		served   string
+	}{
+		{"as another user", nil, "a socket of systemd is served by all workers"},
+		{"as the same user", []string{"[Service]", "DynamicUser=no"}, "beside it one of each other worker"},
+	} {
+		before := len(systemd.Journal(site))
+		configure(t, tt.settings...)
+		ctl(t, "start", "site.socket")
+		wants(t, "ActiveState=inactive")
+		get(t, "/")
+		until(t, "up", isUp)
+		if log := systemd.Journal(site)[before:]; !strings.Contains(log, tt.served) || !strings.Contains(log, "site.socket") {
+			t.Errorf("%s: it does not say %q: %s", tt.name, tt.served, log)
+		}
+		end := load()
+		for range 3 {
+			get(t, "/")
+			ctl(t, "restart", site)
+			ctl(t, "reload", site)
+		}
+		pid := mainPID()
+		replaceServer(t)
+		syscall.Kill(pid, syscall.SIGUSR2)
+		until(t, "upgraded", func() bool { return strings.Contains(systemd.Journal(site)[before:], "INFO upgraded") })
+		ctl(t, "restart", site)
+		pid = mainPID()
+		syscall.Kill(pid, syscall.SIGKILL)
+		until(t, "restarted", func() bool { return show("NRestarts") == "1" && mainPID() != pid && isUp() })
+		onlyKeptAlive(t, end())
+		ctl(t, "stop", site, "site.socket")
+		for line := range strings.Lines(systemd.Journal(site)[before:]) {
+			if strings.Contains(line, "WARN") && !strings.Contains(line, "the master is gone, stopping") {
+				t.Errorf("%s: %s", tt.name, line)
+			}
+		}
+	}
 }
 
 func isUp() bool { return show("ActiveState") == "active" }
@@ -342,6 +421,7 @@ func TestWatchdog(t *testing.T) {
 		return now != fed
 	})
 	wants(t, "NRestarts=0")
+	end := load()
 	stop(workers[1])
 	until(t, "restarted", func() bool { return show("NRestarts") == "1" && isUp() && mainPID() != pid })
 	get(t, "/")
@@ -349,6 +429,14 @@ func TestWatchdog(t *testing.T) {
 	stop(pid)
 	until(t, "restarted again", func() bool { return show("NRestarts") == "2" && isUp() && mainPID() != pid })
 	get(t, "/")
+	for _, r := range end() { // systemd kills workers with what they have
+		for _, f := range r.Samples {
+			if strings.HasPrefix(f.Kind, "connect") {
+				t.Errorf("%s at %v: %v", f.Kind, f.Ended, f.Err)
+			}
+		}
+		t.Log(r)
+	}
 	if log := systemd.Journal(site); strings.Count(log, "Watchdog timeout") != 2 {
 		t.Error(log)
 	}
@@ -373,7 +461,7 @@ func TestWrongSettings(t *testing.T) {
 		return
 	}
 	for want, settings := range map[string][]string{
-		"Type=notify-reload":       {"Type=exec", "WatchdogSec=0"},
+		"Type=notify-reload":       {"Type=exec", "WatchdogSec=0", "FileDescriptorStoreMax=0"},
 		"WatchdogSec= of the unit": {"WatchdogSec=2900ms"},
 		"must exec":                {"ExecStart=", "ExecStart=/bin/sh -c '" + server + "; true'", "NotifyAccess=all", "WatchdogSec=0"},
 		"watchdog is for process":  {"ExecStart=", "ExecStart=/bin/sh -c 'unset SYSTEMD_EXEC_PID; " + server + "; true'", "NotifyAccess=all"},
@@ -394,6 +482,37 @@ func TestWrongSettings(t *testing.T) {
 		}
 		if len(lines) != 1 || !strings.Contains(lines[0], want) {
 			t.Errorf("%v: %q; want %q", settings, lines, want)
+		}
+	}
+}
+
+// TestWrongSockets wants one line about each socket that is of no use, and about sockets that cannot be had.
+func TestWrongSockets(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	for want, tt := range map[string]struct{ socket, service string }{
+		"that nobody serves":                    {"ListenStream=81", ""},
+		"it is for datagrams":                   {"ListenDatagram=81", ""},
+		"LISTEN_FDS tells of are for process":   {"ListenStream=81", "ExecStart=\nExecStart=/bin/sh -c 'unset SYSTEMD_EXEC_PID WATCHDOG_USEC; " + server + "; true'\nNotifyAccess=all"},
+		"listens on 127.0.0.1:80 (more.socket)": {"ListenStream=127.0.0.1:80", ""},
+	} {
+		before := len(systemd.Journal(site))
+		unit := "[Socket]\nService=" + site + "\n" + tt.socket + "\n"
+		if err := os.WriteFile(filepath.Join(systemd.Units, "more.socket"), []byte(unit), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		configure(t, "[Unit]", "StartLimitIntervalSec=0", "[Service]", "Restart=no", "Sockets=more.socket", tt.service)
+		ctl(t, "start", "more.socket")
+		_, err := systemd.Ctl("start", site)
+		log := func() string { return systemd.Journal(site)[before:] }
+		until(t, want, func() bool { return strings.Contains(log(), want) })
+		if fails := strings.Contains(want, ":80"); fails != (err != nil) {
+			t.Errorf("%v: %v", tt, err)
+		}
+		ctl(t, "stop", site, "more.socket")
+		if n := strings.Count(log(), want); n != 1 {
+			t.Errorf("%v: %q is there %d times: %s", tt, want, n, log())
 		}
 	}
 }

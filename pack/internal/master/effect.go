@@ -72,6 +72,7 @@ type (
 		workers int
 		steered map[wire.Endpoint]bool
 	}
+	settleSockets  struct{} // all addresses are known: what systemd has passed beside is not served
 	checkFiles     struct{} // filesLost, if some are
 	shrinkSockets  struct{ workers int }
 	keepSockets    struct{ used []wire.Endpoint }

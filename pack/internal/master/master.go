@@ -61,7 +61,7 @@ func New(c Config) *Master {
 	}
 	m.hooks, m.endHooks = context.WithCancel(context.Background())
 	m.steering = newSteeringHand(m)
-	m.manager = &managerHand{service: c.Service, work: newSerial(), log: m.log}
+	m.manager = newManagerHand(c.Service, m.log)
 	m.sockets.Control = c.Control
 	m.sockets.Waits = func(e wire.Endpoint, pids []int) {
 		m.log.put(logLine{slog.LevelWarn, sockets.WaitsFor(pids), []any{"address", e.String(), "pids", pids}})
@@ -93,7 +93,7 @@ func (m *Master) Run(ctx context.Context, estate *upgrade.Estate, wrong error) e
 		return wrong
 	}
 	if estate == nil {
-		m.manager.warn(m.Watchdog)
+		m.manager.begin(m.Watchdog, m.sockets)
 	}
 	err := m.prepare()
 	if err != nil && estate != nil {
@@ -281,6 +281,8 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 	if err != nil {
 		return nil, err
 	}
+	m.manager.settled = true
+	m.manager.keep(m.sockets)
 	m.steering.inherit(inherited)
 	for i := range s.Generations {
 		g := &s.Generations[i]

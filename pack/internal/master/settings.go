@@ -38,6 +38,8 @@ type Settings struct {
 	PID             int
 	Managed         bool          // a service manager wants to know how the pack is
 	Watchdog        time.Duration // after which it misses a sign of life; 0 if it wants none
+	Kept            bool          // it keeps sockets for who comes after this process
+	Passed          bool          // it has passed some
 	Steered         bool          // there is a Steering
 	CanUpgrade      bool
 	OnStart         bool // there is such a hook

@@ -14,6 +14,7 @@ type endpoint struct {
 	shared  bool
 	address string
 	beside  []wire.Endpoint // whose sockets listen on some of it
+	given   bool            // systemd has passed the first, and listens on it before and after
 	steered bool            // a program that knows the sockets chooses among them
 	waiting []roster.Ref    // workers that have asked for theirs meanwhile
 }

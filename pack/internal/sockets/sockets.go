@@ -44,6 +44,7 @@ type Keeper struct {
 	opening map[wire.Endpoint]*opening
 	closed  bool
 	polled  pollSet
+	passed  []*passed
 }
 
 // set is the sockets of one endpoint.
@@ -54,6 +55,9 @@ type set struct {
 	file      *file           // of a Unix socket in the file system; nil for others
 	final     map[socket]bool // to these new connections are kept out for good
 	beside    []wire.Endpoint // it listens on some of what these do
+	given     string          // the name of the first, if that is of a socket unit of systemd
+	kept      int             // so many of them systemd had kept
+	alone     error           // why there are no others beside the one that was given
 }
 
 // socket is a listening socket of this process, which does not accept from it.
@@ -98,6 +102,9 @@ type Info struct {
 	Sockets  int    // one per worker, or 1
 	Shared   bool   // one socket for all: Unix sockets, and all where the system spreads no connections
 	Address  string // what is listened on, with the port that the kernel chose; by each worker if they differ
+	Given    string // the name of the first, or of the one for all, if systemd has passed it
+	Alone    error  // why there is just that one for all
+	Kept     int    // so many systemd had kept
 }
 
 // Beside returns the endpoints beside whose sockets those of an endpoint were opened, since they listen on some of it.
@@ -111,7 +118,10 @@ func (k *Keeper) Beside(e wire.Endpoint) []wire.Endpoint {
 }
 
 func (s *set) info(e wire.Endpoint) Info {
-	return Info{Endpoint: e, Sockets: len(s.listeners), Shared: s.shared, Address: s.address()}
+	return Info{
+		Endpoint: e, Sockets: len(s.listeners), Shared: s.shared, Address: s.address(),
+		Given: s.given, Alone: s.alone, Kept: s.kept,
+	}
 }
 
 // address returns where the sockets listen. The file of a Unix socket is named as the user did, not as it was bound.
@@ -252,8 +262,11 @@ func (k *Keeper) Close() {
 	for _, o := range k.opening {
 		o.cancel(errors.New("the pack is stopping"))
 	}
+	for _, p := range k.passed {
+		p.leave()
+	}
 	clear(k.open)
-	k.closed = true
+	k.closed, k.passed = true, nil
 	k.polled.changed()
 }
 
@@ -262,7 +275,10 @@ func (s *set) close() {
 	if s.file != nil {
 		s.file.remove()
 	}
-	if isUnix(s.listeners[0]) {
+	if s.given != "" {
+		s.leave()
+		s.closeLast(1)
+	} else if isUnix(s.listeners[0]) {
 		shutdown(s.listeners[0]) // who has a copy serves what is queued
 	}
 	s.release()

@@ -105,7 +105,11 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 			}
 		}
 	} else {
-		last = all
+		for _, l := range all {
+			if !s.leavesQueue(l.endpoint, o.orphaned) {
+				last = append(last, l)
+			}
+		}
 		if err := o.quiesce(); err != nil {
 			s.log.Debug("new connections cannot be kept out", "error", err)
 			limit = min(limit, queueLimit)
@@ -179,6 +183,9 @@ func (s *service) disposeOfLeft(o drainOptions) (cut int) {
 func (s *service) quiesceOwn() error {
 	var errs []error
 	for _, l := range s.all() {
+		if s.leavesQueue(l.endpoint, true) {
+			continue
+		}
 		for _, socket := range l.sockets() {
 			switch socket := socket.(type) {
 			case *net.TCPListener:
