@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopherpack/gopherpack/ebpf/steer"
 	"github.com/gopherpack/gopherpack/internal/test/leaktest"
 	"github.com/gopherpack/gopherpack/internal/test/systemd"
 	"github.com/gopherpack/gopherpack/pack"
@@ -41,14 +42,22 @@ const (
 	held   = "/srv/site/held"   // it is not ready until there is no such file
 )
 
+// steered is the variable by which it is told to steer.
+const steered = "SITE_STEERED"
+
 // serve is the program.
 func serve() error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, os.Getppid(), os.Getpid()) })
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		time.Sleep(3 * time.Second)
+		fmt.Fprintln(w, "slow")
+	})
 	mux.HandleFunc("/environ", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, strings.Join(os.Environ(), "\n"))
 	})
-	p := pack.New(pack.Config{
+	config := pack.Config{
 		Workers: 2, MinReady: 50 * time.Millisecond,
 		DrainDelay: 500 * time.Millisecond, // in which each client on a kept-alive connection is told that it ends
 		OnWorkerStart: func(ctx context.Context) error {
@@ -64,7 +73,11 @@ func serve() error {
 			}
 			return nil
 		},
-	})
+	}
+	if os.Getenv(steered) != "" {
+		config.Steering = steer.New()
+	}
+	p := pack.New(config)
 	p.Handle("tcp", ":80", &http.Server{Handler: mux})
 	return p.Run(context.Background())
 }

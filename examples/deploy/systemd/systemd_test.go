@@ -22,7 +22,11 @@ import (
 	"github.com/gopherpack/gopherpack/internal/test/systemd"
 )
 
-const site = "site.service"
+const (
+	site     = "site.service"
+	steering = "steering.conf" // is not where it has an effect
+	paper    = "/srv/systemd.md"
+)
 
 // booted reports whether this is the system that the test wants. If it is not, it boots one, has the test run in there,
 // and passes its result on.
@@ -46,6 +50,8 @@ func booted(t *testing.T) bool {
 	for _, unit := range units {
 		files[filepath.Join(systemd.Units, unit)] = unit
 	}
+	files[filepath.Join(systemd.Units, steering)] = steering
+	files[paper] = filepath.Join("..", "..", "..", "docs", "systemd.md")
 	systemd.Run(t, "^"+t.Name()+"$", files)
 	return false
 }
@@ -303,6 +309,50 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// TestSlowStop stops the service while it has something to finish that takes longer than systemd would wait.
+func TestSlowStop(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	start(t, "[Service]", "TimeoutStopSec=1")
+	r, err := http.Get("http://localhost/slow") // its handler has begun
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	stopped := make(chan error, 1)
+	go func() {
+		_, err := systemd.Ctl("stop", site)
+		stopped <- err
+	}()
+	if text, err := io.ReadAll(r.Body); err != nil || string(text) != "slow\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	wants(t, "Result=success")
+}
+
+// TestStartFails has the first worker fail: so does the start.
+func TestStartFails(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	write(t, broken)
+	configure(t, "[Service]", "Restart=no")
+	if _, err := systemd.Ctl("start", site); err == nil {
+		t.Error("it has started")
+	}
+	wants(t, "ActiveState=failed", "Result=exit-code")
+	if n := strings.Count(systemd.Journal(site), "the configuration is broken"); n != 1 {
+		t.Errorf("the log tells why %d times", n)
+	}
+	remove(t, broken)
+	ctl(t, "start", site)
+	wants(t, "StatusErrno=0")
+}
+
 // TestKilled kills the master. Workers finish what they have, and systemd starts the service anew, with the same
 // sockets: no client is refused, and none loses a request but on connections that were kept alive.
 func TestKilled(t *testing.T) {
@@ -385,7 +435,7 @@ func TestSocket(t *testing.T) {
 		onlyKeptAlive(t, end())
 		ctl(t, "stop", site, "site.socket")
 		for line := range strings.Lines(systemd.Journal(site)[before:]) {
-			if strings.Contains(line, "WARN") && !strings.Contains(line, "the master is gone, stopping") {
+			if strings.Contains(line, "WARN") && strings.Contains(line, "systemd") {
 				t.Errorf("%s: %s", tt.name, line)
 			}
 		}
@@ -453,6 +503,59 @@ func children(pid int) (all []int) {
 		}
 	}
 	return all
+}
+
+// TestSteering has connections steered, by the drop-in for that, before the master is killed and afterwards.
+func TestSteering(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	text, err := os.ReadFile(filepath.Join(systemd.Units, steering))
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, string(text), "Environment="+steered+"=1")
+	end := load()
+	get(t, "/")
+	pid := mainPID()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "restarted", func() bool { return show("NRestarts") == "1" && mainPID() != pid && isUp() })
+	ctl(t, "reload", site)
+	get(t, "/")
+	onlyKeptAlive(t, end())
+	log := systemd.Journal(site)
+	if n := strings.Count(log, "INFO steering endpoint=\"tcp :80\" mode=eBPF"); n < 2 || strings.Contains(log, "not steered") {
+		t.Errorf("it was steered %d times:\n%s", n, log)
+	}
+}
+
+// TestPaper does literally what the document has readers do.
+func TestPaper(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	text, err := os.ReadFile(paper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(string(text), "```")
+	n := 0
+	for i := 1; i < len(parts); i += 2 {
+		script, is := strings.CutPrefix(parts[i], "sh\n")
+		if !is {
+			continue
+		}
+		n++
+		if out, err := exec.Command("sh", "-e", "-x", "-c", script).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		get(t, "/")
+	}
+	if n < 3 {
+		t.Errorf("there are only %d scripts", n)
+	}
 }
 
 // TestWrongSettings wants one line about each thing that is wrong with a unit.

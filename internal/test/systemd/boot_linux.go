@@ -244,8 +244,8 @@ func furnish(root, dir string) error {
 			}
 		}
 	}
-	users, groups := "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\nsite:x:1000:1000::/:/bin/false\n",
-		"root:x:0:\nnogroup:x:65534:\nsite:x:1000:\nsystemd-journal:x:101:\n"
+	users, groups := "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+		"root:x:0:\nnogroup:x:65534:\nsystemd-journal:x:101:\n"
 	err := errors.Join(
 		writeFile(root+"/etc/passwd", users), writeFile(root+"/etc/group", groups),
 		writeFile(root+"/etc/machine-id", strings.Repeat("0123456789abcdef", 2)+"\n"),

@@ -130,7 +130,11 @@ func (c *core) tellOfPassed(i sockets.Info) {
 	case i.Given != "":
 		c.log(slog.LevelInfo, "a socket of systemd is served by all workers", "address", address, "name", i.Given)
 	}
-	if i.Kept > 0 {
+	switch {
+	case i.Kept > 0 && i.Alone != nil && i.Given == "":
+		c.log(slog.LevelWarn, "sockets that systemd has kept go on, and there are no more", "address", address,
+			"sockets", i.Kept, "reason", i.Alone)
+	case i.Kept > 0 && (i.Given == "" || !i.Shared):
 		c.log(slog.LevelInfo, "sockets that systemd has kept go on", "address", address, "sockets", i.Kept)
 	}
 }

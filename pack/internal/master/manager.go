@@ -27,7 +27,12 @@ type outward struct {
 
 // outward returns the pack as it is now.
 func (c *core) outward() (o outward) {
-	o = outward{known: true, state: systemd.Ready, addresses: len(c.open()), trouble: c.trouble}
+	o = outward{known: true, state: systemd.Ready, trouble: c.trouble}
+	for _, e := range c.endpoints {
+		if e.sockets > 0 {
+			o.addresses++
+		}
+	}
 	if c.current != nil {
 		o.workers = c.current.plan.Workers()
 	}

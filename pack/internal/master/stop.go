@@ -53,6 +53,7 @@ func (c *core) leave(why error) {
 		}
 	}
 	c.emit(endHooks{})
+	c.uncoverGiven()
 	clear(c.timers)
 	c.set(stopTimer, handoverLimit)
 	for _, w := range c.order {

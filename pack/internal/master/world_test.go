@@ -387,6 +387,9 @@ func (w *world) perform(e effect) {
 			beside = e.leaving
 		}
 		info := sockets.Info{Endpoint: e.endpoint, Sockets: n, Address: e.endpoint.Address}
+		if w.held["given"] {
+			info.Given = "web"
+		}
 		w.then(opened{beside: beside, endpoint: e.endpoint, info: info})
 	case growSockets:
 		lost := w.lost

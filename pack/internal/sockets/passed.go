@@ -127,8 +127,14 @@ func (k *Keeper) openPassed(ctx context.Context, e wire.Endpoint, workers int) *
 	if s.given != "" && e.Network != "unix" {
 		s.alone = cannotShare(s.listeners[0])
 	}
-	if s.shared = s.alone != nil || e.Network == "unix"; !s.shared {
+	if e.Network == "unix" {
+		s.shared = true
+	} else if s.alone == nil {
 		k.complete(ctx, s, e, workers)
+	}
+	if s.given != "" && s.alone != nil { // one for all, that is
+		s.closeLast(1)
+		s.shared = true
 	}
 	return s
 }
@@ -153,7 +159,7 @@ func (k *Keeper) takeTCP(s *set, e wire.Endpoint, at spot) {
 		if _, tcp := p.socket.Addr().(*net.TCPAddr); !tcp || p.taken {
 			continue
 		}
-		if !p.kept && !e.Own && len(s.listeners) == 0 && at.is(p) {
+		if !p.kept && !e.Own && len(s.listeners) == 0 && at.port != 0 && at.is(p) {
 			s.add(p)
 		} else if p.kept && (at.port == 0 || e.Own || at.is(p)) {
 			alike = append(alike, p)
@@ -192,13 +198,7 @@ func (k *Keeper) complete(ctx context.Context, s *set, e wire.Endpoint, workers 
 		}
 		s.listeners = append(s.listeners, l)
 	}
-	if s.alone != nil && s.given != "" && s.kept == 0 {
-		for len(s.listeners) > 1 {
-			s.closeLast(1)
-		}
-		s.shared = true
-	}
-	if s.shared || s.own {
+	if s.own || s.alone != nil && s.given != "" {
 		return
 	}
 	if n := max(workers, 1); len(s.listeners) > n {
@@ -294,7 +294,7 @@ func (at spot) is(p *passed) bool {
 	a := p.socket.Addr().(*net.TCPAddr)
 	v4 := a.IP.To4() != nil
 	switch {
-	case a.Port != at.port && at.port != 0 || v4 != at.v4:
+	case a.Port != at.port || v4 != at.v4:
 		return false
 	case at.ip == nil:
 		return a.IP.IsUnspecified() && (v4 || p.v6only == at.v6only)

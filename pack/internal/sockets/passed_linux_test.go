@@ -111,6 +111,20 @@ func TestGiven(t *testing.T) {
 	}
 }
 
+// TestGivenIsNotAny has an endpoint for which any port will do, but not that of a unit.
+func TestGivenIsNotAny(t *testing.T) {
+	theirs := unit(t, "tcp4", "127.0.0.1:0", false)
+	k := keeper(t)
+	passed := pass(t, "web", theirs.(*net.TCPListener))
+	passTo(t, k, passed)
+	if info := open(t, k, tcp("127.0.0.1:0"), 2); info.Given != "" || info.Address == theirs.Addr().String() {
+		t.Errorf("%+v", info)
+	}
+	if left := k.Left(); len(left) != 1 || syscall.Close(passed.FD) != nil {
+		t.Errorf("left: %q", left)
+	}
+}
+
 func hasIPv6() bool {
 	l, err := net.Listen("tcp6", "[::1]:0")
 	if err == nil {

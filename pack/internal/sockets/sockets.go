@@ -57,7 +57,7 @@ type set struct {
 	beside    []wire.Endpoint // it listens on some of what these do
 	given     string          // the name of the first, if that is of a socket unit of systemd
 	kept      int             // so many of them systemd had kept
-	alone     error           // why there are no others beside the one that was given
+	alone     error           // why there are no more of them
 }
 
 // socket is a listening socket of this process, which does not accept from it.
@@ -103,8 +103,8 @@ type Info struct {
 	Shared   bool   // one socket for all: Unix sockets, and all where the system spreads no connections
 	Address  string // what is listened on, with the port that the kernel chose; by each worker if they differ
 	Given    string // the name of the first, or of the one for all, if systemd has passed it
-	Alone    error  // why there is just that one for all
 	Kept     int    // so many systemd had kept
+	Alone    error  // why there are no more of them, for all workers
 }
 
 // Beside returns the endpoints beside whose sockets those of an endpoint were opened, since they listen on some of it.
