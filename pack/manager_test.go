@@ -3,7 +3,10 @@
 package pack_test
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -65,5 +68,62 @@ func hear(t *testing.T, socket *net.UnixConn, line string) []string {
 		if lines := strings.Split(string(b[:n]), "\n"); slices.Contains(lines, line) {
 			return lines
 		}
+	}
+}
+
+// TestPassedSocket starts a program with a socket that it serves, as systemd does. It stays when the program has ended.
+func TestPassedSocket(t *testing.T) {
+	t.Parallel()
+	for name, env := range map[string]string{"master": "A=1", "in line": "GOPHERPACK_INLINE=1"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			f, err := l.(*net.TCPListener).File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			p := start(t, "http", func(c *exec.Cmd) {
+				c.Env, c.ExtraFiles = append(c.Env, env), []*os.File{f}
+				inShell(c, "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web")
+			}, "-workers=2", "-address=tcp "+l.Addr().String())
+			up := map[string]string{"master": "pack is up", "in line": "pack serves in line, in one process"}[name]
+			if up := p.Logged(1, up); !strings.Contains(fmt.Sprint(up["listening"]), l.Addr().String()) {
+				t.Errorf("it serves %v", up)
+			}
+			u := apply(t, loadOn("tcp", l.Addr().String(), 4, 50))
+			if r := <-u.result; r.Requests != 200 || r.Failed() > 0 {
+				t.Errorf("%v", r)
+			}
+			p.Stop()
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		})
+	}
+}
+
+// TestManagerIsNotTold has a program take back what says that a manager wants to know.
+func TestManagerIsNotTold(t *testing.T) {
+	t.Parallel()
+	address := t.TempDir() + "/notify"
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	p := start(t, "unmanaged", func(c *exec.Cmd) { c.Env = append(c.Env, "NOTIFY_SOCKET="+address) })
+	p.Addresses()
+	p.Stop()
+	socket.SetReadDeadline(time.Now())
+	b := make([]byte, 4096)
+	if n, err := socket.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("it says %q, %v", b[:n], err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
+	"github.com/gopherpack/gopherpack/internal/test"
 	"github.com/gopherpack/gopherpack/internal/test/systemd"
 )
 
@@ -98,7 +99,7 @@ func mainPID() int {
 // until waits until a condition holds.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 30 s: %s; status %q", what, show("StatusText"))
 		}
@@ -200,7 +201,7 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestReload wants a reload to return when the new workers serve, 20 times, and clients to notice nothing.
+// TestReload wants a reload to return when the new workers serve, again and again, and clients to notice nothing.
 func TestReload(t *testing.T) {
 	if !booted(t) {
 		return
@@ -208,7 +209,7 @@ func TestReload(t *testing.T) {
 	start(t)
 	pid := mainPID()
 	losesNothing(t, func() {
-		for range 20 {
+		for range test.Times(5, 20) {
 			ctl(t, "reload", site)
 			wants(t, "ActiveState=active", "StatusErrno=0", "ReloadResult=success")
 		}
@@ -254,7 +255,7 @@ func TestReloadFails(t *testing.T) {
 	wants(t, "ActiveState=active", "StatusErrno=0", "StatusText=2 workers serve tcp [::]:80")
 }
 
-// TestUpgrade has the service become another program, 10 times, and clients notice nothing. It goes on to hear of it.
+// TestUpgrade has the service become another program, again and again, and clients notice nothing. It goes on to hear of it.
 func TestUpgrade(t *testing.T) {
 	if !booted(t) {
 		return
@@ -262,7 +263,7 @@ func TestUpgrade(t *testing.T) {
 	start(t)
 	pid := mainPID()
 	losesNothing(t, func() {
-		for i := range 10 {
+		for i := range test.Times(3, 10) {
 			replaceServer(t)
 			if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
 				t.Fatal(err)
