@@ -31,7 +31,7 @@ func TestPackagesLinkOnlyWhatTheyNeed(t *testing.T) {
 		}, sharing...),
 		"pack": slices.Concat(sharing, concerns, []string{
 			module + "/internal/scoreboard", module + "/internal/cgroup",
-			module + "/internal/drain", module + "/internal/fdmsg", module + "/internal/proc",
+			module + "/internal/drain", module + "/internal/systemd", module + "/internal/fdmsg", module + "/internal/proc",
 			"github.com/KimMachineGun/automemlimit/memlimit", "github.com/pbnjay/memory"}),
 	} {
 		for _, goos := range []string{"linux", "darwin", "freebsd", "windows"} {

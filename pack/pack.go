@@ -31,6 +31,11 @@
 // latest after ShutdownTimeout. A second signal ends it at once, but for the same one again within a second. Each
 // worker is in a process group of its own, so Ctrl-C reaches the master alone.
 //
+// Started by systemd with Type=notify-reload, a pack tells it how it is, and WatchdogSec= works. Sockets that systemd
+// has passed are served by Handle for their addresses, and with FileDescriptorStoreMax= it keeps those of the pack, should
+// the master be killed. All that is told by the environment of the master (sd_notify(3), sd_listen_fds(3)): a program that
+// unsets NOTIFY_SOCKET or LISTEN_FDS before Run does without.
+//
 // Linux has all of it. On macOS and FreeBSD the workers share one listening socket and are not pinned, and there
 // are no upgrades. On Windows, and where the environment has GOPHERPACK_INLINE=1, the pack is one process that
 // serves by itself.
@@ -43,6 +48,7 @@ import (
 	"sync/atomic"
 
 	"github.com/gopherpack/gopherpack/internal/drain"
+	"github.com/gopherpack/gopherpack/internal/systemd"
 	"github.com/gopherpack/gopherpack/pack/internal/master"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
@@ -54,6 +60,7 @@ type Pack struct {
 	sealed  atomic.Bool // Handle comes too late
 	ran     atomic.Bool
 	master  atomic.Pointer[master.Master] // while it runs, in the master
+	service systemd.Service               // what systemd has said, if it has started this process
 }
 
 // handle is one call of Handle.

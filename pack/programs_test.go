@@ -26,18 +26,20 @@ import (
 
 // The programs of the tests. Each is master and worker, as a user's would be.
 var programs = map[string]func() error{
-	"http":     httpProgram,
-	"https":    httpsProgram,
-	"tcp":      tcpProgram,
-	"many":     manyProgram,
-	"lazy":     lazyProgram,
-	"hooks":    hooksProgram,
-	"oneline":  onelineProgram,
-	"broken":   brokenProgram,
-	"func":     funcProgram,
-	"at":       atProgram,
-	"wrapped":  wrappedProgram,
-	"squatter": squatterProgram,
+	"http":  httpProgram,
+	"https": httpsProgram,
+	"tcp":   tcpProgram,
+	"many":  manyProgram,
+	"lazy":  lazyProgram,
+	"hooks": hooksProgram,
+
+	"unmanaged": unmanagedProgram,
+	"oneline":   onelineProgram,
+	"broken":    brokenProgram,
+	"func":      funcProgram,
+	"at":        atProgram,
+	"wrapped":   wrappedProgram,
+	"squatter":  squatterProgram,
 }
 
 // configFlags are flags for the fields of a Config.
@@ -105,6 +107,12 @@ func httpProgram() error {
 		}
 	}
 	return serve(c, *address, srv)
+}
+
+// unmanagedProgram has no service manager told anything.
+func unmanagedProgram() error {
+	os.Unsetenv("NOTIFY_SOCKET")
+	return httpProgram()
 }
 
 func httpsProgram() error {

@@ -9,8 +9,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"sync/atomic"
 
+	"github.com/gopherpack/gopherpack/internal/systemd"
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
 	"github.com/gopherpack/gopherpack/pack/internal/master"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
@@ -32,6 +34,7 @@ import (
 // While it runs, the process does not end when what reads its stdout or stderr is gone (SIGPIPE): those writes fail.
 func (p *Pack) Run(ctx context.Context) error {
 	if err := p.run(ctx); err != nil {
+		p.service.Notify(systemd.Message{Status: "failed: " + err.Error(), Errno: systemd.Failed})
 		return fmt.Errorf("pack: %w", err)
 	}
 	return nil
@@ -44,6 +47,9 @@ func (p *Pack) run(ctx context.Context) error {
 	defer outliveReaders()()
 	err := errors.Join(process.err, p.checkAll())
 	question, estate := upgrade.Asked(), upgrade.Inherited()
+	if process.kind != isWorker && question == nil {
+		p.service = systemd.Take()
+	}
 	switch {
 	case process.kind == isWorker:
 		if err != nil {
@@ -152,7 +158,9 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 			NoRebalance:    c.NoRebalance,
 			MaxGenerations: c.MaxGenerations, Placement: c.Placement, PID: os.Getpid(), Steered: c.Steering != nil,
 			CanUpgrade: runtime.GOOS == "linux",
-			OnStart:    c.OnStart != nil, OnUpgrade: c.OnUpgrade != nil, OnReopen: c.OnReopen != nil,
+			Managed:    p.service.Socket != "", Watchdog: p.service.Watchdog,
+			Kept: p.service.Store > 0, Passed: len(p.service.Passed) > 0,
+			OnStart: c.OnStart != nil, OnUpgrade: c.OnUpgrade != nil, OnReopen: c.OnReopen != nil,
 		},
 		Log: c.Logger, Files: files, Plan: pl, Request: c.request(), User: c.User,
 		Control: c.Control, OnStart: c.OnStart, OnUpgrade: c.OnUpgrade, OnReopen: c.OnReopen,
@@ -160,7 +168,8 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 		Start:   startWorker,
 
 		HangUpIgnored: hangUpIgnored,
-		PreflightEnv:  []string{legacyPreflight()},
+		Service:       p.service,
+		PreflightEnv:  append(systemd.Unset(), legacyPreflight()),
 		Signals: master.Signals{
 			Stop: stopSignals, Reload: reloadSignals, Upgrade: upgradeSignals, More: moreSignals, Fewer: fewerSignals,
 			Reopen: reopenSignals, Stacks: stackSignals, Continue: continueSignals,
@@ -265,6 +274,9 @@ func (p *Pack) runInline(ctx context.Context) error {
 	c := p.workerConfig()
 	c.Log = p.config.Logger
 	c.OtherSignals = nil
+	for _, text := range p.service.Warnings {
+		c.Log.Warn(text)
+	}
 	defer p.reopenInline()()
 	start := c.OnStart
 	c.OnStart = func(ctx context.Context) error {
@@ -280,6 +292,9 @@ func (p *Pack) runInline(ctx context.Context) error {
 	}
 	own := sockets.New(files)
 	own.Control = p.config.Control
+	for _, err := range own.TakePassed(p.service.Passed) {
+		c.Log.Warn(err.Error())
+	}
 	own.Waits = func(e wire.Endpoint, pids []int) {
 		c.Log.Warn(sockets.WaitsFor(pids), "address", e.String(), "pids", pids)
 	}
@@ -296,8 +311,19 @@ func (p *Pack) runInline(ctx context.Context) error {
 		for _, i := range own.Infos() {
 			listening = append(listening, i.Endpoint.Network+" "+i.Address)
 		}
+		for _, name := range own.Left() {
+			c.Log.Warn(master.NobodyServes, "socket", name)
+		}
 		c.Log.Info("pack serves in line, in one process", "listening", listening)
+		status := "in line, it serves " + strings.Join(listening, ", ")
+		p.service.Notify(systemd.Message{State: systemd.Ready, Status: status})
 	}
+	begin := c.BeginDrain
+	c.BeginDrain = func() {
+		p.service.Notify(systemd.Message{State: systemd.Stopping, Extend: p.config.ShutdownTimeout, Status: "stopping"})
+		begin()
+	}
+	defer p.service.KeepAlive()()
 	cut, err := worker.RunInline(ctx, c, listen, func() error { return own.QuiesceFinal(0) }, up)
 	if cut > 0 {
 		c.Log.Warn("connections were cut at ShutdownTimeout", "connections", cut)

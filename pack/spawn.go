@@ -3,9 +3,11 @@ package pack
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/gopherpack/gopherpack/internal/systemd"
 	"github.com/gopherpack/gopherpack/pack/internal/master"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/runas"
@@ -78,9 +80,9 @@ func lookUp(environ []string, name string) (v variable) {
 func workerEnv(environ []string, p plan.Plan, id int) []string {
 	var env []string
 	for _, entry := range environ {
-		switch name, _, _ := strings.Cut(entry, "="); name {
-		case procsEnv, memoryEnv, identityEnv, procgroupEnv:
-		default:
+		name, _, _ := strings.Cut(entry, "=")
+		ours := slices.Contains([]string{procsEnv, memoryEnv, identityEnv, procgroupEnv}, name)
+		if !ours && !systemd.IsMeantForOne(name) {
 			env = append(env, entry)
 		}
 	}

@@ -135,6 +135,7 @@ func (m *Master) become(e execute) error {
 		return err
 	}
 	own, s.Sockets = files[exported:], states
+	m.manager.flush()
 	m.log.Flush()
 	s.LostLines = m.log.Left()
 	s.NoHUP = m.signals.nohup.Load()

@@ -72,6 +72,10 @@ type core struct {
 	tickets   [][]byte
 	ticketsAt time.Time
 
+	told    outward // what the service manager knows
+	said    string  // its last words to it
+	trouble string  // what came of the last change, if it failed
+
 	why       error // of the stop
 	failure   error // why the pack ends, if it is not asked to
 	forced    bool
@@ -96,6 +100,8 @@ const (
 	adoptTimer    // adopting has
 	hookTimer     // OnReopen has
 	steeringTimer // the start of the steering has
+	watchdogTimer // the service manager wants a sign of life
+	extendTimer   // it is to be asked to wait on
 )
 
 func newCore(s Settings, now time.Time) *core {
@@ -138,6 +144,7 @@ func (c *core) handle(e event, now time.Time) []effect {
 			break
 		}
 	}
+	c.tellManager()
 	return c.out
 }
 
@@ -155,7 +162,7 @@ func (c *core) set(t timer, in time.Duration) { c.timers[t] = c.now.Add(in) }
 
 // expire acts on the timers that are due.
 func (c *core) expire() {
-	for t := lookTimer; t <= steeringTimer; t++ {
+	for t := lookTimer; t <= extendTimer; t++ {
 		at, ok := c.timers[t]
 		if !ok || at.After(c.now) || c.stage == over {
 			continue

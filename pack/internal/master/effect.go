@@ -3,6 +3,7 @@ package master
 import (
 	"log/slog"
 
+	"github.com/gopherpack/gopherpack/internal/systemd"
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/roster"
@@ -72,6 +73,7 @@ type (
 		workers int
 		steered map[wire.Endpoint]bool
 	}
+	settleSockets  struct{} // all addresses are known: what systemd has passed beside is not served
 	checkFiles     struct{} // filesLost, if some are
 	shrinkSockets  struct{ workers int }
 	keepSockets    struct{ used []wire.Endpoint }
@@ -138,8 +140,9 @@ type (
 		state  *handoff.State
 		back   bool // to the previous program
 	}
-	addTicketKey struct{} // newTicketKey
-	settled      struct{} // what was inherited is taken over for good
+	addTicketKey struct{}                  // newTicketKey
+	notify       struct{ systemd.Message } // the service manager
+	settled      struct{}                  // what was inherited is taken over for good
 	atStep       struct{ step Step }
 	done         struct{ err error } // the pack has ended
 )

@@ -79,6 +79,8 @@ func (m *Master) perform(e effect) {
 		m.log.put(e)
 	case atStep:
 		AtStep(e.step)
+	case notify:
+		m.manager.notify(e.Message)
 	case launch:
 		m.launch(e)
 	case startMember:
@@ -100,8 +102,8 @@ func (m *Master) perform(e effect) {
 		m.onWorker(e)
 	case drop:
 		e.parcel.(*handedOver).lose()
-	case openSockets, growSockets, directSockets, checkFiles, shrinkSockets, keepSockets, quiesceSockets, quiesceEndpoint,
-		deferSockets, closeSockets:
+	case openSockets, growSockets, directSockets, settleSockets, checkFiles, shrinkSockets, keepSockets, quiesceSockets,
+		quiesceEndpoint, deferSockets, closeSockets:
 		m.onSockets(e)
 	case startSteering, attachSteering, steer, joinSteering, leaveSteering:
 		m.steering.perform(e)
@@ -165,12 +167,16 @@ func (m *Master) onSockets(e effect) {
 	if open, ok := e.(openSockets); ok {
 		go func() {
 			info, err := m.sockets.Open(m.hooks, open.endpoint, open.workers, open.leaving...)
+			m.manager.keep(m.sockets)
 			m.post(opened{open.endpoint, info, m.sockets.Beside(info.Endpoint), err})
 		}()
 		return
 	}
 	m.work.do(func() {
+		defer m.manager.keep(m.sockets)
 		switch e := e.(type) {
+		case settleSockets:
+			m.manager.settle(m.sockets)
 		case growSockets:
 			m.post(m.grow(e))
 		case directSockets:

@@ -2,6 +2,7 @@ package master
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
@@ -68,14 +69,18 @@ func (c *core) answersFor(g *generation) (n int) {
 
 // giveSocket sends a worker its socket of an endpoint that is open.
 func (c *core) giveSocket(w *worker, e wire.Endpoint) {
-	g := w.generation
+	g, known := w.generation, c.endpoints[e]
 	first := !g.uses[e]
 	g.defers[e] = w.defers && (first || g.defers[e])
 	g.uses[e], w.asked[e] = true, true
-	if first || c.endpoints[e].defers != c.clientsBegin(e) {
+	if first || known.defers != c.clientsBegin(e) {
 		c.deferAccept(e)
 	}
-	c.emit(send{ref: w.Ref, msg: wire.Message{Type: wire.Socket}, socket: &sockets.Ref{Endpoint: e, Socket: w.ID}})
+	given := known.given && (known.shared || w.ID == 0)
+	c.emit(send{
+		ref: w.Ref, msg: wire.Message{Type: wire.Socket, Given: given, Kept: c.Kept},
+		socket: &sockets.Ref{Endpoint: e, Socket: w.ID},
+	})
 }
 
 // clientsBegin reports whether all who serve an endpoint say that its clients speak first. A server that does, and that
@@ -128,7 +133,8 @@ func (c *core) opened(e opened) {
 		return
 	}
 	known.sockets, known.shared, known.address = e.info.Sockets, e.info.Shared, e.info.Address
-	known.beside = e.beside
+	known.beside, known.given = e.beside, e.info.Given != ""
+	c.tellOfPassed(e.info)
 	c.attach(e.endpoint)
 	for _, ref := range waiting {
 		if w := c.workers[ref]; w != nil && w.state == wire.Starting && !w.ending {
@@ -138,6 +144,28 @@ func (c *core) opened(e opened) {
 	c.changed() // who covers serves these, too
 	if c.stage == opening && c.attaching == 0 {
 		c.openNext()
+	}
+}
+
+// tellOfPassed logs what has become of sockets that systemd has passed.
+func (c *core) tellOfPassed(i sockets.Info) {
+	address := i.Endpoint.Network + " " + i.Address
+	switch {
+	case i.Given != "" && !i.Shared:
+		c.log(slog.LevelInfo, "a socket of systemd is served, and beside it one of each other worker",
+			"address", address, "name", i.Given)
+	case i.Given != "" && i.Alone != nil:
+		c.log(slog.LevelInfo, "a socket of systemd is served by all workers", "address", address, "name", i.Given,
+			"reason", i.Alone)
+	case i.Given != "":
+		c.log(slog.LevelInfo, "a socket of systemd is served by all workers", "address", address, "name", i.Given)
+	}
+	switch {
+	case i.Kept > 0 && i.Alone != nil && i.Given == "":
+		c.log(slog.LevelWarn, "sockets that systemd has kept go on, and there are no more", "address", address,
+			"sockets", i.Kept, "reason", i.Alone)
+	case i.Kept > 0 && (i.Given == "" || !i.Shared):
+		c.log(slog.LevelInfo, "sockets that systemd has kept go on", "address", address, "sockets", i.Kept)
 	}
 }
 

@@ -28,6 +28,7 @@ type Master struct {
 	ended chan struct{} // closed when the core is not called any more
 
 	log      *logHand
+	manager  *managerHand
 	sockets  *sockets.Keeper
 	work     *serial // on the sockets, one after the other
 	steering *steeringHand
@@ -61,6 +62,7 @@ func New(c Config) *Master {
 	}
 	m.hooks, m.endHooks = context.WithCancel(context.Background())
 	m.steering = newSteeringHand(m)
+	m.manager = newManagerHand(c.Service, m.log)
 	m.sockets.Control = c.Control
 	m.sockets.Waits = func(e wire.Endpoint, pids []int) {
 		m.log.put(logLine{slog.LevelWarn, sockets.WaitsFor(pids), []any{"address", e.String(), "pids", pids}})
@@ -90,6 +92,9 @@ func (m *Master) Run(ctx context.Context, estate *upgrade.Estate, wrong error) e
 		}
 	} else if wrong != nil {
 		return wrong
+	}
+	if estate == nil {
+		m.manager.begin(m.Watchdog, m.sockets)
 	}
 	err := m.prepare()
 	if err != nil && estate != nil {
@@ -124,6 +129,7 @@ func (m *Master) close() {
 	m.endHooks()
 	m.work.stop()
 	m.sockets.Close()
+	m.manager.flush()
 	m.steering.close()
 	if m.estate != nil {
 		m.estate.Close()
@@ -276,6 +282,8 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 	if err != nil {
 		return nil, err
 	}
+	m.manager.settled = true
+	m.manager.keep(m.sockets)
 	m.steering.inherit(inherited)
 	for i := range s.Generations {
 		g := &s.Generations[i]

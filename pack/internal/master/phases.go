@@ -187,7 +187,9 @@ func (c *core) endChange() {
 	if ch.kind == upgrading {
 		c.emit(dropImage{ch.number})
 	}
+	c.trouble = ""
 	if ch.err != nil {
+		c.trouble = fmt.Sprintf("the last %v failed, the old workers go on: %v", ch.kind, ch.err)
 		c.log(slog.LevelError, ch.kind.String()+" failed, the old workers go on",
 			"error", ch.err, "generation", ch.old.number)
 		ch.reply.send(fmt.Errorf("%v: %w", ch.kind, ch.err))

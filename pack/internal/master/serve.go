@@ -90,6 +90,19 @@ func (c *core) uncover(i int) {
 	}
 }
 
+// uncoverGiven has nobody serve sockets for others that systemd goes on listening on: when the pack stops, what is
+// queued on them waits for who serves them next.
+func (c *core) uncoverGiven() {
+	if c.covers[0] == nil { // the first socket of an address is the one that was passed
+		return
+	}
+	for _, e := range sorted(c.covers[0].sent) {
+		if known := c.endpoints[e]; known != nil && known.given {
+			c.tell(c.workers[c.covers[0].by], wire.Message{Type: wire.Uncover, Endpoint: &e})
+		}
+	}
+}
+
 // uncoverAll ends all covering.
 func (c *core) uncoverAll() {
 	for _, i := range slices.Sorted(maps.Keys(c.covers)) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/internal/systemd"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -35,7 +36,11 @@ type Settings struct {
 	Placement       affinity.Policy // for the log
 	Memory          uint64          // that the pack's processes may use together, for the log; 0 if there is no limit
 	PID             int
-	Steered         bool // there is a Steering
+	Managed         bool          // a service manager wants to know how the pack is
+	Watchdog        time.Duration // after which it misses a sign of life; 0 if it wants none
+	Kept            bool          // it keeps sockets for who comes after this process
+	Passed          bool          // it has passed some
+	Steered         bool          // there is a Steering
 	NoRebalance     bool
 	CanUpgrade      bool
 	OnStart         bool // there is such a hook
@@ -98,6 +103,8 @@ type Config struct {
 	Command func(w WorkerSpec) (*exec.Cmd, error)
 	// Start starts it, on its CPUs.
 	Start func(w WorkerSpec, cmd *exec.Cmd) error
+
+	Service systemd.Service // what systemd has said when it started this process
 
 	Signals Signals
 	// HangUpIgnored is set if the signal HUP was ignored when this program began.

@@ -171,12 +171,15 @@ func (c *core) announce() {
 		args = append(args, "memory", fmt.Sprintf("%d MiB each", plan.MemoryShare(c.Memory, p.Workers())>>20))
 	}
 	c.log(slog.LevelInfo, "pack is up", args...)
+	if c.Kept || c.Passed {
+		c.emit(settleSockets{})
+	}
 	if c.Memory > 0 && plan.LittleMemory(c.Memory, p.Workers()) {
 		c.log(slog.LevelWarn, "there is little memory for so many workers",
 			"limit", c.Memory>>20, "unit", "MiB", "workers", p.Workers())
 	}
 	for e, known := range c.endpoints {
-		if known.shared && !strings.HasPrefix(e.Network, "unix") {
+		if known.shared && !known.given && !strings.HasPrefix(e.Network, "unix") {
 			c.log(slog.LevelWarn, "the workers share one listening socket: this system does not spread connections over several")
 			break
 		}
@@ -192,7 +195,9 @@ func (c *core) restore(s *handoff.State) {
 	c.tickets, c.ticketsAt = s.Tickets, c.now.Add(-s.TicketsAge)
 	c.timers[ticketTimer] = c.ticketsAt.Add(ticketKeyLife)
 	for _, e := range s.Sockets {
-		c.endpoints[e.Endpoint] = &endpoint{sockets: len(e.Listeners), shared: e.Shared, address: e.Endpoint.Address}
+		c.endpoints[e.Endpoint] = &endpoint{
+			sockets: len(e.Listeners), shared: e.Shared, address: e.Endpoint.Address, given: e.Given != "",
+		}
 	}
 	for _, a := range s.Addresses {
 		if known := c.endpoints[a.Endpoint]; known != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/gopherpack/gopherpack/internal/systemd"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
 
@@ -52,6 +53,7 @@ func (c *core) leave(why error) {
 		}
 	}
 	c.emit(endHooks{})
+	c.uncoverGiven()
 	clear(c.timers)
 	c.set(stopTimer, handoverLimit)
 	for _, w := range c.order {
@@ -153,6 +155,9 @@ func (c *core) finish() {
 		err = fmt.Errorf("workers were left that do not end, %v after they were killed", killTime)
 	case err == nil:
 		c.log(slog.LevelInfo, "stopped", "took", c.now.Sub(c.begun).Round(time.Millisecond), "cut", c.cut)
+		if c.Managed {
+			c.emit(notify{systemd.Message{Status: "stopped"}})
+		}
 	}
 	c.emit(done{err})
 }

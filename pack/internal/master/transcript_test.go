@@ -97,6 +97,10 @@ func beginWorld(words []string) *world {
 			s.Rolling = true
 		case "report":
 			s.Hang = ReportHung
+		case "managed":
+			s.Managed = true
+		case "watchdog":
+			s.Watchdog, _ = time.ParseDuration(value)
 		case "hook":
 			s.OnStart = true
 		case "memory":

@@ -16,6 +16,7 @@ type endpoint struct {
 	defers  bool // its sockets let connections in when clients have spoken
 	address string
 	beside  []wire.Endpoint // whose sockets listen on some of it
+	given   bool            // systemd has passed the first, and listens on it before and after
 	steered bool            // a program that knows the sockets chooses among them
 	waiting []roster.Ref    // workers that have asked for theirs meanwhile
 }

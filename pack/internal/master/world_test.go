@@ -416,6 +416,9 @@ func (w *world) perform(e effect) {
 			beside = e.leaving
 		}
 		info := sockets.Info{Endpoint: e.endpoint, Sockets: n, Address: e.endpoint.Address}
+		if w.held["given"] {
+			info.Given = "web"
+		}
 		w.then(opened{beside: beside, endpoint: e.endpoint, info: info})
 	case growSockets:
 		lost := w.lost
@@ -488,6 +491,8 @@ func (w *world) perform(e effect) {
 			w.printf("let clients of %v in when they have spoken: %v", e.endpoint, e.on)
 		}
 		w.defers[e.endpoint] = e.on
+	case notify:
+		w.printf("systemd: %s", strings.ReplaceAll(e.Text(w.now.Sub(time.Unix(1e9, 0))), "\n", " "))
 	case dropImage:
 		w.printf("%s", describe(e))
 	case done:

@@ -20,6 +20,7 @@ type State struct {
 	Inode     FileID        `json:"inode,omitzero"`      // at Path
 	Quiesced  bool          `json:"quiesced,omitempty"`  // the file has another name, so that nobody connects
 	Listeners []int         `json:"listeners"`
+	Given     string        `json:"given,omitempty"`    // the name of the first, if systemd has passed it
 	Steering  int           `json:"steering,omitempty"` // what the steering needs, plus 1; 0 if it needs nothing
 }
 
@@ -70,7 +71,7 @@ func (k *Keeper) export(files []*os.File) (states []State, all []*os.File, err e
 		if len(s.final) > 0 {
 			return states, files, fmt.Errorf("%s: new connections are kept out for good", e)
 		}
-		state := State{Endpoint: e, Shared: s.shared}
+		state := State{Endpoint: e, Shared: s.shared, Given: s.given}
 		for _, l := range s.listeners {
 			f, err := l.File()
 			if err != nil {
@@ -120,7 +121,7 @@ func (k *Keeper) Import(states []State, files []*os.File) (steering map[wire.End
 		if taken[state.Endpoint] != nil {
 			return steering, fmt.Errorf("take over %s: it is there twice", state.Endpoint)
 		}
-		s := &set{shared: state.Shared, own: state.Endpoint.Own}
+		s := &set{shared: state.Shared, own: state.Endpoint.Own, given: state.Given}
 		taken[state.Endpoint] = s
 		if err := s.take(state, files); err != nil {
 			return steering, fmt.Errorf("take over %s: %w", state.Endpoint, err)

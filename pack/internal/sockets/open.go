@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,6 +120,9 @@ func (k *Keeper) openOrFind(ctx context.Context, e wire.Endpoint, workers int, l
 ) {
 	w := waiter{keeper: k, endpoint: e}
 	var beside []wire.Endpoint
+	if s := k.openPassed(ctx, e, workers); s != nil {
+		return s, same, nil
+	}
 	for {
 		s, err = k.openSet(ctx, e, workers, beside != nil)
 		switch {
@@ -126,6 +130,9 @@ func (k *Keeper) openOrFind(ctx context.Context, e wire.Endpoint, workers int, l
 			s.beside = beside
 			return s, same, nil
 		case !errors.Is(err, errInUse):
+			if near := k.near(e); near != "" { // it may have had no right to open another
+				err = fmt.Errorf("%w (%s)", err, near)
+			}
 			return nil, same, explain(err, "")
 		}
 		own := k.inTheWay(e, err)
@@ -138,7 +145,7 @@ func (k *Keeper) openOrFind(ctx context.Context, e wire.Endpoint, workers int, l
 			}
 			beside, w.beside = own.endpoints, true
 		case !w.wait(ctx, err):
-			return nil, same, explain(err, w.hint(err))
+			return nil, same, explain(err, cmp.Or(k.near(e), w.hint(err)))
 		}
 	}
 }

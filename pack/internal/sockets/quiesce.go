@@ -35,6 +35,11 @@ func (s *set) quiesceFinal(l socket) error {
 		s.final = map[socket]bool{}
 	}
 	s.final[l] = true
+	if s.isGiven(l) {
+		return errors.Join(errGiven, s.leave())
+	} else if s.given != "" {
+		return s.leave()
+	}
 	if isUnix(l) {
 		var err error
 		if s.file != nil {
@@ -65,7 +70,9 @@ func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
 	}
 	var errs []error
 	for _, l := range s.listeners {
-		if isReplaced(e) { // its file may have another name now
+		if s.given != "" {
+			errs = append(errs, errGiven)
+		} else if isReplaced(e) { // its file may have another name now
 			errs = append(errs, shutdown(l))
 		} else {
 			errs = append(errs, s.quiesce(l))

@@ -44,6 +44,7 @@ type Keeper struct {
 	opening map[wire.Endpoint]*opening
 	closed  bool
 	polled  pollSet
+	passed  []*passed
 }
 
 // set is the sockets of one endpoint.
@@ -55,6 +56,9 @@ type set struct {
 	final     map[socket]bool // to these new connections are kept out for good
 	beside    []wire.Endpoint // it listens on some of what these do
 	deferred  bool            // connections are let in when their clients have spoken; see Defer
+	given     string          // the name of the first, if that is of a socket unit of systemd
+	kept      int             // so many of them systemd had kept
+	alone     error           // why there are no more of them
 }
 
 // socket is a listening socket of this process, which does not accept from it.
@@ -99,6 +103,9 @@ type Info struct {
 	Sockets  int    // one per worker, or 1
 	Shared   bool   // one socket for all: Unix sockets, and all where the system spreads no connections
 	Address  string // what is listened on, with the port that the kernel chose; by each worker if they differ
+	Given    string // the name of the first, or of the one for all, if systemd has passed it
+	Kept     int    // so many systemd had kept
+	Alone    error  // why there are no more of them, for all workers
 }
 
 // Beside returns the endpoints beside whose sockets those of an endpoint were opened, since they listen on some of it.
@@ -112,7 +119,10 @@ func (k *Keeper) Beside(e wire.Endpoint) []wire.Endpoint {
 }
 
 func (s *set) info(e wire.Endpoint) Info {
-	return Info{Endpoint: e, Sockets: len(s.listeners), Shared: s.shared, Address: s.address()}
+	return Info{
+		Endpoint: e, Sockets: len(s.listeners), Shared: s.shared, Address: s.address(),
+		Given: s.given, Alone: s.alone, Kept: s.kept,
+	}
 }
 
 // address returns where the sockets listen. The file of a Unix socket is named as the user did, not as it was bound.
@@ -253,8 +263,11 @@ func (k *Keeper) Close() {
 	for _, o := range k.opening {
 		o.cancel(errors.New("the pack is stopping"))
 	}
+	for _, p := range k.passed {
+		p.leave()
+	}
 	clear(k.open)
-	k.closed = true
+	k.closed, k.passed = true, nil
 	k.polled.changed()
 }
 
@@ -263,7 +276,10 @@ func (s *set) close() {
 	if s.file != nil {
 		s.file.remove()
 	}
-	if isUnix(s.listeners[0]) {
+	if s.given != "" {
+		s.leave()
+		s.closeLast(1)
+	} else if isUnix(s.listeners[0]) {
 		shutdown(s.listeners[0]) // who has a copy serves what is queued
 	}
 	s.release()

@@ -63,6 +63,8 @@ type Message struct {
 	Socket   int        `json:"socket,omitempty"`
 	Slot     int        `json:"slot,omitempty"`
 	Error    string     `json:"error,omitempty"`
+	Kept     bool       `json:"kept,omitempty"`     // Socket: it goes on when the master is gone
+	Given    bool       `json:"given,omitempty"`    // Socket: it goes on when the pack ends
 	Final    bool       `json:"final,omitempty"`    // Drain: nobody takes over its sockets
 	HandOver bool       `json:"handOver,omitempty"` // Drain: somebody takes idle connections
 	Unserved []Endpoint `json:"unserved,omitempty"` // Drain: nobody takes over these

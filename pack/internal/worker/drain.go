@@ -126,11 +126,12 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 
 // last returns the listeners that nobody takes over, which are to be emptied before they are closed.
 func (s *service) last(o *drainOptions) []*listener {
-	all := s.all()
-	if o.quiesce != nil {
-		return all
-	}
-	return slices.DeleteFunc(slices.Clone(all), func(l *listener) bool { return !slices.Contains(o.unserved, l.endpoint) })
+	return slices.DeleteFunc(slices.Clone(s.all()), func(l *listener) bool {
+		if o.quiesce != nil {
+			return s.leavesQueue(l.endpoint, o.orphaned)
+		}
+		return !slices.Contains(o.unserved, l.endpoint)
+	})
 }
 
 // keepOut keeps new connections out of those listeners, if there are some.
@@ -199,6 +200,9 @@ func (s *service) disposeOfLeft(o drainOptions) (cut int) {
 func (s *service) quiesceOwn() error {
 	var errs []error
 	for _, l := range s.all() {
+		if s.leavesQueue(l.endpoint, true) {
+			continue
+		}
 		for _, socket := range l.sockets() {
 			switch socket := socket.(type) {
 			case *net.TCPListener:

@@ -212,6 +212,7 @@ func (w *worker) socket(ctx context.Context, e wire.Endpoint, defers bool) (net.
 		case len(r.Files) != 1:
 			return nil, fmt.Errorf("the master sent %d descriptors for %s", len(r.Files), e)
 		}
+		w.service.stays.Store(e, stay{kept: r.Kept, given: r.Given})
 		return fileListener(r.Files[0])
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)

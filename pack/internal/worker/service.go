@@ -24,6 +24,7 @@ type service struct {
 	handover func(wire.Endpoint, syscall.Conn) error // hands an idle connection over; may be nil
 
 	reporter reporter
+	stays    sync.Map // of a stay for each endpoint whose socket goes on without this pack
 	bound    sync.Map // of an *atomic.Bool for each endpoint: set when nobody else will serve its connections
 	serving  sync.WaitGroup
 	broken   chan error // a server returned unasked
@@ -148,6 +149,16 @@ func (s *service) servers() map[drain.Server]wire.Endpoint {
 		all[l.server] = l.endpoint
 	}
 	return all
+}
+
+// stay is when a socket goes on without this pack, with what is queued on it: when the master is gone, or always.
+type stay struct{ kept, given bool }
+
+// leavesQueue reports whether somebody else serves what is queued on the socket of an endpoint, though no worker does.
+func (s *service) leavesQueue(e wire.Endpoint, orphaned bool) bool {
+	v, _ := s.stays.Load(e)
+	stays, _ := v.(stay)
+	return stays.given || stays.kept && orphaned
 }
 
 // boundTo returns what is set when nobody else will serve the connections of an endpoint.
