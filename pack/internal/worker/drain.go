@@ -106,11 +106,13 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 		}
 	} else {
 		for _, l := range all {
-			if !s.leavesQueue(l.endpoint, o.orphaned) {
+			if !s.leavesQueue(l, o.orphaned) {
 				last = append(last, l)
 			}
 		}
-		if err := o.quiesce(); err != nil {
+		if len(last) == 0 {
+			limit = 0 // there is nothing to be emptied
+		} else if err := o.quiesce(); err != nil {
 			s.log.Debug("new connections cannot be kept out", "error", err)
 			limit = min(limit, queueLimit)
 		}
@@ -183,7 +185,7 @@ func (s *service) disposeOfLeft(o drainOptions) (cut int) {
 func (s *service) quiesceOwn() error {
 	var errs []error
 	for _, l := range s.all() {
-		if s.leavesQueue(l.endpoint, true) {
+		if s.stayOf(l.endpoint) != (stay{}) {
 			continue
 		}
 		for _, socket := range l.sockets() {
