@@ -128,7 +128,7 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 func (s *service) last(o *drainOptions) []*listener {
 	return slices.DeleteFunc(slices.Clone(s.all()), func(l *listener) bool {
 		if o.quiesce != nil {
-			return s.leavesQueue(l.endpoint, o.orphaned)
+			return s.leavesQueue(l, o.orphaned)
 		}
 		return !slices.Contains(o.unserved, l.endpoint)
 	})
@@ -137,9 +137,11 @@ func (s *service) last(o *drainOptions) []*listener {
 // keepOut keeps new connections out of those listeners, if there are some.
 func (o *drainOptions) keepOut(some bool) error {
 	switch {
+	case !some:
+		return nil
 	case o.quiesce != nil:
 		return o.quiesce()
-	case some && o.quiesceUnserved != nil:
+	case o.quiesceUnserved != nil:
 		return o.quiesceUnserved()
 	}
 	return nil
@@ -200,7 +202,7 @@ func (s *service) disposeOfLeft(o drainOptions) (cut int) {
 func (s *service) quiesceOwn() error {
 	var errs []error
 	for _, l := range s.all() {
-		if s.leavesQueue(l.endpoint, true) {
+		if s.stayOf(l.endpoint) != (stay{}) {
 			continue
 		}
 		for _, socket := range l.sockets() {

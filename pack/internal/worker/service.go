@@ -154,11 +154,17 @@ func (s *service) servers() map[drain.Server]wire.Endpoint {
 // stay is when a socket goes on without this pack, with what is queued on it: when the master is gone, or always.
 type stay struct{ kept, given bool }
 
-// leavesQueue reports whether somebody else serves what is queued on the socket of an endpoint, though no worker does.
-func (s *service) leavesQueue(e wire.Endpoint, orphaned bool) bool {
+func (s *service) stayOf(e wire.Endpoint) stay {
 	v, _ := s.stays.Load(e)
-	stays, _ := v.(stay)
-	return stays.given || stays.kept && orphaned
+	is, _ := v.(stay)
+	return is
+}
+
+// leavesQueue reports whether what is queued on a worker's socket waits for somebody else, though no worker is left. A
+// socket that it serves for another may be one that ends with the pack.
+func (s *service) leavesQueue(l *listener, orphaned bool) bool {
+	is := s.stayOf(l.endpoint)
+	return is.kept && orphaned || is.given && !l.covers()
 }
 
 // boundTo returns what is set when nobody else will serve the connections of an endpoint.

@@ -63,6 +63,13 @@ func (l *listener) unserve(number int) {
 	delete(l.sources, number)
 }
 
+// covers reports whether it serves sockets of others.
+func (l *listener) covers() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.sources) > 0
+}
+
 // drainEmpty is how long nobody must have connected to a socket that is drained: longer than a handshake takes that
 // began before the kernel was told to choose other sockets, also where it lets clients in only when they have spoken.
 const drainEmpty = sockets.ComesWithin

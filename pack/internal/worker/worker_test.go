@@ -151,6 +151,49 @@ func TestMasterGone(t *testing.T) {
 	}
 }
 
+// TestSocketStays has a worker end whose socket goes on without it: it leaves that as it was, for who serves it next.
+func TestSocketStays(t *testing.T) {
+	for name, tt := range map[string]struct {
+		socket wire.Message
+		end    func(m *fakeMaster)
+	}{
+		"the master is gone": {wire.Message{Type: wire.Socket, Kept: true}, func(m *fakeMaster) {
+			m.conn.Close()
+			m.expectNothing()
+		}},
+		"the pack stops": {wire.Message{Type: wire.Socket, Given: true}, func(m *fakeMaster) {
+			m.tell(wire.Message{Type: wire.Drain, Final: true})
+			m.expectEnd(0) // without a word of what is queued
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := t.TempDir() + "/socket"
+			l, err := net.Listen("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			var c Config
+			m := prepare(t, &c, Handle{wire.Endpoint{Network: "unix", Address: path}, hello()})
+			m.onAsk = func(wire.Received) { m.conn.Send(tt.socket, l.(syscall.Conn)) }
+			m.start(t.Context(), c)
+			m.expect(wire.Hello)
+			m.expect(wire.Ready)
+			tt.end(m)
+			conn, err := net.Dial("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			next, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			next.Close()
+		})
+	}
+}
+
 // TestMasterGoneEndsInTime has a hook hold the worker up.
 func TestMasterGoneEndsInTime(t *testing.T) {
 	exited := make(chan int)
