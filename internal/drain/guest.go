@@ -215,6 +215,9 @@ func (g *guest) afterRead(b []byte, mayGo bool, err error) (again bool, _ error)
 		}
 		g.beginFirst()
 	}
+	if !g.woken && !g.recalled && !g.released {
+		return false, err // as of nearly all
+	}
 	failed := len(b) == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 	switch {
 	case failed && g.released: // by another Read

@@ -71,9 +71,13 @@ func (m *movable) wake() {
 
 // shed makes a connection go that is kept alive and idle, if one is to, and reports whether it does.
 func (m *movable) shed() bool {
+	if !m.server.open.sheds() { // asked first, since it takes no lock
+		return false
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.kept || m.stays || !m.between() || m.woken || m.released || m.bound.Load() || !m.server.open.sheds() {
+	if !m.kept || m.stays || !m.between() || m.woken || m.released || m.bound.Load() {
+		m.server.open.stays()
 		return false
 	}
 	m.woken, m.sheds = true, true
@@ -152,11 +156,13 @@ func (m *movable) afterRead(length, n int, err error) (again bool) {
 	if n > 0 && m.unread {
 		m.beginHeader()
 	}
+	if !m.woken && !m.recalled {
+		return false // as of nearly all
+	}
 	failed := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 	if !m.woken {
-		again = failed && m.recalled // if it is net/http's own deadline that has passed, Read fails again
 		m.recalled = false
-		return again
+		return failed // if it is net/http's own deadline that has passed, Read fails again
 	}
 	if failed && m.between() && !m.held() {
 		m.released, m.sheds = true, false

@@ -119,12 +119,18 @@ type Upkeep struct {
 	Resident, Anonymous            int // memory, and memory without files, in KiB
 }
 
-// Upkeep returns what the first process costs.
+// Upkeep returns what the first process costs. It does not count descriptors of epoll(7), of which a master has one more
+// while it waits for the first connection after a pause.
 func (p *Program) Upkeep() (u Upkeep) {
 	dir := fmt.Sprintf("/proc/%d/", p.PID())
 	fds, _ := os.ReadDir(dir + "fd")
+	for _, fd := range fds {
+		if what, _ := os.Readlink(dir + "fd/" + fd.Name()); what != "anon_inode:[eventpoll]" {
+			u.Descriptors++
+		}
+	}
 	threads, _ := os.ReadDir(dir + "task")
-	u.Descriptors, u.Threads, u.Children = len(fds), len(threads), len(children(p.PID()))
+	u.Threads, u.Children = len(threads), len(children(p.PID()))
 	u.Resident, u.Anonymous = Status(p.PID(), "VmRSS"), Status(p.PID(), "RssAnon")
 	return u
 }
