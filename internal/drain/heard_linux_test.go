@@ -7,10 +7,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/internal/test"
 )
 
 // TestHeardAt has the kernel let one client in that has spoken, and one that has not.
 func TestHeardAt(t *testing.T) {
+	test.NotEmulated(t, "TCP_INFO is empty")
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
 	l, err := config.Listen(t.Context(), "tcp4", "127.0.0.1:0")
