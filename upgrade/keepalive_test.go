@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/internal/test"
 )
 
 // TestKeepAlive compares what an inherited listener makes of its configuration with what the first one made.
@@ -41,16 +43,7 @@ func TestKeepAlive(t *testing.T) {
 // keepAlive returns the options of a connection that a listener accepts.
 func keepAlive(t *testing.T, l net.Listener) (options [4]int) {
 	t.Helper()
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	c, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	_, c := test.Connected(t, l)
 	rc, err := c.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)

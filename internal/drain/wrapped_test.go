@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/gopherpack/gopherpack/internal/test"
 )
 
 // wrappedConn is a connection as users wrap it.
@@ -34,16 +36,7 @@ func TestCloseReadWrapped(t *testing.T) {
 	}
 	defer l.Close()
 	for _, tells := range []bool{true, false} {
-		client, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		c, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		_, c := test.Connected(t, l)
 		c = wrappedConn{c}
 		if tells {
 			c = track(c.(wrappedConn).Conn, new(count))

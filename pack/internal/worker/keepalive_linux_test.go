@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gopherpack/gopherpack/internal/test"
 )
 
 // TestKeepAliveIsInherited compares the options of a connection that a worker accepts with those of any other, and
@@ -53,16 +55,7 @@ type options struct{ keepAlive, idle, interval, count, noDelay int }
 // acceptedOptions returns those of a connection that a listener accepts.
 func acceptedOptions(t *testing.T, l net.Listener) (o options) {
 	t.Helper()
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	c, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	_, c := test.Connected(t, l)
 	rc, err := c.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
