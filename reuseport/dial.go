@@ -2,10 +2,13 @@ package reuseport
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"syscall"
+
+	"golang.org/x/net/bpf"
 )
 
 // Dial connects to address from local, an IP address and port that other sockets of this user may have, too, if they
@@ -16,7 +19,8 @@ import (
 //
 // There can be only one TCP connection from one address to another: a second one is EADDRNOTAVAIL. A UDP socket gets
 // what its peer sends, and nothing else: what comes to it in the moment before it is connected, as a member of the
-// group of its address, is dropped. It may keep that place afterwards, which is the last one: see [AttachCPU].
+// group of its address, is dropped, by a filter (on Linux, SO_ATTACH_FILTER in socket(7)) that it keeps. It may keep that
+// place afterwards, which is the last one: see [AttachCPU].
 //
 // On Windows it is for TCP only. Where the operating system has no such option the error matches
 // [errors.ErrUnsupported].
@@ -54,7 +58,7 @@ func dialUDP(ctx context.Context, network, local, address string) (net.Conn, err
 	}
 	bind, connected := shareDeaf, hear
 	if from.Port == 0 {
-		bind, connected = found, openToOthers
+		bind, connected = found, func(fd int, _ *net.UDPAddr) error { return openToOthers(fd) }
 		if from.IP == nil || from.IP.IsUnspecified() {
 			// With this address a socket would lose its group when it is connected, which gives it another one
 			// (udp_lib_rehash). Whoever joined later would get what its peer sends (until Linux 6.13).
@@ -68,7 +72,8 @@ func dialUDP(ctx context.Context, network, local, address string) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	if err := onConn(c, connected); err != nil {
+	peer := c.RemoteAddr().(*net.UDPAddr)
+	if err := onConn(c, func(fd int) error { return connected(fd, peer) }); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -93,4 +98,33 @@ func shareDeaf(fd int) error {
 		return err
 	}
 	return deafen(fd)
+}
+
+// ofPeer returns a filter for a UDP socket: what the peer sends. The kernel may have chosen the socket for a datagram
+// before it was connected, and come to its filter afterwards, which must not let it pass just because the socket is
+// connected now.
+func ofPeer(peer *net.UDPAddr) ([]bpf.RawInstruction, error) {
+	const (
+		header     = 0xfff00000 // SKF_NET_OFF: the IP header; what counts from 0 is in the UDP header
+		sourcePort = 0
+	)
+	source, words := uint32(header+12), peer.IP.To4()
+	version := uint32(0x40)
+	if words == nil {
+		source, words, version = header+8, peer.IP.To16(), 0x60
+	}
+	drop := bpf.RetConstant{Val: 0}
+	program := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: sourcePort, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(peer.Port), SkipTrue: 1}, drop,
+		bpf.LoadAbsolute{Off: header, Size: 1},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: version, SkipTrue: 1}, drop,
+	}
+	for i := 0; i < len(words); i += 4 {
+		program = append(program,
+			bpf.LoadAbsolute{Off: source + uint32(i), Size: 4},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(words[i:]), SkipTrue: 1}, drop)
+	}
+	return bpf.Assemble(append(program, bpf.RetConstant{Val: ^uint32(0)}))
 }

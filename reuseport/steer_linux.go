@@ -2,6 +2,7 @@ package reuseport
 
 import (
 	"fmt"
+	"net"
 	"os"
 
 	"golang.org/x/net/bpf"
@@ -21,8 +22,14 @@ func quiesce(fd int, program []bpf.RawInstruction) error {
 // deafen has a socket drop what comes to it. It takes no privilege for UDP.
 func deafen(fd int) error { return quiesce(fd, []bpf.RawInstruction{{Op: 0x06, K: 0}}) } // BPF_RET|BPF_K
 
-// hear undoes deafen.
-func hear(fd int) error { return resume(fd) }
+// hear lets a deaf socket have what its peer sends.
+func hear(fd int, peer *net.UDPAddr) error {
+	program, err := ofPeer(peer)
+	if err != nil {
+		return err
+	}
+	return quiesce(fd, program)
+}
 
 func resume(fd int) error {
 	return explain(fd, "SO_DETACH_FILTER", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))

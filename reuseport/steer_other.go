@@ -4,6 +4,7 @@ package reuseport
 
 import (
 	"errors"
+	"net"
 
 	"golang.org/x/net/bpf"
 )
@@ -16,5 +17,5 @@ func detach(int) error                        { return errors.ErrUnsupported }
 func incomingCPU(int) (int, error)            { return -1, errors.ErrUnsupported }
 func quiesce(int, []bpf.RawInstruction) error { return errors.ErrUnsupported }
 func deafen(int) error                        { return nil }
-func hear(int) error                          { return nil }
+func hear(int, *net.UDPAddr) error            { return nil }
 func resume(int) error                        { return errors.ErrUnsupported }
