@@ -104,20 +104,17 @@ func shareDeaf(fd int) error {
 // before it was connected, and come to its filter afterwards, which must not let it pass just because the socket is
 // connected now.
 func ofPeer(peer *net.UDPAddr) ([]bpf.RawInstruction, error) {
-	const (
-		header     = 0xfff00000 // SKF_NET_OFF: the IP header; what counts from 0 is in the UDP header
-		sourcePort = 0
-	)
-	source, words := uint32(header+12), peer.IP.To4()
+	const sourcePort = 0 // in the header of UDP
+	source, words := uint32(ipHeader+12), peer.IP.To4()
 	version := uint32(0x40)
 	if words == nil {
-		source, words, version = header+8, peer.IP.To16(), 0x60
+		source, words, version = ipHeader+8, peer.IP.To16(), 0x60
 	}
 	drop := bpf.RetConstant{Val: 0}
 	program := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: sourcePort, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(peer.Port), SkipTrue: 1}, drop,
-		bpf.LoadAbsolute{Off: header, Size: 1},
+		bpf.LoadAbsolute{Off: ipHeader, Size: 1},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: version, SkipTrue: 1}, drop,
 	}

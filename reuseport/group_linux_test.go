@@ -602,3 +602,121 @@ func alone(t *testing.T, c *reuseport.Config, network, free string) (conn syscal
 		return err
 	}
 }
+
+// TestAttachFlows has senders keep their members, but those of members that are absent, which come back to them.
+func TestAttachFlows(t *testing.T) {
+	takesPrograms(t)
+	const n, senders = 5, 200
+	for network, host := range map[string]string{"udp4": "127.0.0.1", "udp6": "[::1]"} {
+		group, err := reuseport.ListenPacketGroup(t.Context(), network, host+":0", n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range group {
+			defer p.Close()
+		}
+		var all []net.Conn
+		for range senders {
+			c, err := net.Dial(network, group[0].LocalAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			all = append(all, c)
+		}
+		// chosen returns which member gets what each sender sends.
+		chosen := func(seed uint32, n int, absent ...int) []int {
+			t.Helper()
+			if err := reuseport.AttachFlows(group[n-1], seed, n, absent...); err != nil {
+				t.Fatal(err)
+			}
+			members := make([]int, senders)
+			for k, c := range all {
+				members[k] = -1
+				if _, err := c.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				for i, p := range group { // on the loopback device it has come when Write returns
+					if queued(t, p.(*net.UDPConn)) != "" {
+						members[k] = i
+					}
+				}
+			}
+			return members
+		}
+		first := chosen(1, n)
+		for i := range n {
+			if got := count(first, i); got < senders/n/3 || got > senders*2/n {
+				t.Errorf("%s: member %d has %d of %d senders", network, i, got, senders)
+			}
+		}
+		for _, absent := range [][]int{{1}, {0, 4}, {0, 1, 2, 3}, {2, 9, -1}} {
+			now, moved := chosen(1, n, absent...), make([]int, n)
+			for k, i := range now {
+				if !slices.Contains(absent, first[k]) && i != first[k] || slices.Contains(absent, i) || i < 0 {
+					t.Fatalf("%s: without %v, what went to member %d goes to %d", network, absent, first[k], i)
+				}
+				if i != first[k] {
+					moved[i]++
+				}
+			}
+			if len(absent) == 1 && slices.Max(moved) > 3*senders/n/(n-1) {
+				t.Errorf("%s: without %v its senders are spread as %v", network, absent, moved)
+			}
+		}
+		if again := chosen(1, n); !slices.Equal(again, first) {
+			t.Errorf("%s: with all there, the senders have other members than before", network)
+		}
+		if other := chosen(2, n); slices.Equal(other, first) {
+			t.Errorf("%s: another seed changes nothing", network)
+		}
+		if fewer := chosen(1, n-2); slices.Max(fewer) != n-3 || slices.Min(fewer) < 0 {
+			t.Errorf("%s: of %d members, those chosen are up to %d", network, n-2, slices.Max(fewer))
+		}
+		// A socket that is quiet keeps what is queued.
+		for _, c := range all {
+			c.Write([]byte("before"))
+		}
+		for _, p := range group {
+			if err := reuseport.Quiesce(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, c := range all {
+			c.Write([]byte("after"))
+		}
+		texts := map[string]int{}
+		for _, p := range group {
+			for text := queued(t, p.(*net.UDPConn)); text != ""; text = queued(t, p.(*net.UDPConn)) {
+				texts[text]++
+			}
+		}
+		if texts["before"] != senders || texts["after"] != 0 {
+			t.Errorf("%s: quiet sockets got %v", network, texts)
+		}
+	}
+	tcp := openGroup(t, &reuseport.Config{}, "tcp", "127.0.0.1:0", 3)
+	if err := reuseport.AttachFlows(tcp[0], 7, 3, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := connectAndCount(t, tcp, 60); got[1] != 0 || got[0] < 10 || got[2] < 10 {
+		t.Errorf("connections went to %v", got)
+	}
+	for _, bad := range []struct {
+		n      int
+		absent []int
+	}{{0, nil}, {-1, nil}, {2, []int{0, 1}}, {1 << 20, nil}} {
+		if err := reuseport.AttachFlows(tcp[0], 7, bad.n, bad.absent...); err == nil {
+			t.Errorf("%v was taken", bad)
+		}
+	}
+}
+
+func count(all []int, what int) (n int) {
+	for _, v := range all {
+		if v == what {
+			n++
+		}
+	}
+	return n
+}

@@ -81,6 +81,120 @@ func Limit(conn any, n int) error {
 	return nil
 }
 
+// AttachFlows makes the kernel choose among the first n members of the group that conn, a socket of the group, belongs
+// to, by a hash of the sender's address and port: what one sender sends goes to one member for as long as n and seed
+// stay. Nothing goes to members that are absent, by their numbers; what would be theirs is spread over the others, which
+// keep what they have. So a member of which the process is gone can be left out, and come back, and no other flow moves.
+// (Without a program the kernel does as much by a hash of its own, but leaves nobody out.) seed makes the choice one that
+// senders cannot foresee; sockets of one service should keep theirs.
+//
+// It is a program as [AttachCPU]'s is, and takes its place. For TCP it decides once per connection. A sender of IPv6 whose
+// packets have extension headers is known by its address, and by what stands where the port would be.
+func AttachFlows(conn any, seed uint32, n int, absent ...int) error {
+	program, err := flowProgram(seed, n, absent)
+	if err == nil {
+		err = onConn(conn, func(fd int) error { return attach(fd, program) })
+	}
+	if err != nil {
+		return fmt.Errorf("reuseport: choose among %d members by flow: %w", n, err)
+	}
+	return nil
+}
+
+// maxFlowMembers is of how many members a program has room.
+const maxFlowMembers = 1 << 10
+
+func flowProgram(seed uint32, n int, absent []int) ([]bpf.RawInstruction, error) {
+	if n < 1 || n > maxFlowMembers {
+		return nil, fmt.Errorf("there must be between 1 and %d", maxFlowMembers)
+	}
+	var present []int
+	for i := range n {
+		if !slices.Contains(absent, i) {
+			present = append(present, i)
+		}
+	}
+	if len(present) == 0 {
+		return nil, errors.New("all of them are absent")
+	}
+	const whole, other = 0, 1 // scratch memory: the hash, and where to look when the first choice is absent
+	program := append(hashOfSender(seed), bpf.StoreScratch{Src: bpf.RegA, N: whole})
+	var gone []bpf.Instruction
+	for _, i := range absent {
+		if i >= 0 && i < n {
+			gone = append(gone, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(i), SkipTrue: 1}, bpf.Jump{Skip: 1}, nil)
+		}
+	}
+	program = append(program, bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(n)})
+	if len(gone) == 0 {
+		return bpf.Assemble(append(program, bpf.RetA{}))
+	}
+	for i := 2; i < len(gone); i += 3 {
+		gone[i] = bpf.Jump{Skip: uint32(len(gone) - i)} // beyond the RetA that follows them
+	}
+	program = append(append(program, gone...), bpf.RetA{},
+		bpf.LoadScratch{Dst: bpf.RegA, N: whole},
+		bpf.ALUOpConstant{Op: bpf.ALUOpDiv, Val: uint32(n)}, // what the first choice has left of it
+		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(len(present))})
+	for k, i := range present {
+		program = append(program,
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(k), SkipTrue: 1}, bpf.RetConstant{Val: uint32(i)})
+	}
+	return bpf.Assemble(append(program, bpf.RetConstant{Val: uint32(present[0])}))
+}
+
+// hashOfSender loads a hash of the sender's address and port into register A.
+func hashOfSender(seed uint32) []bpf.Instruction {
+	const (
+		scratch = 0
+		v4Port  = 0 // the header of UDP or TCP, after that of IPv4, whose length X has
+		v6Port  = 40
+		fold    = 0x9e3779b1
+	)
+	// A = (A * fold) ^ what load has
+	mixIn := func(load ...bpf.Instruction) []bpf.Instruction {
+		return slices.Concat([]bpf.Instruction{
+			bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: fold},
+			bpf.StoreScratch{Src: bpf.RegA, N: scratch},
+		}, load, []bpf.Instruction{
+			bpf.LoadScratch{Dst: bpf.RegX, N: scratch},
+			bpf.ALUOpX{Op: bpf.ALUOpXor},
+		})
+	}
+	shiftIn := func(bits uint32) []bpf.Instruction { // A ^= A >> bits
+		return []bpf.Instruction{
+			bpf.TAX{}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: bits}, bpf.ALUOpX{Op: bpf.ALUOpXor},
+		}
+	}
+	v4 := slices.Concat(
+		[]bpf.Instruction{bpf.LoadConstant{Dst: bpf.RegA, Val: seed}},
+		mixIn(bpf.LoadAbsolute{Off: ipHeader + 12, Size: 4}),
+		mixIn(bpf.LoadAbsolute{Off: ipHeader, Size: 1},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0x0f}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftLeft, Val: 2}, bpf.TAX{},
+			bpf.LoadIndirect{Off: ipHeader + v4Port, Size: 2}),
+	)
+	v6 := []bpf.Instruction{bpf.LoadConstant{Dst: bpf.RegA, Val: seed}}
+	for word := range uint32(4) {
+		v6 = append(v6, mixIn(bpf.LoadAbsolute{Off: ipHeader + 8 + 4*word, Size: 4})...)
+	}
+	v6 = append(v6, mixIn(bpf.LoadAbsolute{Off: ipHeader + v6Port, Size: 2})...)
+	v4 = append(v4, bpf.Jump{Skip: uint32(len(v6))})
+	return slices.Concat(
+		[]bpf.Instruction{
+			bpf.LoadAbsolute{Off: ipHeader, Size: 1},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x60, SkipTrue: uint8(len(v4))},
+		}, v4, v6,
+		shiftIn(16), []bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x85ebca6b}},
+		shiftIn(13), []bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0xc2b2ae35}},
+		shiftIn(16),
+	)
+}
+
+// ipHeader is what an offset counts from the header of IP (SKF_NET_OFF of linux/filter.h); a filter counts from that of
+// UDP or TCP otherwise, and a program that chooses from what follows it.
+const ipHeader = 0xfff00000
+
 // Detach removes the program of the group that conn belongs to, classic or extended, so that the kernel
 // spreads by hash again (SO_DETACH_REUSEPORT_BPF, Linux 5.3). Without a program the error is ENOENT.
 func Detach(conn any) error {
@@ -107,7 +221,7 @@ func IncomingCPU(conn any) (int, error) {
 // Quiesce makes the kernel ignore further attempts to connect to a TCP listener, while handshakes that are under
 // way finish and the accept queue stays as it is. Whoever then accepts until the queue is empty can close the
 // listener without resetting a connection. A client that is ignored tries again after about a second; after
-// the close it is refused. [Resume] undoes it.
+// the close it is refused. A packet socket gets no more datagrams, and keeps those that are queued. [Resume] undoes it.
 //
 // It is also the way to close one listener of a group of which others stay, to which the kernel was told to send
 // nothing (see [Limit]): in the instant of the close it may choose that one all the same (seen with IPv4 on 6.18), and
@@ -117,6 +231,19 @@ func IncomingCPU(conn any) (int, error) {
 // descriptor is concerned. Recent kernels (seen on 6.18) want CAP_NET_ADMIN for a filter on a TCP socket;
 // without it the error matches [os.ErrPermission].
 func Quiesce(listener any) error {
+	err := onConn(listener, func(fd int) error {
+		if isPacket(fd) {
+			return deafen(fd)
+		}
+		return quiesceTCP(fd)
+	})
+	if err != nil {
+		return fmt.Errorf("reuseport: quiesce: %w", err)
+	}
+	return nil
+}
+
+func quiesceTCP(fd int) error {
 	program, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: tcpFlags, Size: 1},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: tcpSYN | tcpACK},
@@ -124,13 +251,10 @@ func Quiesce(listener any) error {
 		bpf.RetConstant{Val: 0},          // drop
 		bpf.RetConstant{Val: ^uint32(0)}, // keep the whole packet
 	})
-	if err == nil {
-		err = onConn(listener, func(fd int) error { return quiesce(fd, program) })
-	}
 	if err != nil {
-		return fmt.Errorf("reuseport: quiesce: %w", err)
+		return err
 	}
-	return nil
+	return quiesce(fd, program)
 }
 
 // Resume undoes [Quiesce], whichever process did that: connections are let in again (SO_DETACH_FILTER, socket(7)).

@@ -19,6 +19,11 @@ func quiesce(fd int, program []bpf.RawInstruction) error {
 	return setProgram(fd, unix.SO_ATTACH_FILTER, "SO_ATTACH_FILTER", program)
 }
 
+func isPacket(fd int) bool {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil && kind == unix.SOCK_DGRAM
+}
+
 // deafen has a socket drop what comes to it. It takes no privilege for UDP.
 func deafen(fd int) error { return quiesce(fd, []bpf.RawInstruction{{Op: 0x06, K: 0}}) } // BPF_RET|BPF_K
 

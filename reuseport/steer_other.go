@@ -19,3 +19,4 @@ func quiesce(int, []bpf.RawInstruction) error { return errors.ErrUnsupported }
 func deafen(int) error                        { return nil }
 func hear(int, *net.UDPAddr) error            { return nil }
 func resume(int) error                        { return errors.ErrUnsupported }
+func isPacket(int) bool                       { return false }
