@@ -3,7 +3,7 @@ package pack
 import (
 	"context"
 	"fmt"
-	"net"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -51,12 +51,12 @@ func (p *Pack) runInline(ctx context.Context) error {
 		c.Log.Warn(sockets.WaitsFor(pids), "address", e.String(), "pids", pids)
 	}
 	defer own.Close()
-	listen := func(ctx context.Context, e wire.Endpoint, defers bool) (net.Listener, error) {
+	listen := func(ctx context.Context, e wire.Endpoint, defers bool) (io.Closer, error) {
 		if _, err := own.Open(ctx, e, 1); err != nil {
 			return nil, err
 		}
 		own.Defer(e, defers)
-		return own.Listener(e, 0)
+		return own.Socket(e, 0)
 	}
 	up := func() {
 		var listening []string

@@ -51,6 +51,7 @@ import (
 	"github.com/gopherpack/gopherpack/internal/systemd"
 	"github.com/gopherpack/gopherpack/pack/internal/master"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
+	"github.com/gopherpack/gopherpack/pack/internal/worker"
 )
 
 // Pack is a pack that has not run yet, or the one that runs.
@@ -66,7 +67,8 @@ type Pack struct {
 // handle is one call of Handle.
 type handle struct {
 	endpoint wire.Endpoint
-	server   drain.Server // nil if there is none
+	server   drain.Server        // nil if there is none
+	packets  worker.PacketServer // instead, if it is for packets
 }
 
 // New returns a pack with the given configuration, which is checked by Run.
@@ -109,7 +111,25 @@ func (p *Pack) HandleOwn(network, address string, s Server) {
 	p.handle("HandleOwn", wire.Endpoint{Network: network, Address: address, Own: true}, s)
 }
 
-func (p *Pack) handle(method string, e wire.Endpoint, s Server) {
+// HandlePacket serves a UDP socket of network and address with s, as [Pack.Handle] does listeners: each worker has one
+// of its own there, and the master keeps them. network is udp, udp4 or udp6, address as for [net.ListenPacket]; with port
+// 0 the kernel chooses a port, the same for all workers.
+//
+// What one sender sends goes to one worker, by a hash of its address and port. In a reload or an upgrade the worker that
+// takes the place of another has the same socket, and so the same senders, and whatever is queued there; for a moment
+// both read, the old one no more when the new ones are ready. So nothing is lost that the kernel has queued, but what a
+// server remembers of a sender does not come along. While a worker is gone, or hangs, what would come to it goes to
+// others, and what is queued waits for the next. With more or fewer workers, senders come to other workers.
+//
+// When the pack stops, what is queued is read, and what comes later is dropped.
+func (p *Pack) HandlePacket(network, address string, s PacketServer) {
+	h := p.newHandle("HandlePacket", wire.Endpoint{Network: network, Address: address})
+	h.packets = s
+	p.handles = append(p.handles, h)
+}
+
+// newHandle returns a handle of an endpoint, which it tells from others that are written alike.
+func (p *Pack) newHandle(method string, e wire.Endpoint) handle {
 	if p.sealed.Load() {
 		panic(fmt.Sprintf("pack: %s(%q, %q) comes too late: call it before Run or in OnWorkerStart",
 			method, e.Network, e.Address))
@@ -119,7 +139,11 @@ func (p *Pack) handle(method string, e wire.Endpoint, s Server) {
 			e.Index++
 		}
 	}
-	h := handle{endpoint: e}
+	return handle{endpoint: e}
+}
+
+func (p *Pack) handle(method string, e wire.Endpoint, s Server) {
+	h := p.newHandle(method, e)
 	srv, ok := s.(*http.Server)
 	if e := drain.Embedded(s); e.Serves && e.Stops {
 		srv = e.Server

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +39,7 @@ var programs = map[string]func() error{
 	"oneline":   onelineProgram,
 	"broken":    brokenProgram,
 	"func":      funcProgram,
+	"packets":   packetsProgram,
 	"at":        atProgram,
 	"wrapped":   wrappedProgram,
 	"squatter":  squatterProgram,
@@ -327,3 +330,45 @@ func funcProgram() error {
 	srv := &http.Server{Handler: handler()}
 	return serve(c, *address, pack.Func(srv.Serve, srv.Shutdown))
 }
+
+// packetsProgram answers each datagram with who it is and what the datagram says, each in a goroutine of its own, after
+// as long as it says, if it does. Other services can be at the same address.
+func packetsProgram() error {
+	c, address := configFlags()
+	beside := flag.Bool("beside", false, "")
+	flag.Parse()
+	id, _ := pack.WorkerID()
+	serve := func(conn net.PacketConn) error {
+		var answering sync.WaitGroup
+		defer answering.Wait()
+		buf := make([]byte, 1<<16)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return err
+			}
+			text := string(buf[:n])
+			answering.Go(func() {
+				if d, err := time.ParseDuration(text); err == nil {
+					time.Sleep(d)
+				}
+				fmt.Fprintf(writerTo{conn, from}, "id=%d pid=%d %s", id, os.Getpid(), text)
+			})
+		}
+	}
+	network, addr, _ := strings.Cut(*address, " ")
+	p := pack.New(*c)
+	p.HandlePacket(network, addr, pack.PacketFunc(serve, nil))
+	if *beside {
+		p.Handle("tcp"+strings.TrimPrefix(network, "udp"), addr, &http.Server{Handler: handler()})
+	}
+	return p.Run(context.Background())
+}
+
+// writerTo writes to an address.
+type writerTo struct {
+	net.PacketConn
+	to net.Addr
+}
+
+func (w writerTo) Write(b []byte) (int, error) { return w.WriteTo(b, w.to) }

@@ -255,7 +255,7 @@ func (p *Pack) workerConfig() worker.Config {
 func (p *Pack) seal() (all []worker.Handle) {
 	p.sealed.Store(true)
 	for _, h := range p.handles {
-		all = append(all, worker.Handle{Endpoint: h.endpoint, Server: h.server})
+		all = append(all, worker.Handle{Endpoint: h.endpoint, Server: h.server, Packets: h.packets})
 	}
 	return all
 }

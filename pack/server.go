@@ -105,6 +105,53 @@ func (s funcServer) Shutdown(ctx context.Context) error {
 
 func (s funcServer) Close() error { return nil } // the end of the worker cuts
 
+// PacketServer is what a worker serves a packet socket with; see [Pack.HandlePacket].
+type PacketServer interface {
+	// Serve reads from the socket, an [*net.UDPConn] of this worker, and answers by it. It is called once for each address,
+	// and returns when Shutdown or Close begins, and what it has read is answered.
+	Serve(net.PacketConn) error
+
+	// Shutdown has Serve read no more, and returns when what was read is answered, or when ctx ends. It is called when
+	// another worker reads from the socket, or nothing is queued there any more and nothing comes. When it has returned,
+	// reads fail with [os.ErrDeadlineExceeded], in case that Serve still reads, and the pack closes the socket when Serve
+	// has returned.
+	Shutdown(context.Context) error
+
+	// Close ends what is left, if Shutdown returned an error or Serve has not returned by ShutdownTimeout.
+	Close() error
+}
+
+// PacketFunc returns a PacketServer that serves by functions: serve must read until that fails, answer what it has read,
+// and return; shutdown has it do so, and may be nil if serve leaves read deadlines alone, since a read then fails with
+// [os.ErrDeadlineExceeded], while writes go on:
+//
+//	pack.PacketFunc(func(conn net.PacketConn) error {
+//		buf := make([]byte, 1500)
+//		for {
+//			n, from, err := conn.ReadFrom(buf)
+//			if err != nil {
+//				return err
+//			}
+//			conn.WriteTo(answer(buf[:n]), from)
+//		}
+//	}, nil)
+func PacketFunc(serve func(net.PacketConn) error, shutdown func(context.Context) error) PacketServer {
+	return packetFunc{serve, shutdown}
+}
+
+type packetFunc struct {
+	serve    func(net.PacketConn) error
+	shutdown func(context.Context) error
+}
+
+func (s packetFunc) Serve(p net.PacketConn) error { return s.serve(p) }
+
+func (s packetFunc) Shutdown(ctx context.Context) error {
+	return funcServer{shutdown: s.shutdown}.Shutdown(ctx)
+}
+
+func (s packetFunc) Close() error { return nil } // the end of the worker ends the rest
+
 // TCP returns a Server that calls handler with each connection, in a goroutine of its own, over TLS if
 // tlsConfig is not nil, and closes the connection when handler returns.
 //

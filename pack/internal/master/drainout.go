@@ -54,6 +54,9 @@ func (c *core) directed(ch *change, err error) {
 	c.changed()
 	ch.phase, ch.loans = drainingOut, map[loan]*lent{}
 	for _, e := range c.open() {
+		if e.IsPacket() {
+			continue // their own workers read what is queued
+		}
 		for i := ch.next.plan.Workers(); !c.endpoints[e].shared && i < c.endpoints[e].sockets; i++ {
 			ch.loans[loan{e, i}] = &lent{}
 			c.lend(loan{e, i})

@@ -73,6 +73,10 @@ type (
 		workers int
 		steered map[wire.Endpoint]bool
 	}
+	directPackets struct { // of packet sockets, to those of the workers that are not absent
+		workers int
+		absent  []int
+	}
 	settleSockets  struct{} // all addresses are known: what systemd has passed beside is not served
 	checkFiles     struct{} // filesLost, if some are
 	shrinkSockets  struct{ workers int }

@@ -102,7 +102,7 @@ func (m *Master) perform(e effect) {
 		m.onWorker(e)
 	case drop:
 		e.parcel.(*handedOver).lose()
-	case openSockets, growSockets, directSockets, settleSockets, checkFiles, shrinkSockets, keepSockets, quiesceSockets,
+	case openSockets, growSockets, directSockets, directPackets, settleSockets, checkFiles, shrinkSockets, keepSockets, quiesceSockets,
 		quiesceEndpoint, deferSockets, closeSockets:
 		m.onSockets(e)
 	case startSteering, attachSteering, steer, joinSteering, leaveSteering:
@@ -181,6 +181,8 @@ func (m *Master) onSockets(e effect) {
 			m.post(m.grow(e))
 		case directSockets:
 			m.post(directed{m.sockets.Direct(e.workers, e.steered)})
+		case directPackets:
+			m.sockets.DirectPackets(e.workers, e.absent)
 		case checkFiles:
 			if m.sockets.Lost() {
 				m.post(filesLost{})

@@ -50,6 +50,7 @@ func (c *core) reconcile() {
 
 // coverAll has the sockets of workers that do not serve served by others.
 func (c *core) coverAll() {
+	c.leaveOut()
 	for i := range c.covers {
 		if i >= len(c.wishes) || c.wishes[i].Cover != c.covers[i].by {
 			c.uncover(i)
@@ -67,7 +68,7 @@ func (c *core) coverAll() {
 		sent := c.covers[i].sent
 		for _, e := range c.open() {
 			known := c.endpoints[e]
-			if sent[e] || known.shared || e.Own || i >= known.sockets || !w.generation.uses[e] {
+			if sent[e] || known.shared || e.Own || e.IsPacket() || i >= known.sockets || !w.generation.uses[e] {
 				continue
 			}
 			sent[e] = true
@@ -76,6 +77,25 @@ func (c *core) coverAll() {
 				socket: &sockets.Ref{Endpoint: e, Socket: i},
 			})
 		}
+	}
+}
+
+// leaveOut has datagrams go to others that would come to workers that do not serve. What is queued there already waits
+// for who comes in their places.
+func (c *core) leaveOut() {
+	has := slices.ContainsFunc(c.open(), func(e wire.Endpoint) bool { return e.IsPacket() && !c.endpoints[e].shared })
+	if !has {
+		return
+	}
+	var absent []int
+	for i, wish := range c.wishes {
+		if wish.Cover != (roster.Ref{}) {
+			absent = append(absent, i)
+		}
+	}
+	if !c.absentKnown || !slices.Equal(absent, c.absent) {
+		c.absent, c.absentKnown = absent, true
+		c.emit(directPackets{len(c.wishes), absent})
 	}
 }
 

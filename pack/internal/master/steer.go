@@ -109,7 +109,7 @@ func (c *core) attachAll() {
 // attach has what comes to an endpoint steered.
 func (c *core) attach(e wire.Endpoint) {
 	known := c.endpoints[e]
-	if known == nil || known.shared || e.Own || c.steeredAmong > known.sockets {
+	if known == nil || known.shared || e.Own || e.IsPacket() || c.steeredAmong > known.sockets {
 		return
 	}
 	if c.steering == steeringOn && !c.unattached {

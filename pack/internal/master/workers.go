@@ -207,7 +207,7 @@ func (c *core) terminate(ref roster.Ref) {
 	final := c.stage == stopping
 	m := wire.Message{Type: wire.Drain, Final: final, HandOver: c.stage < leaving}
 	if !final && c.current != nil {
-		m.Unserved = w.generation.usesMoreThan(c.current)
+		m.Unserved = append(w.generation.usesMoreThan(c.current), c.onlyOf(w)...)
 	}
 	c.changed()
 	if c.dirty { // whoever covers for it learns of that before its sockets are closed
@@ -217,6 +217,20 @@ func (c *core) terminate(ref roster.Ref) {
 	if c.stage == leaving { // the others were told before
 		c.tell(w, wire.Message{Type: wire.EndHandover})
 	}
+}
+
+// onlyOf returns the endpoints of packets of which a worker alone has its socket, and no other will: the pack has become
+// smaller.
+func (c *core) onlyOf(w *worker) (all []wire.Endpoint) {
+	if w.ID < c.current.plan.Workers() {
+		return nil
+	}
+	for _, e := range sorted(w.generation.uses) {
+		if known := c.endpoints[e]; e.IsPacket() && known != nil && !known.shared && c.current.uses[e] {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // ended notes what a worker had to cut.

@@ -21,6 +21,7 @@ type State struct {
 	Quiesced  bool          `json:"quiesced,omitempty"`  // the file has another name, so that nobody connects
 	Listeners []int         `json:"listeners"`
 	Given     string        `json:"given,omitempty"`    // the name of the first, if systemd has passed it
+	Seed      uint32        `json:"seed,omitempty"`     // of the choice among packet sockets
 	Steering  int           `json:"steering,omitempty"` // what the steering needs, plus 1; 0 if it needs nothing
 }
 
@@ -71,7 +72,7 @@ func (k *Keeper) export(files []*os.File) (states []State, all []*os.File, err e
 		if len(s.final) > 0 {
 			return states, files, fmt.Errorf("%s: new connections are kept out for good", e)
 		}
-		state := State{Endpoint: e, Shared: s.shared, Given: s.given}
+		state := State{Endpoint: e, Shared: s.shared, Given: s.given, Seed: s.seed}
 		for _, l := range s.listeners {
 			f, err := l.File()
 			if err != nil {
@@ -121,7 +122,7 @@ func (k *Keeper) Import(states []State, files []*os.File) (steering map[wire.End
 		if taken[state.Endpoint] != nil {
 			return steering, fmt.Errorf("take over %s: it is there twice", state.Endpoint)
 		}
-		s := &set{shared: state.Shared, own: state.Endpoint.Own, given: state.Given}
+		s := &set{shared: state.Shared, own: state.Endpoint.Own, given: state.Given, seed: state.Seed}
 		taken[state.Endpoint] = s
 		if err := s.take(state, files); err != nil {
 			return steering, fmt.Errorf("take over %s: %w", state.Endpoint, err)
@@ -149,20 +150,13 @@ func (s *set) take(state State, files []*os.File) error {
 		if err != nil {
 			return err
 		}
-		l, err := net.FileListener(f)
-		if err != nil {
-			return err
-		}
-		if u, ok := l.(*net.UnixListener); ok {
-			keepFile(u)
-		}
-		taken, err := keep(l)
+		taken, err := takeOver(f, state.Endpoint.IsPacket())
 		if err != nil {
 			return err
 		}
 		s.listeners = append(s.listeners, taken)
 		if isUnix(taken) != (state.Endpoint.Network == "unix") || isUnix(taken) && !s.shared {
-			return fmt.Errorf("descriptor %d is a socket of another kind: %s", i, l.Addr().Network())
+			return fmt.Errorf("descriptor %d is a socket of another kind: %s", i, taken.Addr().Network())
 		}
 	}
 	if state.Path == "" {
@@ -177,6 +171,29 @@ func (s *set) take(state State, files []*os.File) error {
 		s.file.dir, err = copyOf(files, state.Directory)
 	}
 	return err
+}
+
+// takeOver takes over a copy of a socket, for packets or listening.
+func takeOver(f *os.File, packets bool) (socket, error) {
+	if packets {
+		p, err := net.FilePacketConn(f)
+		if err != nil {
+			return nil, err
+		}
+		if u, ok := p.(*net.UDPConn); ok {
+			return keep(packetConn{u})
+		}
+		p.Close()
+		return nil, fmt.Errorf("a packet socket of another kind: %s", p.LocalAddr().Network())
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		keepFile(u)
+	}
+	return keep(opened(l))
 }
 
 // pick returns the file of an index.

@@ -28,7 +28,7 @@ func holdersIn(proc fs.ReadLinkFS, e wire.Endpoint, inUse error) []holder {
 	if e.Network == "unix" {
 		listenUnixInodes(proc, e.Address, inodes)
 	} else if op, ok := errors.AsType[*net.OpError](inUse); ok {
-		tcpInodes(proc, op, true, inodes)
+		inetInodes(proc, op, true, inodes)
 	}
 	return whoHas(proc, inodes)
 }
@@ -39,8 +39,8 @@ func connected(inUse error) []holder { return connectedIn(os.DirFS("/proc").(fs.
 
 func connectedIn(proc fs.ReadLinkFS, inUse error) []holder {
 	inodes := map[string]bool{}
-	if op, ok := errors.AsType[*net.OpError](inUse); ok {
-		tcpInodes(proc, op, false, inodes)
+	if op, ok := errors.AsType[*net.OpError](inUse); ok && strings.HasPrefix(op.Net, "tcp") {
+		inetInodes(proc, op, false, inodes)
 	}
 	return whoHas(proc, inodes)
 }
@@ -100,21 +100,24 @@ func isOrphan(proc fs.FS, pid string) bool {
 	return false
 }
 
-// tcpInodes finds the sockets that listen on what an error of a bind was about, or the connections that have that as
+// inetInodes finds the sockets that listen on what an error of a bind was about, or the connections that have that as
 // their address here (proc_net_tcp(5)). Zones are not told.
-func tcpInodes(proc fs.FS, op *net.OpError, listen bool, inodes map[string]bool) {
-	given, ok := op.Addr.(*net.TCPAddr)
-	if !ok {
+func inetInodes(proc fs.FS, op *net.OpError, listen bool, inodes map[string]bool) {
+	given := inetAddr(op.Addr)
+	if given == nil {
 		return
 	}
 	wanted := &net.TCPAddr{IP: given.IP, Port: given.Port}
-	const listening = "0A"
-	for _, table := range []string{"self/net/tcp", "self/net/tcp6"} {
+	listening, table := "0A", "self/net/"+op.Addr.Network()
+	if op.Addr.Network() == "udp" {
+		listening = "07" // not connected
+	}
+	for _, table := range []string{table, table + "6"} {
 		eachLine(proc, table, func(fields []string) (more bool) {
 			// sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode
 			switch {
 			case len(fields) < 10 || listen && fields[3] != listening:
-				return fields[0] == "sl" // those that listen come first, and the others can be many
+				return fields[0] == "sl" || listening != "0A" // those that listen come first, and the others can be many
 			case !listen && fields[3] == listening:
 				return true
 			}
@@ -122,7 +125,7 @@ func tcpInodes(proc fs.FS, op *net.OpError, listen bool, inodes map[string]bool)
 			if !ok || a.Port != wanted.Port {
 				return true
 			}
-			x, y := scopeOf("tcp", a), scopeOf(op.Net, wanted)
+			x, y := scopeOf(op.Addr.Network(), a), scopeOf(op.Net, wanted)
 			if x.covers(y) || y.covers(x) {
 				inodes[fields[9]] = true
 			}

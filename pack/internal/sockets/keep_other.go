@@ -2,8 +2,13 @@
 
 package sockets
 
-import "net"
+import "io"
 
-func keep(l net.Listener) (socket, error) { return l.(socket), nil }
+func keep(l socket) (socket, error) { return l, nil }
 
-func accepting(s socket) (net.Listener, error) { return s.(net.Listener), nil }
+func served(s socket) (io.Closer, error) {
+	if p, ok := s.(packetConn); ok {
+		return p.UDPConn, nil
+	}
+	return s, nil
+}

@@ -3,6 +3,7 @@
 package sockets
 
 import (
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -19,11 +20,11 @@ type bare struct {
 	fd int          // -1 if it is closed
 }
 
-// keep takes over a listening socket, which is closed as far as package net is concerned.
-func keep(l net.Listener) (socket, error) {
+// keep takes over a socket, which is closed as far as package net is concerned.
+func keep(l socket) (socket, error) {
 	defer l.Close()
 	s := &bare{addr: l.Addr(), fd: -1}
-	rc, err := l.(syscall.Conn).SyscallConn()
+	rc, err := l.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
@@ -36,13 +37,16 @@ func keep(l net.Listener) (socket, error) {
 	return s, nil
 }
 
-// accepting returns a listener of a socket, for a process that accepts by itself.
-func accepting(s socket) (net.Listener, error) {
+// served returns what package net has for a socket, for a process that serves by itself.
+func served(s socket) (io.Closer, error) {
 	f, err := s.File()
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if isPacket(s) {
+		return net.FilePacketConn(f)
+	}
 	return net.FileListener(f)
 }
 

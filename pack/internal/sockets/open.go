@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
@@ -162,26 +163,50 @@ func (k *Keeper) openSet(ctx context.Context, e wire.Endpoint, workers int, besi
 		if !e.Own {
 			return k.openUnix(ctx, e.Address)
 		}
+	case "udp", "udp4", "udp6":
+		if !e.Own {
+			return k.openUDP(ctx, e, workers, beside)
+		}
+	}
+	if e.Own {
 		return nil, fmt.Errorf("listen %s in each worker: want the network to be tcp, tcp4 or tcp6: %w",
 			e, net.UnknownNetworkError(e.Network))
 	}
-	return nil, fmt.Errorf("listen %s: want the network to be tcp, tcp4, tcp6 or unix: %w",
+	return nil, fmt.Errorf("listen %s: want the network to be tcp, tcp4, tcp6 or unix, or for packets udp, udp4 or udp6: %w",
 		e, net.UnknownNetworkError(e.Network))
 }
 
 // openTCP lets nobody else in who listens there already: with sockets of this process there, who they let in has been
 // looked at before.
 func (k *Keeper) openTCP(ctx context.Context, e wire.Endpoint, workers int, beside bool) (*set, error) {
-	shared := false
 	config := reuseport.Config{Exclusive: !beside, Control: k.control()}
 	listeners, err := config.ListenGroup(ctx, e.Network, e.Address, workers)
 	if errors.Is(err, errors.ErrUnsupported) {
-		var one net.Listener
 		config := net.ListenConfig{Control: k.control()}
-		if one, err = config.Listen(ctx, e.Network, e.Address); err == nil {
-			listeners, shared = []net.Listener{one}, true
-		}
+		return oneForAll(config.Listen(ctx, e.Network, e.Address))
 	}
+	return newSet(e, listeners, err)
+}
+
+// openUDP is openTCP for packet sockets, of which the kernel chooses as [set.direct] says.
+func (k *Keeper) openUDP(ctx context.Context, e wire.Endpoint, workers int, beside bool) (*set, error) {
+	config := reuseport.Config{Exclusive: !beside, Control: k.control()}
+	conns, err := config.ListenPacketGroup(ctx, e.Network, e.Address, workers)
+	if errors.Is(err, errors.ErrUnsupported) {
+		config := net.ListenConfig{Control: k.control()}
+		return oneForAll(config.ListenPacket(ctx, e.Network, e.Address))
+	}
+	s, err := newSet(e, conns, err)
+	if err != nil {
+		return nil, err
+	}
+	s.seed = rand.Uint32()
+	s.direct(workers) // where it cannot, the kernel's hash does
+	return s, nil
+}
+
+// newSet takes over what package reuseport has opened.
+func newSet[S any](e wire.Endpoint, all []S, err error) (*set, error) {
 	if err != nil {
 		// What is wrong is told by the *net.OpError; that it happened in package reuseport is not.
 		if op, ok := errors.AsType[*net.OpError](err); ok {
@@ -189,11 +214,23 @@ func (k *Keeper) openTCP(ctx context.Context, e wire.Endpoint, workers int, besi
 		}
 		return nil, err
 	}
-	kept, err := keepAll(listeners...)
+	kept, err := keepAll(all...)
 	if err != nil {
 		return nil, fmt.Errorf("listen %s: %w", e, err)
 	}
-	return &set{listeners: kept, shared: shared}, nil
+	return &set{listeners: kept}, nil
+}
+
+// oneForAll takes over a socket of package net that all workers share.
+func oneForAll[S any](one S, err error) (*set, error) {
+	if err != nil {
+		return nil, err
+	}
+	kept, err := keepAll(one)
+	if err != nil {
+		return nil, err
+	}
+	return &set{listeners: kept, shared: true}, nil
 }
 
 // control returns the user's function, whose panic is an error; nil if there is none.
@@ -247,6 +284,6 @@ func isLow(a net.Addr) bool {
 	if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
 		first = n
 	}
-	tcp, ok := a.(*net.TCPAddr)
-	return ok && tcp.Port > 0 && tcp.Port < first
+	tcp := inetAddr(a)
+	return tcp != nil && tcp.Port > 0 && tcp.Port < first
 }

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
 )
@@ -74,10 +75,10 @@ func (s *set) compare(e, wanted wire.Endpoint, op *net.OpError) (equal, overlap,
 		equal = ok && s.file == nil && abstractName(a.Name) == abstractName(b.Name)
 		return equal, equal, false
 	}
-	b, ok := op.Addr.(*net.TCPAddr)
+	b := inetAddr(op.Addr)
 	for i, l := range s.listeners {
-		a, isTCP := l.Addr().(*net.TCPAddr)
-		if !ok || !isTCP || a.Port != b.Port {
+		a := inetAddr(l.Addr())
+		if a == nil || b == nil || a.Port != b.Port || l.Addr().Network() != op.Addr.Network() {
 			continue
 		}
 		x, y := scopeOf(e.Network, a), scopeOf(op.Net, b)
@@ -96,7 +97,18 @@ func abstractName(name string) string {
 	return name
 }
 
-// scope is what comes to a TCP socket, but for the port.
+// inetAddr returns an address of TCP or UDP, as one of TCP; nil of others.
+func inetAddr(a net.Addr) *net.TCPAddr {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return a
+	case *net.UDPAddr:
+		return &net.TCPAddr{IP: a.IP, Port: a.Port, Zone: a.Zone}
+	}
+	return nil
+}
+
+// scope is what comes to a socket of TCP or UDP, but for the port.
 type scope struct {
 	network string // "" where it says nothing more
 	ip      string // with the number of its zone
@@ -104,17 +116,17 @@ type scope struct {
 }
 
 func scopeOf(network string, a *net.TCPAddr) scope {
-	ip := a.IP
+	ip, version := a.IP, strings.TrimLeft(network, "tcudp")
 	if len(ip) == 0 {
 		ip = net.IPv6zero
-		if network == "tcp4" {
+		if version == "4" {
 			ip = net.IPv4zero
 		}
 	}
 	if !ip.IsUnspecified() {
 		return scope{"", ip.String() + "%" + zoneOf(a), ip.To4() != nil}
 	}
-	if network == "tcp" { // package net has it mean both
+	if version == "" { // package net has it mean both
 		ip = net.IPv6zero
 	}
 	return scope{network, ip.String(), ip.To4() != nil}
@@ -143,5 +155,5 @@ func (s scope) covers(other scope) bool {
 	case !s.wide():
 		return false
 	}
-	return s.v4 == other.v4 || s.network == "tcp"
+	return s.v4 == other.v4 || s.network == "tcp" || s.network == "udp"
 }

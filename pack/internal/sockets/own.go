@@ -35,7 +35,7 @@ func (k *Keeper) openOwn(ctx context.Context, e wire.Endpoint, i int) (socket, e
 	if err != nil {
 		return nil, err
 	}
-	return keep(l)
+	return keep(opened(l))
 }
 
 // ownAddress returns worker i's address.

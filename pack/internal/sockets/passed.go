@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -60,18 +61,12 @@ func newPassed(d systemd.Descriptor) (*passed, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if err := isServable(f); err != nil {
-		return nil, err
-	}
-	l, err := net.FileListener(f)
+	packets, err := isServable(f)
 	if err != nil {
 		return nil, err
 	}
-	if u, ok := l.(*net.UnixListener); ok {
-		keepFile(u)
-	}
 	p := &passed{Descriptor: d, kept: IsKept(d.Name), v6only: isV6Only(f)}
-	p.socket, err = keep(l)
+	p.socket, err = takeOver(f, packets)
 	return p, err
 }
 
@@ -97,8 +92,8 @@ func (k *Keeper) near(e wire.Endpoint) string {
 	defer k.mu.Unlock()
 	for _, p := range k.passed {
 		if _, has, _ := net.SplitHostPort(p.socket.Addr().String()); !p.taken && port != "" && has == port {
-			return fmt.Sprintf("systemd has passed a socket that listens on %v, which is not the same: have ListenStream= "+
-				"and Handle name one address", p)
+			return fmt.Sprintf("systemd has passed a socket that listens on %v, which is not the same: have its unit and "+
+				"Handle name one address", p)
 		}
 	}
 	return ""
@@ -112,14 +107,14 @@ func (k *Keeper) openPassed(ctx context.Context, e wire.Endpoint, workers int) *
 	if none {
 		return nil
 	}
-	at, isTCP := resolve(ctx, e) // which may take long
+	at, isInet := resolve(ctx, e) // which may take long
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := &set{own: e.Own}
+	s := &set{own: e.Own, seed: rand.Uint32()}
 	if e.Network == "unix" {
 		k.takeUnix(s, e)
-	} else if isTCP {
-		k.takeTCP(s, e, at)
+	} else if isInet {
+		k.takeInet(s, e, at)
 	}
 	if len(s.listeners) == 0 {
 		return nil
@@ -151,12 +146,12 @@ func (s *set) add(p *passed) {
 	}
 }
 
-// takeTCP takes the socket of a socket unit, and those that were kept: of the same name, or, if the address is written
+// takeInet takes the socket of a socket unit, and those that were kept: of the same name, or, if the address is written
 // otherwise now, at the same address.
-func (k *Keeper) takeTCP(s *set, e wire.Endpoint, at spot) {
+func (k *Keeper) takeInet(s *set, e wire.Endpoint, at spot) {
 	var alike []*passed
 	for _, p := range k.passed {
-		if _, tcp := p.socket.Addr().(*net.TCPAddr); !tcp || p.taken {
+		if p.taken || isUnix(p.socket) || isPacket(p.socket) != e.IsPacket() {
 			continue
 		}
 		if !p.kept && !e.Own && len(s.listeners) == 0 && at.port != 0 && at.is(p) {
@@ -202,7 +197,7 @@ func (k *Keeper) complete(ctx context.Context, s *set, e wire.Endpoint, workers 
 		return
 	}
 	if n := max(workers, 1); len(s.listeners) > n {
-		s.limit(n)
+		s.direct(n)
 		s.closeLast(n)
 	}
 	s.direct(len(s.listeners))
@@ -254,7 +249,7 @@ func fileOf(path string) *file {
 	return f
 }
 
-// spot is where a TCP socket would be bound.
+// spot is where a socket of TCP or UDP would be bound.
 type spot struct {
 	ip     net.IP // nil if it is the wildcard
 	v4     bool
@@ -273,7 +268,7 @@ func resolve(ctx context.Context, e wire.Endpoint) (at spot, ok bool) {
 			return err
 		}
 		host, zone, _ := strings.Cut(host, "%")
-		at = spot{ip: net.ParseIP(host), v4: network == "tcp4"}
+		at = spot{ip: net.ParseIP(host), v4: strings.HasSuffix(network, "4")}
 		at.zone = zoneOf(&net.TCPAddr{IP: at.ip, Zone: zone})
 		if at.ip.IsUnspecified() {
 			at.ip = nil
@@ -285,13 +280,18 @@ func resolve(ctx context.Context, e wire.Endpoint) (at spot, ok bool) {
 		return errFound
 	}}
 	config.SetMultipathTCP(false)
-	_, err := config.Listen(ctx, e.Network, e.Address)
+	var err error
+	if e.IsPacket() {
+		_, err = config.ListenPacket(ctx, e.Network, e.Address)
+	} else {
+		_, err = config.Listen(ctx, e.Network, e.Address)
+	}
 	return at, errors.Is(err, errFound)
 }
 
 // is reports whether a socket is bound there.
 func (at spot) is(p *passed) bool {
-	a := p.socket.Addr().(*net.TCPAddr)
+	a := inetAddr(p.socket.Addr())
 	v4 := a.IP.To4() != nil
 	switch {
 	case a.Port != at.port || v4 != at.v4:

@@ -304,7 +304,7 @@ func TestKeptUnix(t *testing.T) {
 
 // TestPassedWrong is about what no pack can serve.
 func TestPassedWrong(t *testing.T) {
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	packets, err := net.ListenPacket("unixgram", t.TempDir()+"/socket")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +319,7 @@ func TestPassedWrong(t *testing.T) {
 	defer file.Close()
 	k := keeper(t)
 	all := []systemd.Descriptor{
-		pass(t, "packets", packets.(*net.UDPConn)), pass(t, "conn", conn.(*net.TCPConn)), pass(t, "pipe", file),
+		pass(t, "packets", packets.(*net.UnixConn)), pass(t, "conn", conn.(*net.TCPConn)), pass(t, "pipe", file),
 		{FD: 1 << 20, Name: "none"},
 	}
 	wrong := k.TakePassed(all)

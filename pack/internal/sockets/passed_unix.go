@@ -22,27 +22,37 @@ func copyDescriptor(fd int, name string) (*os.File, error) {
 
 func closeDescriptor(fd int) { syscall.Close(fd) }
 
-// isServable reports why a descriptor is not a socket that connections come to.
-func isServable(f *os.File) error {
+// isServable reports whether a descriptor is a packet socket, or why it is neither that nor one to which connections
+// come.
+func isServable(f *os.File) (packets bool, err error) {
 	fd, err := descriptor(f)
 	if err != nil {
-		return err
+		return false, err
+	}
+	family := unix.AF_UNSPEC
+	if name, err := unix.Getsockname(fd); err == nil {
+		switch name.(type) {
+		case *unix.SockaddrInet4, *unix.SockaddrInet6:
+			family = unix.AF_INET
+		}
 	}
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	switch {
 	case errors.Is(err, unix.ENOTSOCK):
-		return errors.New("it is no socket")
+		return false, errors.New("it is no socket")
 	case err != nil:
-		return os.NewSyscallError("getsockopt", err)
+		return false, os.NewSyscallError("getsockopt", err)
+	case kind == unix.SOCK_DGRAM && family == unix.AF_INET:
+		return true, nil
 	case kind == unix.SOCK_DGRAM:
-		return errors.New("it is for datagrams: a pack serves ListenStream=")
+		return false, errors.New("it is for datagrams, and not of UDP: a pack serves ListenStream=, or ListenDatagram= of a port")
 	case kind != unix.SOCK_STREAM:
-		return fmt.Errorf("it is of type %d: a pack serves ListenStream=", kind)
+		return false, fmt.Errorf("it is of type %d: a pack serves ListenStream=, or ListenDatagram= of a port", kind)
 	}
 	if accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || accepts == 0 {
-		return errors.New("it does not listen: the unit wants Accept=no")
+		return false, errors.New("it does not listen: the unit wants Accept=no")
 	}
-	return nil
+	return false, nil
 }
 
 func isV6Only(f *os.File) bool {

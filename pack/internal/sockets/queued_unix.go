@@ -56,6 +56,9 @@ func (p *pollSet) queued(k *Keeper) []Ref {
 func (p *pollSet) gather(k *Keeper) {
 	p.fds, p.refs = p.fds[:0], p.refs[:0]
 	for _, e := range k.endpoints() {
+		if e.IsPacket() {
+			continue // datagrams come all the time, and nobody tells how many are read
+		}
 		for i, l := range k.open[e].listeners {
 			rc, err := l.SyscallConn()
 			if err != nil {
@@ -74,6 +77,9 @@ func (p *pollSet) gather(k *Keeper) {
 // good with a Unix socket, may have left it no room for a queue, or may have connected a TCP socket or bound it to
 // another address. It reports whether the socket listens where it did.
 func listensAgain(l socket) bool {
+	if isPacket(l) {
+		return receivesAgain(l)
+	}
 	rc, err := l.SyscallConn()
 	if err != nil {
 		return false
@@ -92,6 +98,23 @@ func listensAgain(l socket) bool {
 		}
 	})
 	return is
+}
+
+// receivesAgain is listensAgain for a packet socket, which may have been connected to somebody, or shut down for good.
+func receivesAgain(l socket) (does bool) {
+	rc, err := l.SyscallConn()
+	if err != nil {
+		return false
+	}
+	rc.Control(func(fd uintptr) {
+		if _, err := unix.Getpeername(int(fd)); err == nil {
+			disconnect(int(fd))
+		}
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | refuses}}
+		_, err := unix.Poll(fds, 0)
+		does = err == nil && fds[0].Revents&^unix.POLLIN == 0 && isBoundTo(int(fd), inetAddr(l.Addr()))
+	})
+	return does
 }
 
 // isListening reports whether a socket listens as it is.

@@ -32,7 +32,7 @@ func (k *Keeper) Grow(ctx context.Context, n int, steered map[wire.Endpoint]bool
 		if s.shared || n <= len(s.listeners) {
 			continue
 		}
-		if !steered[e] && !s.own {
+		if !steered[e] && !s.own && !e.IsPacket() { // of packet sockets the kernel chooses no others than it did
 			if err := s.limit(len(s.listeners)); err != nil {
 				return fmt.Errorf("more sockets for %s: %w", e, err)
 			}
@@ -56,11 +56,18 @@ func (k *Keeper) openMore(ctx context.Context, e wire.Endpoint, s *set) (socket,
 		return k.openOwn(ctx, e, len(s.listeners))
 	}
 	config := reuseport.Config{Control: k.control()}
+	if e.IsPacket() {
+		p, err := config.ListenPacket(ctx, e.Network, s.address())
+		if err != nil {
+			return nil, err
+		}
+		return keep(opened(p))
+	}
 	more, err := config.ListenGroup(ctx, e.Network, s.address(), 1)
 	if err != nil {
 		return nil, err
 	}
-	return keep(more[0])
+	return keep(opened(more[0]))
 }
 
 // undoGrow makes the numbers of sockets what they were.
@@ -68,7 +75,7 @@ func (k *Keeper) undoGrow(before map[wire.Endpoint]int, steered map[wire.Endpoin
 	for e, n := range before {
 		s := k.open[e]
 		s.closeLast(n)
-		if !steered[e] && !s.own {
+		if !steered[e] && !s.own && !e.IsPacket() {
 			// If it cannot (before Linux 5.3), the program goes on choosing among those that are left, which are all.
 			reuseport.Detach(s.listeners[0])
 		}
@@ -93,7 +100,11 @@ func (k *Keeper) Direct(n int, steered map[wire.Endpoint]bool) error {
 	return errors.Join(errs...)
 }
 
-func (s *set) direct(n int) error {
+// absent are workers whose sockets nobody reads now: see [Keeper.DirectPackets].
+func (s *set) direct(n int, absent ...int) error {
+	if isPacket(s.listeners[0]) {
+		return s.onGroup(func(l socket) error { return reuseport.AttachFlows(l, s.seed, n, absent...) })
+	}
 	if n < len(s.listeners) {
 		return s.limit(n)
 	}
@@ -104,12 +115,29 @@ func (s *set) direct(n int) error {
 	return err
 }
 
-// limit has the kernel choose among the first n sockets. Any of them will do to say so, but for those that a worker has
-// locked (SO_LOCK_FILTER). The kernel counts in the order of listen(2): if a worker has shut one down, and it listens
+// DirectPackets has the kernel choose among the packet sockets of the first n workers but for those that are absent,
+// since nobody reads them now. Of what is queued there nothing is lost: it waits for the next worker in that place.
+func (k *Keeper) DirectPackets(n int, absent []int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for e, s := range k.open {
+		if e.IsPacket() && !s.shared {
+			s.direct(min(n, len(s.listeners)), absent...) // where it cannot, the kernel chooses as it did
+		}
+	}
+}
+
+// limit has the kernel choose among the first n sockets. The kernel counts in the order of listen(2): if a worker has shut one down, and it listens
 // again, that is the last, and others than the first n are chosen.
-func (s *set) limit(n int) (err error) {
+func (s *set) limit(n int) error {
+	return s.onGroup(func(l socket) error { return reuseport.Limit(l, n) })
+}
+
+// onGroup does something with the group of the sockets. Any of them will do, but for those that a worker has locked
+// (SO_LOCK_FILTER).
+func (s *set) onGroup(do func(socket) error) (err error) {
 	for _, l := range s.listeners {
-		if err = reuseport.Limit(l, n); !errors.Is(err, os.ErrPermission) {
+		if err = do(l); !errors.Is(err, os.ErrPermission) {
 			break
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
@@ -59,9 +60,10 @@ type set struct {
 	given     string          // the name of the first, if that is of a socket unit of systemd
 	kept      int             // so many of them systemd had kept
 	alone     error           // why there are no more of them
+	seed      uint32          // of the choice by flow, if they are packet sockets
 }
 
-// socket is a listening socket of this process, which does not accept from it.
+// socket is a listening socket, or a packet socket, of this process, which does not accept or read from it.
 type socket interface {
 	syscall.Conn
 	Addr() net.Addr
@@ -75,10 +77,29 @@ func isUnix(s socket) bool {
 	return is
 }
 
-// keepAll takes over listening sockets, all or none.
-func keepAll(listeners ...net.Listener) (all []socket, err error) {
-	for _, l := range listeners {
-		s, kerr := keep(l)
+// isPacket reports whether it is a packet socket.
+func isPacket(s socket) bool {
+	_, is := s.Addr().(*net.UDPAddr)
+	return is
+}
+
+// packetConn is a packet socket, to be kept.
+type packetConn struct{ *net.UDPConn }
+
+func (p packetConn) Addr() net.Addr { return p.LocalAddr() }
+
+// opened returns what package net has opened as something to keep.
+func opened(s any) socket {
+	if u, ok := s.(*net.UDPConn); ok {
+		return packetConn{u}
+	}
+	return s.(socket)
+}
+
+// keepAll takes over sockets that package net has opened, all or none.
+func keepAll[S any](sockets ...S) (all []socket, err error) {
+	for _, l := range sockets {
+		s, kerr := keep(opened(l))
 		if err = errors.Join(err, kerr); kerr == nil {
 			all = append(all, s)
 		}
@@ -180,15 +201,16 @@ func (k *Keeper) Copy(e wire.Endpoint, i int) (*os.File, error) {
 	return f, nil
 }
 
-// Listener is [Keeper.Copy] for a process that accepts from the socket by itself. The caller closes it.
-func (k *Keeper) Listener(e wire.Endpoint, i int) (net.Listener, error) {
+// Socket is [Keeper.Copy] for a process that serves the socket by itself. It returns a [net.Listener], or a
+// [net.PacketConn], which the caller closes.
+func (k *Keeper) Socket(e wire.Endpoint, i int) (io.Closer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s, err := k.listener(e, i)
 	if err != nil {
 		return nil, err
 	}
-	return accepting(s)
+	return served(s)
 }
 
 // listener returns worker i's socket, to which new connections come. It is called with mu locked.
@@ -223,13 +245,13 @@ func (k *Keeper) find(e wire.Endpoint) (*set, error) {
 
 func stopping(e wire.Endpoint) error { return fmt.Errorf("listen %s: the pack is stopping", e) }
 
-// Listeners returns the sockets of the first n workers, to be steered; nil if there are fewer, or workers share one, or
-// have addresses of their own.
+// Listeners returns the listening sockets of the first n workers, to be steered; nil if there are fewer, or workers share
+// one, or have addresses of their own.
 func (k *Keeper) Listeners(e wire.Endpoint, n int) []syscall.Conn {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.open[e]
-	if s == nil || s.shared || s.own || n > len(s.listeners) {
+	if s == nil || s.shared || s.own || e.IsPacket() || n > len(s.listeners) {
 		return nil
 	}
 	var all []syscall.Conn
@@ -297,7 +319,7 @@ func (s *set) release() {
 
 // closeAtOnce closes a socket. A worker may have connected it to somebody who does not read, and have its close wait.
 func closeAtOnce(l socket) {
-	if !isListening(l) { // else the option is for the connections that are accepted
+	if !isPacket(l) && !isListening(l) { // else the option is for the connections that are accepted
 		fdmsg.DontLinger(l)
 	}
 	l.Close()

@@ -180,7 +180,7 @@ func TestListener(t *testing.T) {
 	n := open(t, k, e, 3).Sockets
 	open(t, k, u, 3)
 	own := func(e wire.Endpoint, i int) fs.FileInfo {
-		l, err := k.Listener(e, i)
+		l, err := k.Socket(e, i)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -84,6 +84,9 @@ type Endpoint struct {
 	Own bool `json:"own,omitempty"`
 }
 
+// IsPacket reports whether datagrams come there, not connections.
+func (e Endpoint) IsPacket() bool { return strings.HasPrefix(e.Network, "udp") }
+
 func (e Endpoint) String() string { return e.Network + " " + e.Address }
 
 // Name returns what no other endpoint has.

@@ -104,7 +104,7 @@ func TestConns(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			conns := make(taken, 1)
-			m := supervise(t, Config{}, Handle{anyPort, tt.server(conns)})
+			m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: tt.server(conns)})
 			m.expect(wire.Ready)
 			conns.try(t, func() (net.Conn, error) { return tt.connect(m.socket) })
 			m.endsWell()
@@ -113,9 +113,9 @@ func TestConns(t *testing.T) {
 			t.Parallel()
 			conns, socket := make(taken, 1), listen(t)
 			c := Config{Log: slog.New(slog.DiscardHandler), ShutdownTimeout: limit}
-			c.Handles = func() []Handle { return []Handle{{anyPort, tt.server(conns)}} }
+			c.Handles = func() []Handle { return []Handle{{Endpoint: anyPort, Server: tt.server(conns)}} }
 			ctx, cancel := context.WithCancel(t.Context())
-			own := func(context.Context, wire.Endpoint, bool) (net.Listener, error) { return copyOf(t, socket), nil }
+			own := func(context.Context, wire.Endpoint, bool) (io.Closer, error) { return copyOf(t, socket), nil }
 			cut, err := RunInline(ctx, c, own, func() error { return nil }, func() {
 				conns.try(t, func() (net.Conn, error) { return tt.connect(socket) })
 				cancel()
@@ -128,7 +128,7 @@ func TestConns(t *testing.T) {
 	t.Run("handed over, hijacked", func(t *testing.T) {
 		t.Parallel()
 		conns, before := make(taken, 1), listen(t) // another worker's socket
-		m := supervise(t, Config{}, Handle{anyPort, conns.http()})
+		m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: conns.http()})
 		m.expect(wire.Ready)
 		conns.try(t, func() (net.Conn, error) {
 			client, err := plain(before)

@@ -44,7 +44,7 @@ func TestCover(t *testing.T) {
 	}})
 	for name, server := range map[string]drain.Server{"http": hello(), "foreign": single} {
 		t.Run(name, func(t *testing.T) {
-			m := supervise(t, Config{}, Handle{anyPort, server})
+			m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: server})
 			m.expect(wire.Ready)
 			other := listen(t)
 			for range 3 {
@@ -84,7 +84,7 @@ func TestCover(t *testing.T) {
 // TestCoverInVain wants the master to be told, so that it chooses another.
 func TestCoverInVain(t *testing.T) {
 	server, begun, release := busy()
-	m := supervise(t, Config{}, Handle{anyPort, server})
+	m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: server})
 	m.expect(wire.Ready)
 	other := listen(t)
 	elsewhere := wire.Endpoint{Network: "tcp", Address: "elsewhere"}
@@ -120,7 +120,7 @@ func TestCoverInVain(t *testing.T) {
 
 // TestDrainSocket has a worker serve a socket until nobody connects any more.
 func TestDrainSocket(t *testing.T) {
-	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	other := listen(t)
 	queued := dial(t, other)
@@ -143,7 +143,7 @@ func TestDrainSocket(t *testing.T) {
 	}
 	m.expectEnd(0)
 
-	m = supervise(t, Config{}, Handle{anyPort, hello()})
+	m = supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	m.tell(drainSocket(3), other.(syscall.Conn))
 	m.ping()
@@ -163,7 +163,7 @@ func TestDrainSocket(t *testing.T) {
 // TestFinalDrainServesAllQueues has connections wait in the queues of the own socket and of one that is covered.
 func TestFinalDrainServesAllQueues(t *testing.T) {
 	for _, err := range []string{"", "there is no such filter"} {
-		m := supervise(t, Config{}, Handle{anyPort, hello()})
+		m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 		m.expect(wire.Ready)
 		other := listen(t)
 		m.tell(cover(1), other.(syscall.Conn))
@@ -192,7 +192,7 @@ func TestUnserved(t *testing.T) {
 	second := wire.Endpoint{Network: "tcp", Address: "127.0.0.1:0", Index: 1}
 	alone := listen(t)
 	var c Config
-	m := prepare(t, &c, Handle{anyPort, hello()}, Handle{second, hello()})
+	m := prepare(t, &c, Handle{Endpoint: anyPort, Server: hello()}, Handle{Endpoint: second, Server: hello()})
 	m.onAsk = func(r wire.Received) {
 		socket := m.socket
 		if *r.Endpoint == second {

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -61,7 +62,7 @@ func TestSilentClientsAreWaitedFor(t *testing.T) {
 	for _, failure := range []string{"", "there is no such filter"} {
 		t.Run("final "+failure, func(t *testing.T) {
 			t.Parallel()
-			m := supervise(t, Config{}, Handle{anyPort, hello()})
+			m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 			m.expect(wire.Ready)
 			other := listen(t)
 			defers(t, m.socket)
@@ -82,7 +83,7 @@ func TestSilentClientsAreWaitedFor(t *testing.T) {
 	}
 	t.Run("unserved", func(t *testing.T) {
 		t.Parallel()
-		m := supervise(t, Config{}, Handle{anyPort, hello()})
+		m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 		m.expect(wire.Ready)
 		defers(t, m.socket)
 		answered := thinks(t, m.socket)
@@ -94,7 +95,7 @@ func TestSilentClientsAreWaitedFor(t *testing.T) {
 	})
 	t.Run("orphaned", func(t *testing.T) {
 		t.Parallel()
-		m := supervise(t, Config{}, Handle{anyPort, hello()})
+		m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 		m.expect(wire.Ready)
 		defers(t, m.socket)
 		answered := thinks(t, m.socket)
@@ -107,7 +108,7 @@ func TestSilentClientsAreWaitedFor(t *testing.T) {
 	})
 	t.Run("drained", func(t *testing.T) {
 		t.Parallel()
-		m := supervise(t, Config{}, Handle{anyPort, hello()})
+		m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 		m.expect(wire.Ready)
 		other := listen(t)
 		defers(t, other)
@@ -130,23 +131,23 @@ func TestSilentClientsInline(t *testing.T) {
 	defer k.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	c := Config{Log: slog.New(slog.DiscardHandler), ShutdownTimeout: limit}
-	c.Handles = func() []Handle { return []Handle{{anyPort, hello()}} }
+	c.Handles = func() []Handle { return []Handle{{Endpoint: anyPort, Server: hello()}} }
 	var answered <-chan error
-	listen := func(ctx context.Context, e wire.Endpoint, defers bool) (net.Listener, error) {
+	listen := func(ctx context.Context, e wire.Endpoint, defers bool) (io.Closer, error) {
 		if _, err := k.Open(ctx, e, 1); err != nil {
 			return nil, err
 		}
 		k.Defer(e, defers)
-		return k.Listener(e, 0)
+		return k.Socket(e, 0)
 	}
 	cut, err := RunInline(ctx, c, listen, func() error { return k.QuiesceFinal(0) }, func() {
-		l, err := k.Listener(anyPort, 0)
+		l, err := k.Socket(anyPort, 0)
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer l.Close()
-		answered = thinks(t, l)
+		answered = thinks(t, l.(net.Listener))
 		cancel()
 	})
 	k.Close()
@@ -170,12 +171,12 @@ func TestWhoDefers(t *testing.T) {
 		handle Handle
 		want   bool
 	}{
-		{"HTTP", Config{}, Handle{anyPort, drain.NewHTTP(&http.Server{})}, true},
-		{"a Unix socket", Config{}, Handle{unix, drain.NewHTTP(&http.Server{})}, false},
-		{"accepted at once", Config{AcceptAtOnce: true}, Handle{anyPort, drain.NewHTTP(&http.Server{})}, false},
-		{"wrapped", Config{Wrap: wraps}, Handle{anyPort, drain.NewHTTP(&http.Server{})}, false},
-		{"raw", Config{}, Handle{anyPort, raw}, false},
-		{"others'", Config{}, Handle{anyPort, others}, false},
+		{"HTTP", Config{}, Handle{Endpoint: anyPort, Server: drain.NewHTTP(&http.Server{})}, true},
+		{"a Unix socket", Config{}, Handle{Endpoint: unix, Server: drain.NewHTTP(&http.Server{})}, false},
+		{"accepted at once", Config{AcceptAtOnce: true}, Handle{Endpoint: anyPort, Server: drain.NewHTTP(&http.Server{})}, false},
+		{"wrapped", Config{Wrap: wraps}, Handle{Endpoint: anyPort, Server: drain.NewHTTP(&http.Server{})}, false},
+		{"raw", Config{}, Handle{Endpoint: anyPort, Server: raw}, false},
+		{"others'", Config{}, Handle{Endpoint: anyPort, Server: others}, false},
 	} {
 		if got := (&service{Config: &tt.config}).defers(tt.handle); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)

@@ -61,7 +61,7 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 	for server := range s.servers() {
 		server.BeginDrain(s.drainDelay(o.takenOver), o.handOver)
 	}
-	s.closeListeners(ctx, o)
+	packetsStop := s.closeListeners(ctx, o)
 	var total atomic.Int64
 	total.Add(int64(s.disposeOfLeft(o)))
 	if o.closed != nil {
@@ -83,17 +83,20 @@ func (s *service) drain(ctx context.Context, o drainOptions) (cut int) {
 		})
 	}
 	stopping.Wait()
+	packetsStop()
 	return int(total.Load())
 }
 
 // closeListeners closes the listeners, after what is queued on them was accepted if nobody takes over, and waits until
-// every Serve has returned.
-func (s *service) closeListeners(ctx context.Context, o drainOptions) {
+// every Serve has returned. Likewise it has what is queued on packet sockets read, and their servers stop; it returns
+// what waits for these.
+func (s *service) closeListeners(ctx context.Context, o drainOptions) (packetsStop func()) {
 	half := s.ShutdownTimeout / 2 // a server that does not accept now must not take all of it
 	limit := half
-	all, last := s.all(), s.last(&o)
+	all, last, packets := s.all(), s.last(&o), s.lastPackets(&o)
 	deferred := endDefer(last)
-	err := o.keepOut(len(last) > 0)
+	// What is unserved of packets nobody has to be kept out of: the kernel chooses others, or drops what comes.
+	err := o.keepOut(len(last) > 0 || len(packets) > 0 && o.quiesce != nil)
 	if err != nil {
 		s.log.Debug("new connections cannot be kept out", "error", err)
 	}
@@ -114,6 +117,8 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 	for _, l := range last {
 		l.finish(queueEmpty)
 	}
+	emptied(limited, packets)
+	packetsStop = s.stopPackets(ctx)
 	waitForListeners(limited, last)
 	for _, l := range all {
 		l.stop(o.failed)
@@ -122,6 +127,7 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) {
 	for _, l := range all {
 		l.answers.Wait() // the sources are stopped
 	}
+	return packetsStop
 }
 
 // last returns the listeners that nobody takes over, which are to be emptied before they are closed.
@@ -212,6 +218,11 @@ func (s *service) quiesceOwn() error {
 			case *net.UnixListener:
 				errs = append(errs, sockets.Refuse(socket))
 			}
+		}
+	}
+	for _, p := range s.allPackets() {
+		if s.stayOf(p.endpoint) == (stay{}) {
+			errs = append(errs, reuseport.Quiesce(p.conn))
 		}
 	}
 	return errors.Join(errs...)

@@ -29,18 +29,18 @@ func TestFailures(t *testing.T) {
 			want:   "OnWorkerStart: io: read/write on closed pipe",
 		},
 		"nothing": {want: "there is nothing to serve: call Handle before Run"},
-		"nil":     {handles: []Handle{{anyPort, nil}}, want: "the server for tcp 127.0.0.1:0 is nil"},
+		"nil":     {handles: []Handle{{Endpoint: anyPort, Server: nil}}, want: "the server for tcp 127.0.0.1:0 is nil"},
 		"refused": {
-			handles: []Handle{{anyPort, hello()}}, want: "not this one",
+			handles: []Handle{{Endpoint: anyPort, Server: hello()}}, want: "not this one",
 			ask: func(m *fakeMaster) { m.tell(wire.Message{Type: wire.Refused, Error: "not this one"}) },
 		},
 		"no descriptor": {
-			handles: []Handle{{anyPort, hello()}}, want: "the master sent 0 descriptors for tcp 127.0.0.1:0",
+			handles: []Handle{{Endpoint: anyPort, Server: hello()}}, want: "the master sent 0 descriptors for tcp 127.0.0.1:0",
 			ask: func(m *fakeMaster) { m.tell(wire.Message{Type: wire.Socket}) },
 		},
-		"endpoint": {handles: []Handle{{long, hello()}}, want: "ask the master for"},
+		"endpoint": {handles: []Handle{{Endpoint: long, Server: hello()}}, want: "ask the master for"},
 		"serve": {
-			handles: []Handle{{anyPort, drain.Foreign(&foreign{serve: func(net.Listener) error { return nil }})}},
+			handles: []Handle{{Endpoint: anyPort, Server: drain.Foreign(&foreign{serve: func(net.Listener) error { return nil }})}},
 			want:    "the server for tcp 127.0.0.1:0 stopped serving: its Serve returned nil",
 		},
 	} {
@@ -69,7 +69,7 @@ func TestServerBreaks(t *testing.T) {
 			return errors.New("oops")
 		}}
 		second := wire.Endpoint{Network: "tcp", Index: 1}
-		m := supervise(t, Config{}, Handle{anyPort, hello()}, Handle{second, drain.Foreign(broken)})
+		m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()}, Handle{Endpoint: second, Server: drain.Foreign(broken)})
 		m.expect(wire.Ready)
 		other := listen(t)
 		m.tell(wire.Message{Type: wire.Cover, Endpoint: &anyPort, Socket: 3}, other.(syscall.Conn))

@@ -35,7 +35,7 @@ func socketPair(t *testing.T) (ours, theirs *net.UnixConn) {
 // TestHandover has idle connections go from one worker to the next and on.
 func TestHandover(t *testing.T) {
 	const clients = 20
-	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	var conns []net.Conn
 	for i := range clients {
@@ -52,7 +52,7 @@ func TestHandover(t *testing.T) {
 		return m.ping().Conns == clients
 	})
 	for range 3 {
-		next := supervise(t, Config{}, Handle{anyPort, hello()})
+		next := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 		next.expect(wire.Ready)
 		m.tell(wire.Message{Type: wire.Drain, HandOver: true})
 		moved := 0
@@ -89,7 +89,7 @@ func TestHandover(t *testing.T) {
 func TestHandoverEnds(t *testing.T) {
 	proceed := make(chan struct{})
 	c := Config{DrainDelay: func(bool) time.Duration { return limit }, OnShutdown: func(context.Context) { <-proceed }}
-	m := supervise(t, c, Handle{anyPort, hello()})
+	m := supervise(t, c, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	client := dial(t, m.socket)
 	if err := get(client, "/"); err != nil {
@@ -114,7 +114,7 @@ func TestHandoverEnds(t *testing.T) {
 
 // TestArrivalsHoldUpNothing has many connections arrive at once.
 func TestArrivalsHoldUpNothing(t *testing.T) {
-	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	const arrivals = 100
 	var ours [arrivals]*net.UnixConn
@@ -137,7 +137,7 @@ func TestArrivalsHoldUpNothing(t *testing.T) {
 // TestArrivesTooLate has a connection arrive at a worker that has closed its sockets: it goes on.
 func TestArrivesTooLate(t *testing.T) {
 	server, begun, release := busy()
-	m := supervise(t, Config{}, Handle{anyPort, server})
+	m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: server})
 	m.expect(wire.Ready)
 	client, waits := dial(t, m.socket), dial(t, m.socket)
 	if err := get(client, "/"); err != nil {
@@ -167,7 +167,7 @@ func TestArrivesTooLate(t *testing.T) {
 // TestArrivesAtNobody has connections arrive at servers that cannot take them.
 func TestArrivesAtNobody(t *testing.T) {
 	strange := drain.NewTCP(nil, func(context.Context, net.Conn) {})
-	m := supervise(t, Config{}, Handle{anyPort, strange})
+	m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: strange})
 	m.expect(wire.Ready)
 	for _, e := range []wire.Endpoint{anyPort, {Network: "tcp", Address: "elsewhere"}} {
 		ours, theirs := socketPair(t)

@@ -58,7 +58,7 @@ func helper(what string) {
 	})}
 	c := withSignals
 	c.Log, c.HangTimeout, c.ShutdownTimeout = log, time.Minute, limit
-	c.Handles = func() []Handle { return []Handle{{anyPort, drain.NewHTTP(srv)}} }
+	c.Handles = func() []Handle { return []Handle{{Endpoint: anyPort, Server: drain.NewHTTP(srv)}} }
 	switch what {
 	case "no files":
 		c.OnStart = func(context.Context) error { return noMoreFiles() }

@@ -5,6 +5,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -21,11 +22,11 @@ func TestInline(t *testing.T) {
 	socket := listen(t)
 	c := withSignals
 	c.Log, c.ShutdownTimeout = slog.New(slog.DiscardHandler), limit
-	c.Handles = func() []Handle { return []Handle{{anyPort, hello()}} }
+	c.Handles = func() []Handle { return []Handle{{Endpoint: anyPort, Server: hello()}} }
 	var queued net.Conn
 	quiesced := make(chan error, 1)
 	cut, err := RunInline(t.Context(), c,
-		func(_ context.Context, e wire.Endpoint, _ bool) (net.Listener, error) {
+		func(_ context.Context, e wire.Endpoint, _ bool) (io.Closer, error) {
 			if e != anyPort {
 				t.Errorf("it asks for %v", e)
 			}
@@ -54,8 +55,8 @@ func TestInline(t *testing.T) {
 // TestInlineFails has no socket.
 func TestInlineFails(t *testing.T) {
 	c := Config{Log: slog.New(slog.DiscardHandler), ShutdownTimeout: limit}
-	c.Handles = func() []Handle { return []Handle{{anyPort, hello()}} }
-	refuse := func(context.Context, wire.Endpoint, bool) (net.Listener, error) { return nil, os.ErrPermission }
+	c.Handles = func() []Handle { return []Handle{{Endpoint: anyPort, Server: hello()}} }
+	refuse := func(context.Context, wire.Endpoint, bool) (io.Closer, error) { return nil, os.ErrPermission }
 	_, err := RunInline(t.Context(), c, refuse, func() error { return nil }, func() { t.Error("it is up") })
 	if !errors.Is(err, os.ErrPermission) {
 		t.Errorf("error %v", err)
@@ -77,8 +78,8 @@ func TestInlineCuts(t *testing.T) {
 	}})
 	ctx, cancel := context.WithCancel(t.Context())
 	c := Config{Log: slog.New(slog.DiscardHandler), ShutdownTimeout: 200 * time.Millisecond}
-	c.Handles = func() []Handle { return []Handle{{anyPort, strange}} }
-	listens := func(context.Context, wire.Endpoint, bool) (net.Listener, error) { return copyOf(t, socket), nil }
+	c.Handles = func() []Handle { return []Handle{{Endpoint: anyPort, Server: strange}} }
+	listens := func(context.Context, wire.Endpoint, bool) (io.Closer, error) { return copyOf(t, socket), nil }
 	cut, err := RunInline(ctx, c, listens, func() error { return nil }, func() {
 		dial(t, socket)
 		go func() {

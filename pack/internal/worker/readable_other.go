@@ -2,6 +2,4 @@
 
 package worker
 
-import "net"
-
-func readable(net.Listener) bool { return false }
+func readable(any) bool { return false }

@@ -3,15 +3,14 @@
 package worker
 
 import (
-	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// readable reports whether a connection waits in the queue of a listener.
-func readable(l net.Listener) bool {
-	sc, ok := l.(syscall.Conn)
+// readable reports whether a connection waits in the queue of a listener, or a datagram in that of a packet socket.
+func readable(socket any) bool {
+	sc, ok := socket.(syscall.Conn)
 	if !ok {
 		return false
 	}

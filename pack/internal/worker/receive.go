@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -195,7 +196,7 @@ func (w *worker) answered(r *wire.Received) {
 }
 
 // socket asks the master for this worker's socket of an endpoint.
-func (w *worker) socket(ctx context.Context, e wire.Endpoint, defers bool) (net.Listener, error) {
+func (w *worker) socket(ctx context.Context, e wire.Endpoint, defers bool) (io.Closer, error) {
 	w.asked.Store(true)
 	if err := w.control.say(wire.Message{Type: wire.Listen, Endpoint: &e, Defer: defers}); err != nil {
 		w.asked.Store(false)
@@ -203,7 +204,7 @@ func (w *worker) socket(ctx context.Context, e wire.Endpoint, defers bool) (net.
 	}
 	select {
 	case r := <-w.answers:
-		defer r.Close() // FileListener makes a copy
+		defer r.Close() // package net makes a copy
 		switch {
 		case r.Type == wire.Refused:
 			return nil, errors.New(r.Error)
@@ -213,6 +214,9 @@ func (w *worker) socket(ctx context.Context, e wire.Endpoint, defers bool) (net.
 			return nil, fmt.Errorf("the master sent %d descriptors for %s", len(r.Files), e)
 		}
 		w.service.stays.Store(e, stay{kept: r.Kept, given: r.Given})
+		if e.IsPacket() {
+			return net.FilePacketConn(r.Files[0])
+		}
 		return fileListener(r.Files[0])
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)

@@ -30,7 +30,7 @@ func TestScoreboard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	if err := get(dial(t, m.socket), "/"); err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestScoreboard(t *testing.T) {
 func TestReopen(t *testing.T) {
 	called, proceed := make(chan struct{}), make(chan struct{})
 	c := Config{OnReopen: func() { called <- struct{}{}; <-proceed }}
-	m := supervise(t, c, Handle{anyPort, hello()})
+	m := supervise(t, c, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	m.tell(wire.Message{Type: wire.Reopen})
 	<-called

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -33,10 +34,12 @@ type service struct {
 
 	mu        sync.Mutex
 	listeners []*listener // in the order of the handles, as far as it came
+	packets   []*packets  // likewise
 }
 
-// opener opens, or asks for, the socket of an endpoint. defers says that clients speak first.
-type opener = func(ctx context.Context, e wire.Endpoint, defers bool) (net.Listener, error)
+// opener opens, or asks for, the socket of an endpoint: a net.Listener, or a net.PacketConn if it is one of packets.
+// defers says that clients speak first.
+type opener = func(ctx context.Context, e wire.Endpoint, defers bool) (io.Closer, error)
 
 // start calls the hook and starts all servers. It returns when each of them accepts, or with why one does not.
 func (s *service) start(ctx context.Context) error {
@@ -54,8 +57,11 @@ func (s *service) start(ctx context.Context) error {
 	}
 	s.broken = make(chan error, len(handles))
 	for _, h := range handles {
-		if h.Server == nil {
-			return fmt.Errorf("the server for %s is nil", h.Endpoint)
+		if err := h.check(); err != nil {
+			return err
+		}
+		if h.Packets != nil {
+			continue
 		}
 		share := func(c *tls.Config) *tls.Config { return s.Tickets.Share("address "+h.Endpoint.Name(), c) }
 		h.Server.Prepare(drain.Worker{Log: s.log, Load: &s.reporter, Tickets: share})
@@ -65,7 +71,12 @@ func (s *service) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.serve(h, socket)
+		switch socket := socket.(type) {
+		case net.Listener:
+			s.serve(h, socket)
+		case net.PacketConn:
+			s.servePackets(h, socket)
+		}
 	}
 	for _, l := range s.all() {
 		select {
@@ -79,9 +90,24 @@ func (s *service) start(ctx context.Context) error {
 	return nil
 }
 
+// check reports a server that is not one for its endpoint.
+func (h *Handle) check() error {
+	switch {
+	case h.Server == nil && h.Packets == nil:
+		return fmt.Errorf("the server for %s is nil", h.Endpoint)
+	case h.Server != nil && h.Endpoint.IsPacket():
+		return fmt.Errorf("listen %s: want the network to be tcp, tcp4, tcp6 or unix (packets are served by HandlePacket): %w",
+			h.Endpoint, net.UnknownNetworkError(h.Endpoint.Network))
+	case h.Packets != nil && !h.Endpoint.IsPacket():
+		return fmt.Errorf("listen %s: want the network to be udp, udp4 or udp6 (connections are served by Handle): %w",
+			h.Endpoint, net.UnknownNetworkError(h.Endpoint.Network))
+	}
+	return nil
+}
+
 // defers reports whether connections may be let in when their clients have spoken. What the user wraps may greet them.
 func (s *service) defers(h Handle) bool {
-	return !s.AcceptAtOnce && s.Wrap == nil && h.Endpoint.Network != "unix" && h.Server.ClientsBegin()
+	return h.Server != nil && !s.AcceptAtOnce && s.Wrap == nil && h.Endpoint.Network != "unix" && h.Server.ClientsBegin()
 }
 
 // serve starts the server of one endpoint.

@@ -25,6 +25,7 @@ import (
 type Handle struct {
 	Endpoint wire.Endpoint
 	Server   drain.Server // nil if there is none, which is an error
+	Packets  PacketServer // of an endpoint of packets, instead
 }
 
 // Config is what a worker needs to know. Every func may be nil, but for Handles.

@@ -26,7 +26,7 @@ var (
 func TestWorkerServesAndDrains(t *testing.T) {
 	for name, order := range map[string]wire.Message{"final": finalDrain, "others serve": {Type: wire.Drain}} {
 		t.Run(name, func(t *testing.T) {
-			m := supervise(t, Config{}, Handle{anyPort, hello()})
+			m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 			m.expect(wire.Ready)
 			c := dial(t, m.socket)
 			for range 2 {
@@ -53,7 +53,7 @@ func TestWorkerServesAndDrains(t *testing.T) {
 
 // TestSignalIsReported wants a worker that gets a signal to go on, and to say so once.
 func TestSignalIsReported(t *testing.T) {
-	m := supervise(t, withSignals, Handle{anyPort, hello()})
+	m := supervise(t, withSignals, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	kill(t, syscall.SIGHUP)
 	kill(t, syscall.SIGTERM)
@@ -85,7 +85,7 @@ func TestSignalBeforeReady(t *testing.T) {
 				return nil
 			}
 		}
-		m := supervise(t, c, Handle{anyPort, hello()})
+		m := supervise(t, c, Handle{Endpoint: anyPort, Server: hello()})
 		<-begun
 		kill(t, syscall.SIGTERM)
 		m.expect(wire.Stopping)
@@ -105,7 +105,7 @@ func TestSignalBeforeReady(t *testing.T) {
 func TestContextIsASignal(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var c Config
-	m := prepare(t, &c, Handle{anyPort, hello()})
+	m := prepare(t, &c, Handle{Endpoint: anyPort, Server: hello()})
 	m.start(ctx, c)
 	m.expect(wire.Hello)
 	m.expect(wire.Ready)
@@ -124,7 +124,7 @@ func TestMasterGone(t *testing.T) {
 	blocked, release := make(chan struct{}), make(chan struct{})
 	c := Config{OnShutdown: func(context.Context) { close(blocked); <-release }}
 	other := listen(t)
-	m := supervise(t, c, Handle{anyPort, hello()})
+	m := supervise(t, c, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	m.tell(wire.Message{Type: wire.Cover, Endpoint: &anyPort, Socket: 1}, other.(syscall.Conn))
 	m.ping()
@@ -174,7 +174,7 @@ func TestSocketStays(t *testing.T) {
 			}
 			defer l.Close()
 			var c Config
-			m := prepare(t, &c, Handle{wire.Endpoint{Network: "unix", Address: path}, hello()})
+			m := prepare(t, &c, Handle{Endpoint: wire.Endpoint{Network: "unix", Address: path}, Server: hello()})
 			m.onAsk = func(wire.Received) { m.conn.Send(tt.socket, l.(syscall.Conn)) }
 			m.start(t.Context(), c)
 			m.expect(wire.Hello)
@@ -203,7 +203,7 @@ func TestMasterGoneEndsInTime(t *testing.T) {
 			t.Errorf("exit with %d", status)
 		}
 	}
-	m := supervise(t, c, Handle{anyPort, hello()})
+	m := supervise(t, c, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	m.conn.Close()
 	m.expectNothing()
@@ -211,7 +211,7 @@ func TestMasterGoneEndsInTime(t *testing.T) {
 
 // TestMasterTalksNonsense wants everything to go on.
 func TestMasterTalksNonsense(t *testing.T) {
-	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	for _, nonsense := range []string{
 		"", "{", "[]", `{"type":""}`, `{"type":"sing"}`, `{"type":"cover"}`, `{"type":"handover"}`, `{"type":"board"}`,
@@ -233,7 +233,7 @@ func TestMasterTalksNonsense(t *testing.T) {
 
 // TestStreamIsBroken is about what cannot be gone on from.
 func TestStreamIsBroken(t *testing.T) {
-	m := supervise(t, Config{}, Handle{anyPort, hello()})
+	m := supervise(t, Config{}, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	m.conn.Write([]byte{0xff, 0xff, 0xff, 0xff})
 	m.expectNothing()
@@ -246,7 +246,7 @@ func TestStreamIsBroken(t *testing.T) {
 func TestLongTexts(t *testing.T) {
 	long := errors.New(strings.Repeat("\x01é<", 70<<10/4))
 	c := Config{Probe: func(context.Context) error { return long }, HangTimeout: 100 * time.Millisecond}
-	m := supervise(t, c, Handle{anyPort, hello()})
+	m := supervise(t, c, Handle{Endpoint: anyPort, Server: hello()})
 	m.expect(wire.Ready)
 	m.until("a probe that fails", func() bool { return len(m.vitals.Probe) > wire.MaxText-10 })
 	m.tell(wire.Message{Type: wire.Drain})

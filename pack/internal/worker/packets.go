@@ -1,0 +1,111 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopherpack/gopherpack/pack/internal/wire"
+)
+
+// PacketServer serves packet sockets; see package pack.
+type PacketServer interface {
+	Serve(net.PacketConn) error
+	Shutdown(context.Context) error
+	Close() error
+}
+
+// packets is a packet socket that is served. The server reads from it by itself. The master has the socket, too, and so
+// has the worker that comes after this one: what is queued there is read by whoever is there.
+type packets struct {
+	conn     net.PacketConn
+	endpoint wire.Endpoint
+	server   PacketServer
+	told     atomic.Bool   // the worker wants its end
+	returned chan struct{} // closed when Serve has
+}
+
+// servePackets starts the server of an endpoint.
+func (s *service) servePackets(h Handle, conn net.PacketConn) {
+	p := &packets{conn: conn, endpoint: h.Endpoint, server: h.Packets, returned: make(chan struct{})}
+	s.mu.Lock()
+	s.packets = append(s.packets, p)
+	s.mu.Unlock()
+	go func() {
+		defer close(p.returned)
+		err := p.server.Serve(conn)
+		if !p.told.Load() {
+			if err == nil {
+				err = errors.New("its Serve returned nil")
+			}
+			s.broken <- fmt.Errorf("the server for %s stopped serving: %w", h.Endpoint, err)
+		}
+	}()
+}
+
+// allPackets returns the packet sockets that are served.
+func (s *service) allPackets() []*packets {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.packets)
+}
+
+// lastPackets are those of which nobody reads what is queued when this worker has ended.
+func (s *service) lastPackets(o *drainOptions) []*packets {
+	return slices.DeleteFunc(s.allPackets(), func(p *packets) bool {
+		if o.quiesce != nil {
+			is := s.stayOf(p.endpoint)
+			return is.kept && o.orphaned || is.given
+		}
+		return !slices.Contains(o.unserved, p.endpoint)
+	})
+}
+
+// emptied waits until everything that is queued has been read from some packet sockets, or ctx ends.
+func emptied(ctx context.Context, all []*packets) {
+	const look = time.Millisecond
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for slices.ContainsFunc(all, func(p *packets) bool { return readable(p.conn) }) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// stop has the servers of packet sockets stop, all at once, and returns what waits for that until ctx ends.
+func (s *service) stopPackets(ctx context.Context) (wait func()) {
+	var stopping sync.WaitGroup
+	for _, p := range s.allPackets() {
+		p.told.Store(true)
+		stopping.Go(func() {
+			if err := p.stop(ctx); err != nil {
+				s.log.Warn("a packet server did not finish in its drain", "endpoint", p.endpoint.String(), "error", err)
+			}
+		})
+	}
+	return stopping.Wait
+}
+
+// stop returns when the server has answered what it has read, or ctx ends, and closes the socket.
+func (p *packets) stop(ctx context.Context) error {
+	err := p.server.Shutdown(ctx)
+	p.conn.SetReadDeadline(time.Unix(1, 0))
+	select {
+	case <-p.returned:
+	case <-ctx.Done():
+		err = errors.Join(err, context.Cause(ctx))
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		p.server.Close()
+	}
+	return errors.Join(err, p.conn.Close())
+}
