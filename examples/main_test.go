@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -76,7 +77,7 @@ func start(t *testing.T, exe string, args ...string) *running {
 	})
 	m := p.Says(listening)
 	for word := range strings.FieldsSeq(m[1] + m[2]) {
-		if word != "tcp" && word != "unix" {
+		if !slices.Contains([]string{"tcp", "udp", "unix"}, word) {
 			p.addresses = append(p.addresses, word)
 		}
 	}

@@ -81,9 +81,9 @@ type sending struct {
 
 func sendFrom(t *testing.T, network, address string, n int) *sending {
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &sending{t: t, stop: cancel}
-	for i := range n {
-		s.ids = append(s.ids, map[int]bool{})
+	s := &sending{t: t, stop: cancel, ids: make([]map[int]bool, n)}
+	for i := range s.ids {
+		s.ids[i] = map[int]bool{}
 		c := newSender(t, network, address)
 		s.senders.Go(func() {
 			for ctx.Err() == nil {

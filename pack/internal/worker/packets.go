@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -104,8 +103,9 @@ func (p *packets) stop(ctx context.Context) error {
 	case <-ctx.Done():
 		err = errors.Join(err, context.Cause(ctx))
 	}
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err != nil {
 		p.server.Close()
 	}
-	return errors.Join(err, p.conn.Close())
+	p.conn.Close() // which the server may have done
+	return err
 }
