@@ -117,30 +117,14 @@ func flowProgram(seed uint32, n int, absent []int) ([]bpf.RawInstruction, error)
 	if len(present) == 0 {
 		return nil, errors.New("all of them are absent")
 	}
-	const whole, other = 0, 1 // scratch memory: the hash, and where to look when the first choice is absent
-	program := append(hashOfSender(seed), bpf.StoreScratch{Src: bpf.RegA, N: whole})
-	var gone []bpf.Instruction
-	for _, i := range absent {
-		if i >= 0 && i < n {
-			gone = append(gone, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(i), SkipTrue: 1}, bpf.Jump{Skip: 1}, nil)
-		}
-	}
-	program = append(program, bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(n)})
-	if len(gone) == 0 {
-		return bpf.Assemble(append(program, bpf.RetA{}))
-	}
-	for i := 2; i < len(gone); i += 3 {
-		gone[i] = bpf.Jump{Skip: uint32(len(gone) - i)} // beyond the RetA that follows them
-	}
-	program = append(append(program, gone...), bpf.RetA{},
+	const whole = 0 // scratch memory: the hash
+	return bpf.Assemble(slices.Concat(hashOfSender(seed), []bpf.Instruction{
+		bpf.StoreScratch{Src: bpf.RegA, N: whole},
+		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(n)},
+	}, ifOneOf(present), []bpf.Instruction{
 		bpf.LoadScratch{Dst: bpf.RegA, N: whole},
 		bpf.ALUOpConstant{Op: bpf.ALUOpDiv, Val: uint32(n)}, // what the first choice has left of it
-		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(len(present))})
-	for k, i := range present {
-		program = append(program,
-			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(k), SkipTrue: 1}, bpf.RetConstant{Val: uint32(i)})
-	}
-	return bpf.Assemble(append(program, bpf.RetConstant{Val: uint32(present[0])}))
+	}, oneOf(present)))
 }
 
 // hashOfSender loads a hash of the sender's address and port into register A.
@@ -149,22 +133,16 @@ func hashOfSender(seed uint32) []bpf.Instruction {
 		scratch = 0
 		v4Port  = 0 // the header of UDP or TCP, after that of IPv4, whose length X has
 		v6Port  = 40
-		fold    = 0x9e3779b1
 	)
-	// A = (A * fold) ^ what load has
+	// A = (A * mix0) ^ what load has
 	mixIn := func(load ...bpf.Instruction) []bpf.Instruction {
 		return slices.Concat([]bpf.Instruction{
-			bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: fold},
+			bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: mix0},
 			bpf.StoreScratch{Src: bpf.RegA, N: scratch},
 		}, load, []bpf.Instruction{
 			bpf.LoadScratch{Dst: bpf.RegX, N: scratch},
 			bpf.ALUOpX{Op: bpf.ALUOpXor},
 		})
-	}
-	shiftIn := func(bits uint32) []bpf.Instruction { // A ^= A >> bits
-		return []bpf.Instruction{
-			bpf.TAX{}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: bits}, bpf.ALUOpX{Op: bpf.ALUOpXor},
-		}
 	}
 	v4 := slices.Concat(
 		[]bpf.Instruction{bpf.LoadConstant{Dst: bpf.RegA, Val: seed}},
@@ -184,10 +162,7 @@ func hashOfSender(seed uint32) []bpf.Instruction {
 			bpf.LoadAbsolute{Off: ipHeader, Size: 1},
 			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0},
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x60, SkipTrue: uint8(len(v4))},
-		}, v4, v6,
-		shiftIn(16), []bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x85ebca6b}},
-		shiftIn(13), []bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0xc2b2ae35}},
-		shiftIn(16),
+		}, v4, v6, mixing(),
 	)
 }
 
