@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -50,13 +51,17 @@ func (p *Pack) runInline(ctx context.Context) error {
 	own.Waits = func(e wire.Endpoint, pids []int) {
 		c.Log.Warn(sockets.WaitsFor(pids), "address", e.String(), "pids", pids)
 	}
-	defer own.Close()
+	defer own.End()
 	listen := func(ctx context.Context, e wire.Endpoint, defers bool) (io.Closer, error) {
 		if _, err := own.Open(ctx, e, 1); err != nil {
 			return nil, err
 		}
 		own.Defer(e, defers)
-		return own.Socket(e, 0)
+		socket, err := own.Socket(e, 0)
+		if conn, ok := socket.(net.PacketConn); ok && e.QUIC {
+			return worker.QUICSocket{PacketConn: conn, QUIC: worker.QUIC{Secret: own.Secret(e)}}, nil
+		}
+		return socket, err
 	}
 	up := func() {
 		var listening []string

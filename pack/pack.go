@@ -135,7 +135,9 @@ func (p *Pack) newHandle(method string, e wire.Endpoint) handle {
 			method, e.Network, e.Address))
 	}
 	for _, h := range p.handles {
-		if h.endpoint.Network == e.Network && h.endpoint.Address == e.Address && h.endpoint.Own == e.Own {
+		same := h.endpoint
+		same.Index = e.Index
+		if same == e {
 			e.Index++
 		}
 	}

@@ -68,6 +68,7 @@ type Generation struct {
 	Controls map[int]int        `json:"controls"` // descriptors of control sockets, by worker ID
 	Workers  map[int]wire.State `json:"workers"`  // how far those have come that have a process, by worker ID
 	InPlace  []int              `json:"inPlace,omitempty"`
+	Places   map[int]int        `json:"places,omitempty"` // of QUIC, by worker ID
 }
 
 // Written is an endpoint that the workers of a generation write otherwise than it is known by.

@@ -199,7 +199,7 @@ func (c *core) export() *handoff.State {
 	for _, g := range c.generations {
 		gs := handoff.Generation{
 			Number: g.number, Up: g.up, Held: g.held, Stopped: g.stopped, User: g.user, Plan: g.plan,
-			Uses: sorted(g.uses), Workers: map[int]wire.State{},
+			Uses: sorted(g.uses), Workers: map[int]wire.State{}, Places: g.places,
 		}
 		for id := range g.members {
 			if g.inPlace[id] {

@@ -77,6 +77,7 @@ type (
 		workers int
 		absent  []int
 	}
+	directQUIC     struct{ quicPlaces }
 	settleSockets  struct{} // all addresses are known: what systemd has passed beside is not served
 	checkFiles     struct{} // filesLost, if some are
 	shrinkSockets  struct{ workers int }

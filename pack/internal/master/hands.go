@@ -102,7 +102,7 @@ func (m *Master) perform(e effect) {
 		m.onWorker(e)
 	case drop:
 		e.parcel.(*handedOver).lose()
-	case openSockets, growSockets, directSockets, directPackets, settleSockets, checkFiles, shrinkSockets, keepSockets, quiesceSockets,
+	case openSockets, growSockets, directSockets, directPackets, directQUIC, settleSockets, checkFiles, shrinkSockets, keepSockets, quiesceSockets,
 		quiesceEndpoint, deferSockets, closeSockets:
 		m.onSockets(e)
 	case startSteering, attachSteering, steer, joinSteering, leaveSteering:
@@ -183,6 +183,8 @@ func (m *Master) onSockets(e effect) {
 			m.post(directed{m.sockets.Direct(e.workers, e.steered)})
 		case directPackets:
 			m.sockets.DirectPackets(e.workers, e.absent)
+		case directQUIC:
+			m.sockets.DirectQUIC(e.fresh, e.known)
 		case checkFiles:
 			if m.sockets.Lost() {
 				m.post(filesLost{})

@@ -77,10 +77,12 @@ func (c *core) giveSocket(w *worker, e wire.Endpoint) {
 		c.deferAccept(e)
 	}
 	given := known.given && (known.shared || w.ID == 0)
-	c.emit(send{
-		ref: w.Ref, msg: wire.Message{Type: wire.Socket, Given: given, Kept: c.Kept},
-		socket: &sockets.Ref{Endpoint: e, Socket: w.ID},
-	})
+	msg, number := wire.Message{Type: wire.Socket, Given: given, Kept: c.Kept}, w.ID
+	if e.QUIC {
+		number = c.placeOf(w)
+		msg.Slot, msg.Kept = number, false
+	}
+	c.emit(send{ref: w.Ref, msg: msg, socket: &sockets.Ref{Endpoint: e, Socket: number}})
 }
 
 // clientsBegin reports whether all who serve an endpoint say that its clients speak first. A server that does, and that

@@ -128,7 +128,7 @@ func (m *Master) prepare() (err error) {
 func (m *Master) close() {
 	m.endHooks()
 	m.work.stop()
-	m.sockets.Close()
+	m.sockets.End()
 	m.manager.flush()
 	m.steering.close()
 	if m.estate != nil {

@@ -126,6 +126,9 @@ func (o *outbox) deliver(l letter) error {
 	switch {
 	case l.socket != nil:
 		f, err := o.master.sockets.Copy(l.socket.Endpoint, l.socket.Socket)
+		if secret := o.master.sockets.Secret(l.socket.Endpoint); secret != nil {
+			l.msg.Keys = [][]byte{secret}
+		}
 		if err != nil && l.msg.Type == wire.Socket {
 			return o.conn.Send(wire.Message{Type: wire.Refused, Error: wire.Clip(err.Error())})
 		}

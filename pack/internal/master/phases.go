@@ -168,7 +168,7 @@ func (c *core) shrink() {
 	}
 	n, more := c.current.plan.Workers(), false
 	for e, known := range c.endpoints {
-		if !known.shared && known.sockets > n {
+		if !known.shared && !e.QUIC && known.sockets > n {
 			known.sockets, more = n, true
 			if each := strings.Split(known.address, ", "); e.Own && len(each) > n {
 				known.address = strings.Join(each[:n], ", ")

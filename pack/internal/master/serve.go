@@ -44,6 +44,7 @@ func (c *core) reconcile() {
 	}
 	if c.current.up && c.stage == running && !c.frozen && c.detached == 0 {
 		c.coverAll()
+		c.directQUIC()
 	}
 	c.retryParked()
 }
@@ -83,7 +84,9 @@ func (c *core) coverAll() {
 // leaveOut has datagrams go to others that would come to workers that do not serve. What is queued there already waits
 // for who comes in their places.
 func (c *core) leaveOut() {
-	has := slices.ContainsFunc(c.open(), func(e wire.Endpoint) bool { return e.IsPacket() && !c.endpoints[e].shared })
+	has := slices.ContainsFunc(c.open(), func(e wire.Endpoint) bool {
+		return e.IsPacket() && !e.QUIC && !c.endpoints[e].shared
+	})
 	if !has {
 		return
 	}

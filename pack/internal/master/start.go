@@ -125,7 +125,7 @@ func newGeneration(s spec, number int, held bool) *generation {
 	return &generation{
 		spec: s, number: number, held: held, members: make([]member, s.plan.Workers()),
 		ready: map[int]bool{}, inPlace: map[int]bool{}, uses: map[wire.Endpoint]bool{}, as: map[wire.Endpoint]wire.Endpoint{},
-		defers: map[wire.Endpoint]bool{},
+		defers: map[wire.Endpoint]bool{}, places: map[int]int{},
 	}
 }
 
@@ -137,6 +137,7 @@ func (c *core) forget(g *generation) {
 			c.deferAccept(e)
 		}
 	}
+	c.changed() // its places are free
 }
 
 // usesMoreThan returns the endpoints that a generation's workers serve and another's do not.
@@ -232,6 +233,9 @@ func (c *core) restoreGeneration(state *handoff.Generation) *generation {
 	}
 	for _, id := range state.InPlace {
 		g.inPlace[id] = true
+	}
+	if state.Places != nil {
+		g.places = state.Places
 	}
 	c.generations = append(c.generations, g)
 	for id, m := range state.Group.Members {

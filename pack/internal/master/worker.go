@@ -41,6 +41,7 @@ type generation struct {
 	uses    map[wire.Endpoint]bool
 	defers  map[wire.Endpoint]bool          // those of which all its workers say that clients speak first
 	as      map[wire.Endpoint]wire.Endpoint // those that its workers write otherwise, and the names that they are known by
+	places  map[int]int                     // of QUIC, by worker: whose socket it has, see package sockets
 	sealed  bool                            // some worker was ready: there will be no other endpoints
 }
 

@@ -226,7 +226,7 @@ func (c *core) onlyOf(w *worker) (all []wire.Endpoint) {
 		return nil
 	}
 	for _, e := range sorted(w.generation.uses) {
-		if known := c.endpoints[e]; e.IsPacket() && known != nil && !known.shared && c.current.uses[e] {
+		if known := c.endpoints[e]; e.IsPacket() && !e.QUIC && known != nil && !known.shared && c.current.uses[e] {
 			all = append(all, e)
 		}
 	}

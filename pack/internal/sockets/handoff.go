@@ -22,6 +22,7 @@ type State struct {
 	Listeners []int         `json:"listeners"`
 	Given     string        `json:"given,omitempty"`    // the name of the first, if systemd has passed it
 	Seed      uint32        `json:"seed,omitempty"`     // of the choice among packet sockets
+	Secret    []byte        `json:"secret,omitempty"`   // of QUIC
 	Steering  int           `json:"steering,omitempty"` // what the steering needs, plus 1; 0 if it needs nothing
 }
 
@@ -72,7 +73,7 @@ func (k *Keeper) export(files []*os.File) (states []State, all []*os.File, err e
 		if len(s.final) > 0 {
 			return states, files, fmt.Errorf("%s: new connections are kept out for good", e)
 		}
-		state := State{Endpoint: e, Shared: s.shared, Given: s.given, Seed: s.seed}
+		state := State{Endpoint: e, Shared: s.shared, Given: s.given, Seed: s.seed, Secret: s.secret}
 		for _, l := range s.listeners {
 			f, err := l.File()
 			if err != nil {
@@ -122,7 +123,7 @@ func (k *Keeper) Import(states []State, files []*os.File) (steering map[wire.End
 		if taken[state.Endpoint] != nil {
 			return steering, fmt.Errorf("take over %s: it is there twice", state.Endpoint)
 		}
-		s := &set{shared: state.Shared, own: state.Endpoint.Own, given: state.Given, seed: state.Seed}
+		s := &set{shared: state.Shared, own: state.Endpoint.Own, given: state.Given, seed: state.Seed, secret: state.Secret}
 		taken[state.Endpoint] = s
 		if err := s.take(state, files); err != nil {
 			return steering, fmt.Errorf("take over %s: %w", state.Endpoint, err)

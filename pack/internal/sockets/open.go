@@ -192,16 +192,31 @@ func (k *Keeper) openTCP(ctx context.Context, e wire.Endpoint, workers int, besi
 func (k *Keeper) openUDP(ctx context.Context, e wire.Endpoint, workers int, beside bool) (*set, error) {
 	config := reuseport.Config{Exclusive: !beside, Control: k.control()}
 	conns, err := config.ListenPacketGroup(ctx, e.Network, e.Address, workers)
-	if errors.Is(err, errors.ErrUnsupported) {
+	var s *set
+	switch unsupported := errors.Is(err, errors.ErrUnsupported); {
+	case unsupported && e.QUIC && workers > 1:
+		return nil, fmt.Errorf("listen %s: workers cannot share a socket of QUIC, and only on Linux each has its own: "+
+			"have one worker: %w", e, err)
+	case unsupported:
 		config := net.ListenConfig{Control: k.control()}
-		return oneForAll(config.ListenPacket(ctx, e.Network, e.Address))
+		s, err = oneForAll(config.ListenPacket(ctx, e.Network, e.Address))
+	default:
+		s, err = newSet(e, conns, err)
 	}
-	s, err := newSet(e, conns, err)
 	if err != nil {
 		return nil, err
 	}
+	if e.QUIC {
+		if err := s.newSecret(); err != nil {
+			s.close()
+			return nil, fmt.Errorf("listen %s: %w", e, err)
+		}
+		return s, nil
+	}
 	s.seed = rand.Uint32()
-	s.direct(workers) // where it cannot, the kernel's hash does
+	if !s.shared {
+		s.direct(workers) // where it cannot, the kernel's hash does
+	}
 	return s, nil
 }
 

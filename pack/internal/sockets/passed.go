@@ -104,7 +104,7 @@ func (k *Keeper) openPassed(ctx context.Context, e wire.Endpoint, workers int) *
 	k.mu.Lock()
 	none := len(k.passed) == 0
 	k.mu.Unlock()
-	if none {
+	if none || e.QUIC {
 		return nil
 	}
 	at, isInet := resolve(ctx, e) // which may take long
@@ -340,7 +340,7 @@ func (k *Keeper) ToKeep() map[string]syscall.Conn {
 	all := map[string]syscall.Conn{}
 	for e, s := range k.open {
 		for i, l := range s.listeners {
-			if isReplaced(e) || s.isGiven(l) || s.final[l] {
+			if isReplaced(e) || e.QUIC || s.isGiven(l) || s.final[l] {
 				continue
 			}
 			all[keptName(e, i, s.file)] = l

@@ -20,7 +20,7 @@ func (k *Keeper) QuiesceFinal(i int) error {
 	var errs []error
 	for _, e := range k.endpoints() {
 		s := k.open[e]
-		if i < 0 || !s.shared && i >= len(s.listeners) {
+		if i < 0 || e.QUIC || !s.shared && i >= len(s.listeners) { // its connections go on by the same socket
 			continue
 		}
 		if err := s.quiesceFinal(s.listeners[i%len(s.listeners)]); err != nil {
@@ -65,7 +65,7 @@ func (k *Keeper) QuiesceEndpoint(e wire.Endpoint) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.open[e]
-	if s == nil {
+	if s == nil || e.QUIC {
 		return nil
 	}
 	var errs []error

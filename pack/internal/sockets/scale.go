@@ -29,7 +29,7 @@ func (k *Keeper) Grow(ctx context.Context, n int, steered map[wire.Endpoint]bool
 	}()
 	for _, e := range k.endpoints() {
 		s := k.open[e]
-		if s.shared || n <= len(s.listeners) {
+		if s.shared || e.QUIC || n <= len(s.listeners) {
 			continue
 		}
 		if !steered[e] && !s.own && !e.IsPacket() { // of packet sockets the kernel chooses no others than it did
@@ -90,7 +90,7 @@ func (k *Keeper) Direct(n int, steered map[wire.Endpoint]bool) error {
 	var errs []error
 	for _, e := range k.endpoints() {
 		s := k.open[e]
-		if s.shared || s.own || steered[e] {
+		if s.shared || s.own || e.QUIC || steered[e] {
 			continue
 		}
 		if err := s.direct(n); err != nil {
@@ -121,7 +121,7 @@ func (k *Keeper) DirectPackets(n int, absent []int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for e, s := range k.open {
-		if e.IsPacket() && !s.shared {
+		if e.IsPacket() && !e.QUIC && !s.shared {
 			s.direct(min(n, len(s.listeners)), absent...) // where it cannot, the kernel chooses as it did
 		}
 	}
@@ -149,8 +149,8 @@ func (s *set) onGroup(do func(socket) error) (err error) {
 func (k *Keeper) Shrink(n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, s := range k.open {
-		if !s.shared {
+	for e, s := range k.open {
+		if !s.shared && !e.QUIC {
 			s.closeLast(max(n, 1))
 		}
 	}

@@ -46,6 +46,7 @@ type Keeper struct {
 	closed  bool
 	polled  pollSet
 	passed  []*passed
+	leaving []*set // of QUIC, after Close
 }
 
 // set is the sockets of one endpoint.
@@ -61,6 +62,7 @@ type set struct {
 	kept      int             // so many of them systemd had kept
 	alone     error           // why there are no more of them
 	seed      uint32          // of the choice by flow, if they are packet sockets
+	secret    []byte          // of QUIC; nil if it is not. The sockets are by place then, see quic.go
 }
 
 // socket is a listening socket, or a packet socket, of this process, which does not accept or read from it.
@@ -222,6 +224,9 @@ func (k *Keeper) listener(e wire.Endpoint, i int) (socket, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("%s: there is no worker %d", e, i)
 	}
+	if err := k.openPlace(e, s, i); err != nil {
+		return nil, err
+	}
 	l := s.listeners[i%len(s.listeners)]
 	if !s.final[l] {
 		if err := s.resume(l); err != nil {
@@ -274,13 +279,17 @@ func (k *Keeper) Keep(used map[wire.Endpoint]bool) {
 	k.polled.changed()
 }
 
-// Close closes all sockets for good, and has calls of Open fail. The files of Unix sockets are removed, unless others
+// Close closes all sockets for good, but for those of QUIC, and has calls of Open fail. The files of Unix sockets are removed, unless others
 // have taken their places. Processes that have copies of sockets can serve what is queued on them.
 func (k *Keeper) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, s := range k.open {
-		s.close()
+		if s.secret != nil { // connections would come to others if some were closed
+			k.leaving = append(k.leaving, s)
+		} else {
+			s.close()
+		}
 	}
 	for _, o := range k.opening {
 		o.cancel(errors.New("the pack is stopping"))
@@ -291,6 +300,17 @@ func (k *Keeper) Close() {
 	clear(k.open)
 	k.closed, k.passed = true, nil
 	k.polled.changed()
+}
+
+// End closes what Close has left, when no worker is left either.
+func (k *Keeper) End() {
+	k.Close()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, s := range k.leaving {
+		s.close()
+	}
+	k.leaving = nil
 }
 
 // close closes the sockets for good.

@@ -70,7 +70,7 @@ type Message struct {
 	Unserved []Endpoint `json:"unserved,omitempty"` // Drain: nobody takes over these
 	Cut      int        `json:"cut,omitempty"`
 	Conns    int        `json:"conns,omitempty"`
-	Keys     [][]byte   `json:"keys,omitempty"`
+	Keys     [][]byte   `json:"keys,omitempty"` // Tickets; Socket of QUIC: the one secret, and Slot is the member
 	Vitals   *Vitals    `json:"vitals,omitempty"`
 }
 
@@ -82,6 +82,9 @@ type Endpoint struct {
 	Index int `json:"index,omitempty"`
 	// Own is set if each worker has an address of its own: the port is that of Address and the worker's ID, or any.
 	Own bool `json:"own,omitempty"`
+	// QUIC is set if packets are of QUIC: each worker process has a socket of its own, to which those of its connections
+	// come, until it has ended.
+	QUIC bool `json:"quic,omitempty"`
 }
 
 // IsPacket reports whether datagrams come there, not connections.
@@ -94,6 +97,9 @@ func (e Endpoint) Name() string {
 	name := fmt.Sprintf("%s %s %d", e.Network, e.Address, e.Index)
 	if e.Own {
 		name += " own"
+	}
+	if e.QUIC {
+		name += " quic"
 	}
 	return name
 }

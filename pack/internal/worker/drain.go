@@ -118,7 +118,7 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) (packetsSt
 		l.finish(queueEmpty)
 	}
 	emptied(limited, packets)
-	packetsStop = s.stopPackets(ctx)
+	packetsStop = s.stopPackets(ctx, o.takenOver)
 	waitForListeners(limited, last)
 	for _, l := range all {
 		l.stop(o.failed)
@@ -221,7 +221,7 @@ func (s *service) quiesceOwn() error {
 		}
 	}
 	for _, p := range s.allPackets() {
-		if s.stayOf(p.endpoint) == (stay{}) {
+		if s.stayOf(p.endpoint) == (stay{}) && !p.endpoint.QUIC {
 			errs = append(errs, reuseport.Quiesce(p.conn))
 		}
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,25 @@ type PacketServer interface {
 	Shutdown(context.Context) error
 	Close() error
 }
+
+// QUIC is what a worker's QUIC server is told.
+type QUIC struct {
+	Member int    // of the kernel's group: for connection IDs
+	Secret []byte // of the endpoint
+}
+
+// QUICSocket is a packet socket for a QUIC server.
+type QUICSocket struct {
+	net.PacketConn
+	QUIC
+}
+
+// quicServer is a PacketServer for QUIC.
+type quicServer interface{ Begin(QUIC) }
+
+// quicMoment is for how long a worker takes new connections of QUIC after others have taken over: their first packets
+// have come here.
+const quicMoment = 300 * time.Millisecond
 
 // packets is a packet socket that is served. The server reads from it by itself. The master has the socket, too, and so
 // has the worker that comes after this one: what is queued there is read by whoever is there.
@@ -58,6 +78,9 @@ func (s *service) allPackets() []*packets {
 // lastPackets are those of which nobody reads what is queued when this worker has ended.
 func (s *service) lastPackets(o *drainOptions) []*packets {
 	return slices.DeleteFunc(s.allPackets(), func(p *packets) bool {
+		if p.endpoint.QUIC {
+			return true // its connections come to an end by themselves
+		}
 		if o.quiesce != nil {
 			is := s.stayOf(p.endpoint)
 			return is.kept && o.orphaned || is.given
@@ -80,12 +103,18 @@ func emptied(ctx context.Context, all []*packets) {
 	}
 }
 
-// stop has the servers of packet sockets stop, all at once, and returns what waits for that until ctx ends.
-func (s *service) stopPackets(ctx context.Context) (wait func()) {
+// stopPackets has the servers of packet sockets stop, all at once, and returns what waits for that until ctx ends.
+func (s *service) stopPackets(ctx context.Context, takenOver bool) (wait func()) {
 	var stopping sync.WaitGroup
 	for _, p := range s.allPackets() {
 		p.told.Store(true)
 		stopping.Go(func() {
+			if p.endpoint.QUIC && takenOver {
+				select {
+				case <-time.After(quicMoment):
+				case <-ctx.Done():
+				}
+			}
 			if err := p.stop(ctx); err != nil {
 				s.log.Warn("a packet server did not finish in its drain", "endpoint", p.endpoint.String(), "error", err)
 			}
@@ -101,7 +130,7 @@ func (p *packets) stop(ctx context.Context) error {
 	select {
 	case <-p.returned:
 	case <-ctx.Done():
-		err = errors.Join(err, context.Cause(ctx))
+		err = cmp.Or(err, context.Cause(ctx))
 	}
 	if err != nil {
 		p.server.Close()

@@ -215,7 +215,15 @@ func (w *worker) socket(ctx context.Context, e wire.Endpoint, defers bool) (io.C
 		}
 		w.service.stays.Store(e, stay{kept: r.Kept, given: r.Given})
 		if e.IsPacket() {
-			return net.FilePacketConn(r.Files[0])
+			conn, err := net.FilePacketConn(r.Files[0])
+			if err != nil || !e.QUIC {
+				return conn, err
+			}
+			if len(r.Keys) != 1 {
+				conn.Close()
+				return nil, fmt.Errorf("the master sent %d secrets for %s", len(r.Keys), e)
+			}
+			return QUICSocket{conn, QUIC{r.Slot, r.Keys[0]}}, nil
 		}
 		return fileListener(r.Files[0])
 	case <-ctx.Done():

@@ -74,6 +74,9 @@ func (s *service) start(ctx context.Context) error {
 		switch socket := socket.(type) {
 		case net.Listener:
 			s.serve(h, socket)
+		case QUICSocket:
+			h.Packets.(quicServer).Begin(socket.QUIC)
+			s.servePackets(h, socket.PacketConn)
 		case net.PacketConn:
 			s.servePackets(h, socket)
 		}
