@@ -82,7 +82,7 @@ func play(t *testing.T, text string) string {
 
 // beginWorld starts a pack: "workers=3", "steered", "rolling", "report", "hold=X" for what hands do not do, and so on.
 func beginWorld(words []string) *world {
-	s, workers := settings(), 2
+	s, workers, packets := settings(), 2, false
 	var holds []string
 	for _, word := range words {
 		name, value, _ := strings.Cut(word, "=")
@@ -101,6 +101,8 @@ func beginWorld(words []string) *world {
 			s.Managed = true
 		case "watchdog":
 			s.Watchdog, _ = time.ParseDuration(value)
+		case "packets":
+			packets = true
 		case "hook":
 			s.OnStart = true
 		case "memory":
@@ -117,7 +119,11 @@ func beginWorld(words []string) *world {
 	for _, h := range holds {
 		w.held[h] = true
 	}
-	w.post(begin{endpoints: endpointsOf[:1], spec: spec{plan: sharesOf(workers)}})
+	endpoints := endpointsOf[:1]
+	if w.packets = packets; packets {
+		endpoints = packetsOf
+	}
+	w.post(begin{endpoints: endpoints, spec: spec{plan: sharesOf(workers)}})
 	return w
 }
 

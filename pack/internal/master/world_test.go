@@ -42,6 +42,7 @@ type world struct {
 	lost      []sockets.Renewed              // files of Unix sockets
 	defers    map[wire.Endpoint]bool         // as the sockets are
 	endpoints int                            // that workers serve
+	packets   bool                           // it serves packetsOf instead
 	observe   func(e event, d time.Duration) // is told how long the core took, by clock; may be nil
 	clock     func() time.Duration
 }
@@ -104,6 +105,9 @@ var endpointsOf = []wire.Endpoint{
 	{Network: "tcp", Address: ":80"}, {Network: "tcp", Address: ":443"}, {Network: "tcp", Address: ":1"}, {Network: "tcp", Address: ":2"},
 	{Network: "tcp", Address: ":3"}, {Network: "tcp", Address: ":4"}, {Network: "tcp", Address: ":5"}, {Network: "tcp", Address: ":6"},
 }
+
+// packetsOf are endpoints of packets.
+var packetsOf = []wire.Endpoint{{Network: "udp", Address: ":53"}, {Network: "udp", Address: ":443", QUIC: true}}
 
 // otherSpelling is the first of endpointsOf, written otherwise.
 var otherSpelling = wire.Endpoint{Network: "tcp", Address: "*:80"}
@@ -224,6 +228,9 @@ func (w *world) start(generation, id int) {
 // listenNext has a worker ask for its next socket, or say that it is ready.
 func (w *world) listenNext(p *fakeProcess) {
 	endpoints := endpointsOf[:w.endpoints]
+	if w.packets {
+		endpoints = packetsOf
+	}
 	if p.ref.Generation > 1 && w.held["other addresses"] {
 		endpoints = endpointsOf[1:2]
 	}
@@ -428,6 +435,10 @@ func (w *world) perform(e effect) {
 		if w.lost != nil {
 			w.then(filesLost{})
 		}
+	case directPackets:
+		w.printf("packets to the sockets of %d workers but %v", e.workers, e.absent)
+	case directQUIC:
+		w.printf("new connections of QUIC to the places %v of %v", e.fresh, e.known)
 	case directSockets:
 		w.printf("direct to %d sockets", e.workers)
 		w.then(directed{})
@@ -547,6 +558,9 @@ func (w *world) printSend(s send) {
 	case wire.Tickets, wire.Socket, wire.Board, wire.Tally, wire.Ping, wire.Quiesced, wire.Reopen:
 	case wire.Drain:
 		w.printf("%v drain%s", s.ref, map[bool]string{true: ", final"}[m.Final])
+		if w.packets && len(m.Unserved) > 0 {
+			w.printf("  it alone has its socket of %v", m.Unserved)
+		}
 	case wire.Cover, wire.Uncover, wire.DrainSocket:
 		w.printf("%v %s socket %d of %v", s.ref, m.Type, m.Socket, m.Endpoint)
 	case wire.Shed:
