@@ -3,13 +3,17 @@
 package examples_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,14 +21,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/gopherpack/gopherpack/internal/test/program"
 )
 
-// http3Client returns a client that has a connection of its own.
+// http3Client returns a client that has a connection of its own. What it does not hear of for a moment it asks for.
 func http3Client(t *testing.T) *http.Client {
-	transport := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	transport := &http3.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		QUICConfig:      &quic.Config{KeepAlivePeriod: 100 * time.Millisecond},
+	}
 	t.Cleanup(func() { transport.Close() })
 	return &http.Client{Transport: transport, Timeout: program.Patience}
 }
@@ -149,4 +157,103 @@ func byOthers(t *testing.T, address string) (string, error) {
 	}
 	body, err := os.ReadFile(dir + "/slow")
 	return string(body), err
+}
+
+// TestHTTP3Moves has clients whose address changes again and again, as by a router that forgets: each stays with its
+// worker.
+func TestHTTP3Moves(t *testing.T) {
+	t.Parallel()
+	p := start(t, build(t, "http3"), "-addr=127.0.0.1:0")
+	var downloads sync.WaitGroup
+	for range 6 {
+		address, moves := router(t, p.addresses[1])
+		downloads.Go(func() {
+			client := http3Client(t)
+			body, err := getHTTP3(client, "https://"+address+"/slow")
+			if err == nil {
+				err = isWhole(body)
+			}
+			client.Transport.(*http3.Transport).Close()
+			if err != nil || moves.Load() < 2 {
+				t.Errorf("after %d moves: %v", moves.Load(), err)
+			}
+		})
+	}
+	downloads.Wait()
+	p.Stop()
+}
+
+// router passes on what one client sends, from another address after a few packets each.
+func router(t *testing.T, to string) (address string, moves *atomic.Int64) {
+	t.Helper()
+	inside, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { inside.Close() })
+	moves = new(atomic.Int64)
+	go func() {
+		var outside net.Conn
+		var all []net.Conn
+		defer func() {
+			for _, c := range all {
+				c.Close()
+			}
+		}()
+		buf := make([]byte, 1<<16)
+		for packets := 0; ; packets++ {
+			n, client, err := inside.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if packets%10 == 0 {
+				if outside, err = net.Dial("udp", to); err != nil {
+					t.Error(err)
+					return
+				}
+				all = append(all, outside)
+				moves.Add(1)
+				go func(from net.Conn) {
+					buf := make([]byte, 1<<16)
+					for {
+						n, err := from.Read(buf)
+						if err != nil {
+							return
+						}
+						inside.WriteTo(buf[:n], client)
+					}
+				}(outside)
+			}
+			outside.Write(buf[:n])
+		}
+	}()
+	return inside.LocalAddr().String(), moves
+}
+
+// TestHTTP3Killed kills a worker in the middle of a download: its client is told by the worker that comes in its place,
+// and does not wait until it has heard nothing for long.
+func TestHTTP3Killed(t *testing.T) {
+	t.Parallel()
+	p := start(t, build(t, "http3"), "-addr=127.0.0.1:0")
+	resp, err := http3Client(t).Get("https://" + p.addresses[1] + "/slow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines, pid := bufio.NewScanner(resp.Body), 0
+	lines.Scan()
+	if _, err := fmt.Sscanf(lines.Text(), "line 0 of process %d", &pid); err != nil || !slices.Contains(p.Workers(), pid) {
+		t.Fatalf("%q: %v", lines.Text(), err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() {
+	}
+	if _, reset := errors.AsType[*quic.StatelessResetError](lines.Err()); !reset {
+		t.Errorf("the download ends by %v; want a stateless reset", lines.Err())
+	}
+	if _, err := getHTTP3(http3Client(t), "https://"+p.addresses[1]); err != nil {
+		t.Error(err)
+	}
 }
