@@ -131,6 +131,11 @@ var (
 	grpcServer            *grpc.Server
 	p                     *pack.Pack
 	cmd                   *exec.Cmd
+	dns                   pack.PacketServer
+	http3                 pack.QUICServer
+	answer                func([]byte) []byte
+	serve                 func(net.PacketConn, *pack.QUIC) error
+	shutdown              func(context.Context) error
 )
 `
 

@@ -2,6 +2,7 @@ package pack_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -33,6 +34,24 @@ func ExampleCPUs() {
 			log.Print(err)
 		}
 	})
+}
+
+// Answer datagrams, each with itself, in capitals.
+func ExamplePacketFunc() {
+	p := pack.New(pack.Config{})
+	p.HandlePacket("udp", ":7000", pack.PacketFunc(func(conn net.PacketConn) error {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return err // the worker is to stop
+			}
+			conn.WriteTo(bytes.ToUpper(buf[:n]), from)
+		}
+	}, nil))
+	if err := p.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // Several services. The database is opened in the workers only: main runs in the master, too.

@@ -3,6 +3,7 @@ package reuseport_test
 import (
 	"context"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"time"
@@ -35,6 +36,34 @@ func ExampleListenConfig() {
 		log.Fatal(err)
 	}
 	defer l.Close()
+}
+
+// Two processes take turns in serving QUIC, each with a socket of the group: the second takes new connections, and the
+// first keeps those that it has. Both make connection IDs by QUICID.
+func ExampleAttachQUIC() {
+	group, err := reuseport.ListenPacketGroup(context.Background(), "udp", "localhost:4433", 2)
+	if err != nil {
+		log.Fatal(err)
+	}
+	key := rand.Uint32()
+	const first, second = 0, 1
+	id := reuseport.QUICID(key, first) // of a connection of the first
+	log.Printf("%x", id)
+	if err := reuseport.AttachQUIC(group[0], key, []int{second}, []int{first, second}); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A worker of three is gone: its flows go to the other two, which keep theirs.
+func ExampleAttachFlows() {
+	group, err := reuseport.ListenPacketGroup(context.Background(), "udp", "localhost:5353", 3)
+	if err != nil {
+		log.Fatal(err)
+	}
+	const gone = 1
+	if err := reuseport.AttachFlows(group[0], rand.Uint32(), len(group), gone); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // Connect to a peer from the port that this program listens on, as for hole punching.

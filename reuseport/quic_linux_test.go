@@ -43,12 +43,7 @@ func TestAttachQUIC(t *testing.T) {
 			if _, err := c.Write(packet); err != nil {
 				t.Fatal(err)
 			}
-			for i, p := range group {
-				if queued(t, p.(*net.UDPConn)) != "" {
-					return i
-				}
-			}
-			return -1
+			return whoGets(t, group)
 		}
 		for _, tt := range []struct{ fresh, known []int }{
 			{[]int{0}, nil}, {[]int{0, 1}, []int{0, 1}}, {[]int{2, 3}, []int{0, 1, 2, 3}},

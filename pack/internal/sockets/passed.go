@@ -91,7 +91,8 @@ func (k *Keeper) near(e wire.Endpoint) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, p := range k.passed {
-		if _, has, _ := net.SplitHostPort(p.socket.Addr().String()); !p.taken && port != "" && has == port {
+		if _, has, _ := net.SplitHostPort(p.socket.Addr().String()); !p.taken && port != "" && has == port &&
+			isPacket(p.socket) == e.IsPacket() {
 			return fmt.Sprintf("systemd has passed a socket that listens on %v, which is not the same: have its unit and "+
 				"Handle name one address", p)
 		}

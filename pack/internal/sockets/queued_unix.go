@@ -107,12 +107,16 @@ func receivesAgain(l socket) (does bool) {
 		return false
 	}
 	rc.Control(func(fd uintptr) {
+		a := inetAddr(l.Addr())
 		if _, err := unix.Getpeername(int(fd)); err == nil {
 			disconnect(int(fd))
+			if !isBoundTo(int(fd), a) { // the kernel had chosen the port
+				bindAgain(int(fd), a)
+			}
 		}
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | refuses}}
 		_, err := unix.Poll(fds, 0)
-		does = err == nil && fds[0].Revents&^unix.POLLIN == 0 && isBoundTo(int(fd), inetAddr(l.Addr()))
+		does = err == nil && fds[0].Revents&^unix.POLLIN == 0 && isBoundTo(int(fd), a)
 	})
 	return does
 }
