@@ -99,3 +99,47 @@ func echoed(address string) bool {
 	n, _ := c.Read(make([]byte, 1))
 	return n == 1
 }
+
+// BenchmarkPrograms sends datagrams to a group of 64, of which the kernel chooses without a program and with each, and
+// drops them at the chosen socket: the rest is what a datagram costs up to there.
+func BenchmarkPrograms(b *testing.B) {
+	const n = 64
+	half := make([]int, 0, n/2)
+	for i := 0; i < n; i += 2 {
+		half = append(half, i)
+	}
+	for _, program := range []struct {
+		name   string
+		attach func(conn net.PacketConn) error
+	}{
+		{"none", func(net.PacketConn) error { return nil }},
+		{"flows", func(c net.PacketConn) error { return reuseport.AttachFlows(c, 1, n) }},
+		{"flows, half absent", func(c net.PacketConn) error { return reuseport.AttachFlows(c, 1, n, half...) }},
+		{"QUIC", func(c net.PacketConn) error { return reuseport.AttachQUIC(c, 1, half, half) }},
+	} {
+		b.Run(program.name, func(b *testing.B) {
+			group, err := reuseport.ListenPacketGroup(b.Context(), "udp4", "127.0.0.1:0", n)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, p := range group {
+				defer p.Close()
+				if err := reuseport.Quiesce(p); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := program.attach(group[0]); err != nil {
+				b.Skip(err)
+			}
+			c, err := net.Dial("udp4", group[0].LocalAddr().String())
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			packet := headerOf(false, reuseport.QUICID(1, 32))
+			for b.Loop() {
+				c.Write(packet)
+			}
+		})
+	}
+}

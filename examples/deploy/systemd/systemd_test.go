@@ -597,7 +597,7 @@ func TestWrongSockets(t *testing.T) {
 	}
 	for want, tt := range map[string]struct{ socket, service string }{
 		"that nobody serves":                    {"ListenStream=81", ""},
-		"it is for datagrams":                   {"ListenDatagram=81", ""},
+		"it is for datagrams":                   {"ListenDatagram=/run/packets.sock", ""},
 		"LISTEN_FDS tells of are for process":   {"ListenStream=81", "ExecStart=\nExecStart=/bin/sh -c 'unset SYSTEMD_EXEC_PID WATCHDOG_USEC; " + server + "; true'\nNotifyAccess=all"},
 		"listens on 127.0.0.1:80 (more.socket)": {"ListenStream=127.0.0.1:80", ""},
 	} {

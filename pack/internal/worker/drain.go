@@ -118,7 +118,7 @@ func (s *service) closeListeners(ctx context.Context, o drainOptions) (packetsSt
 		l.finish(queueEmpty)
 	}
 	emptied(limited, packets)
-	packetsStop = s.stopPackets(ctx, o.takenOver)
+	packetsStop = s.stopPackets(ctx, o)
 	waitForListeners(limited, last)
 	for _, l := range all {
 		l.stop(o.failed)

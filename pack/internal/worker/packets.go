@@ -104,23 +104,34 @@ func emptied(ctx context.Context, all []*packets) {
 }
 
 // stopPackets has the servers of packet sockets stop, all at once, and returns what waits for that until ctx ends.
-func (s *service) stopPackets(ctx context.Context, takenOver bool) (wait func()) {
+func (s *service) stopPackets(ctx context.Context, o drainOptions) (wait func()) {
 	var stopping sync.WaitGroup
 	for _, p := range s.allPackets() {
 		p.told.Store(true)
 		stopping.Go(func() {
-			if p.endpoint.QUIC && takenOver {
-				select {
-				case <-time.After(quicMoment):
-				case <-ctx.Done():
-				}
-			}
-			if err := p.stop(ctx); err != nil {
+			if err := p.drain(ctx, &o); err != nil {
 				s.log.Warn("a packet server did not finish in its drain", "endpoint", p.endpoint.String(), "error", err)
 			}
 		})
 	}
 	return stopping.Wait
+}
+
+// drain has the server stop when it is time.
+func (p *packets) drain(ctx context.Context, o *drainOptions) error {
+	switch {
+	case !p.endpoint.QUIC:
+	case o.takenOver:
+		select {
+		case <-time.After(quicMoment):
+		case <-ctx.Done():
+		}
+	case o.orphaned: // somebody may wait for the address
+		limited, cancel := context.WithTimeout(ctx, orphanLimit)
+		defer cancel()
+		ctx = limited
+	}
+	return p.stop(ctx)
 }
 
 // stop returns when the server has answered what it has read, or ctx ends, and closes the socket.
