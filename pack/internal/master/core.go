@@ -48,8 +48,8 @@ type core struct {
 	wishes      []roster.Wish
 	covers      map[int]*cover
 	absent      []int        // workers whose packet sockets get nothing new
+	absentKnown bool         // the kernel was told of these
 	quic        *quicPlaces  // as the kernel was told; nil if it was not
-	absentKnown bool         // the kernel was told
 	parked      []parkedConn // connections that nobody can take yet
 	turn        int          // of those who take connections
 	monitor     health.Monitor

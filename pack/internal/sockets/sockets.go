@@ -279,8 +279,8 @@ func (k *Keeper) Keep(used map[wire.Endpoint]bool) {
 	k.polled.changed()
 }
 
-// Close closes all sockets for good, but for those of QUIC, and has calls of Open fail. The files of Unix sockets are removed, unless others
-// have taken their places. Processes that have copies of sockets can serve what is queued on them.
+// Close closes all sockets for good, but for those of QUIC, and has calls of Open fail. The files of Unix sockets are
+// removed, unless others have taken their places. Processes that have copies of sockets can serve what is queued on them.
 func (k *Keeper) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
