@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -18,16 +19,45 @@ import (
 // Identity is which worker a process is.
 type Identity struct{ ID, Generation int }
 
+// others are processes that are not of a program, and when they were looked at. To look at all of them again and again
+// would be most of what tests cost.
+type others struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+// sameProcess is for how long a PID is that of the same process.
+const sameProcess = 5 * time.Second
+
 // environ returns the environments of the processes of this program, by their PIDs, zombies left out.
 func (p *Program) environ() map[int][]byte {
-	all := map[int][]byte{}
+	p.others.mu.Lock()
+	defer p.others.mu.Unlock()
+	all, before := map[int][]byte{}, p.others.at
+	p.others.at = map[string]time.Time{}
 	mark := []byte("\x00" + Mark + "=" + p.mark + "\x00")
-	files, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, file := range files {
-		env, _ := os.ReadFile(file)
-		if bytes.Contains(env, mark) {
-			pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
+	now := time.Now()
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return all
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if at, ok := before[name]; ok && now.Sub(at) < sameProcess {
+			p.others.at[name] = at
+			continue
+		}
+		env, _ := os.ReadFile("/proc/" + name + "/environ")
+		switch {
+		case bytes.Contains(env, mark):
 			all[pid] = env
+		case len(env) > 0: // else it may just be becoming another program
+			p.others.at[name] = now
 		}
 	}
 	return all

@@ -24,6 +24,8 @@ const Mark = "TEST_PROGRAM_MARK"
 
 // Program is a running program, and all that it has started.
 type Program struct {
+	others others // processes that are not of it
+
 	Cmd  *exec.Cmd
 	mark string
 	read chan struct{} // closed when there is nothing more to read
