@@ -24,7 +24,7 @@ func (p *Pack) command(w master.WorkerSpec) (*exec.Cmd, error) {
 	environ := upgrade.Environ()
 	who := identity{
 		id: w.ID, generation: w.Generation, cpus: w.Plan.CPUs(w.ID),
-		all: p.config.CPUs, procs: lookUp(environ, procsEnv), memory: lookUp(environ, memoryEnv),
+		crash: crashFD(w.Crash), all: p.config.CPUs, procs: lookUp(environ, procsEnv), memory: lookUp(environ, memoryEnv),
 	}
 	if who.all.Len() == 0 {
 		who.all = CPUs()
@@ -33,7 +33,7 @@ func (p *Pack) command(w master.WorkerSpec) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &exec.Cmd{
+	cmd := &exec.Cmd{
 		Path:        w.Image,
 		Args:        upgrade.Args(),
 		Dir:         startDirectory(),
@@ -41,7 +41,19 @@ func (p *Pack) command(w master.WorkerSpec) (*exec.Cmd, error) {
 		Stdout:      os.Stdout,
 		Stderr:      os.Stderr,
 		SysProcAttr: attr,
-	}, nil
+	}
+	if w.Crash != nil {
+		cmd.ExtraFiles = []*os.File{w.Crash}
+	}
+	return cmd, nil
+}
+
+// crashFD returns the number of the first of the ExtraFiles in a worker, 0 if there is none.
+func crashFD(f *os.File) int {
+	if f == nil {
+		return 0
+	}
+	return 3
 }
 
 // startDirectory returns where a worker starts, "" if that is where this process is: there, it need not have the right

@@ -39,21 +39,28 @@ func (m *Master) launch(e launch) {
 		image := m.imageOf(e.generation, e.spec.image)
 		return WorkerSpec{ID: id, Generation: e.generation, Plan: e.spec.plan, User: e.spec.user, Image: image.Path()}
 	}
+	command := func(id int) (*exec.Cmd, error) {
+		s := spec(id)
+		s.Crash = m.crashes.expect(place{e.generation, id})
+		return m.Command(s)
+	}
 	refOf := func(id, attempt int) roster.Ref {
 		return roster.Ref{Generation: e.generation, ID: id, Attempt: attempt}
 	}
 	g.Group = &procgroup.Group{
 		Size:    e.spec.plan.Workers(),
-		Command: func(id int) (*exec.Cmd, error) { return m.Command(spec(id)) },
+		Command: command,
 		Start:   func(id int, cmd *exec.Cmd) error { return m.Start(spec(id), cmd) },
 		Serve:   func(p *procgroup.Process, c *net.UnixConn) { m.serve(g, refOf(p.ID, p.Attempt), p, c) },
 		Event: func(ev procgroup.Event) {
 			ref := refOf(ev.ID, ev.Attempt)
+			crashed := ""
 			if ev.Kind == procgroup.Failed || ev.Kind == procgroup.Stopped {
+				crashed = m.crashes.ended(place{e.generation, ev.ID}, ev.Err)
 				m.forget(ref)
 			}
 			m.post(process{
-				ref: ref, kind: ev.Kind, pid: ev.PID, err: ev.Err,
+				ref: ref, kind: ev.Kind, pid: ev.PID, err: ev.Err, crash: crashed,
 				failures: ev.Failures, retry: ev.Retry, uptime: ev.Uptime,
 			})
 		},

@@ -118,7 +118,8 @@ type WorkerSpec struct {
 	ID, Generation int
 	Plan           plan.Plan
 	User           string
-	Image          string // path to execute; "" for what this process runs
+	Image          string   // path to execute; "" for what this process runs
+	Crash          *os.File // to which it is to write why it crashes; nil if there is none
 }
 
 // Signals are what signals ask for.
