@@ -62,6 +62,18 @@ type Config struct {
 	// for others.
 	Logger *slog.Logger
 
+	// PrefixOutput has the master write what workers write to stdout and stderr: in whole lines, each with the worker and
+	// its process in front ("worker 3[4711]: "), and what the Go runtime writes of a crash in one piece. Lines longer than
+	// 64 KiB are cut ("[goes on]"). With GOPHERPACK_LOG=json, a line that is an object of JSON is written as it is, and
+	// another as the message of one; with "journal", a level that it begins with goes in front.
+	//
+	// No worker waits for what reads the log: of what each writes to stdout, and to stderr, 1 MiB may wait in the master,
+	// and what comes beyond that is lost, and told ("[12 lines were lost: ...]"); while nothing is read, an upgrade and a
+	// stop take up to 5 s longer. An upgrade passes on what workers write. When the master is killed, what workers write
+	// from then on is lost; they finish what they have, but programs that they have started get SIGPIPE when they write.
+	// Default, false: workers have the master's stdout and stderr.
+	PrefixOutput bool
+
 	// ShutdownTimeout is how long a graceful stop may take, DrainDelay included. What is not finished then
 	// is cut, and the log says how much. Default 30 s.
 	ShutdownTimeout time.Duration
@@ -200,7 +212,7 @@ type Config struct {
 	// has closed its sockets, so that the pack can be started anew meanwhile.
 	OnShutdown func(context.Context)
 
-	form string // of the log; "" if the program has a logger of its own, or nobody has said anything
+	form string // of the log, where the program has no logger of its own
 }
 
 // check reports what is wrong with the configuration, and sets the defaults.

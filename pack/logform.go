@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/gopherpack/gopherpack/internal/systemd"
+	"github.com/gopherpack/gopherpack/pack/internal/output"
 )
 
 // The forms of the log, where the program has no logger of its own.
@@ -19,13 +20,20 @@ const (
 	journalForm = "journal" // the level in front, as systemd's journal reads it, and no time
 )
 
+// outputForms are those of what workers write, with Config.PrefixOutput.
+var outputForms = map[string]output.Form{textForm: output.Text, jsonForm: output.JSON, journalForm: output.Journal}
+
 // setLogger sets the default logger.
 func (c *Config) setLogger() error {
-	form := os.Getenv(envLog)
-	switch form {
-	case "", textForm, jsonForm, journalForm:
-	default:
-		return envError(envLog, form, "text, json or journal")
+	c.form = os.Getenv(envLog)
+	if c.form == "" {
+		c.form = textForm
+		if systemd.IsJournal(os.Stderr) {
+			c.form = journalForm
+		}
+	}
+	if _, ok := outputForms[c.form]; !ok {
+		return envError(envLog, c.form, "text, json or journal")
 	}
 	if c.Logger != nil {
 		return nil
@@ -34,10 +42,7 @@ func (c *Config) setLogger() error {
 	if !isOwn(c.Logger) {
 		return nil
 	}
-	if form == "" && systemd.IsJournal(os.Stderr) {
-		form = journalForm
-	}
-	switch c.form = form; form {
+	switch c.form {
 	case jsonForm:
 		c.Logger = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: defaultLevel{}}))
 	case journalForm:

@@ -42,6 +42,10 @@ func (p *Pack) command(w master.WorkerSpec) (*exec.Cmd, error) {
 		Stderr:      os.Stderr,
 		SysProcAttr: attr,
 	}
+	if p.config.PrefixOutput {
+		cmd.Stdout, cmd.Stderr = nil, nil // the master reads them, and the worker cannot see where that writes
+		cmd.Env = append(cmd.Env, envLog+"="+p.config.form)
+	}
 	if w.Crash != nil {
 		cmd.ExtraFiles = []*os.File{w.Crash}
 	}

@@ -122,6 +122,7 @@ func (m *Master) become(e execute) error {
 	for i := range s.Generations {
 		g := &s.Generations[i]
 		g.Group, g.Controls, g.Crashes = m.adopted[g.Number], map[int]int{}, map[int]int{}
+		g.Stdouts, g.Stderrs = map[int]int{}, map[int]int{}
 		pass := func(numbers map[int]int, id int, f *os.File) {
 			if f != nil {
 				numbers[id] = len(files)
@@ -130,6 +131,8 @@ func (m *Master) become(e execute) error {
 		}
 		for id, member := range g.Group.Members {
 			pass(g.Controls, id, member.Control)
+			pass(g.Stdouts, id, member.Stdout)
+			pass(g.Stderrs, id, member.Stderr)
 			pass(g.Crashes, id, m.crashes.get(place{g.Number, id}))
 		}
 	}

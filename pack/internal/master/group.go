@@ -50,6 +50,7 @@ func (m *Master) launch(e launch) {
 	g.Group = &procgroup.Group{
 		Size:    e.spec.plan.Workers(),
 		Command: command,
+		Output:  m.Output.Take, // also without the option, if a predecessor had it
 		Start:   func(id int, cmd *exec.Cmd) error { return m.Start(spec(id), cmd) },
 		Serve:   func(p *procgroup.Process, c *net.UnixConn) { m.serve(g, refOf(p.ID, p.Attempt), p, c) },
 		Event: func(ev procgroup.Event) {
@@ -83,6 +84,7 @@ func (m *Master) launch(e launch) {
 	go func() {
 		defer stop()
 		err := g.Run(ctx)
+		m.Output.Flush()
 		if errors.Is(err, procgroup.ErrReleased) {
 			return // somebody else runs it now
 		}
@@ -260,6 +262,7 @@ func (m *Master) release() {
 		})
 	}
 	all.Wait()
+	m.Output.Flush()
 	m.flushOutboxes(false)
 	m.mu.Lock()
 	defer m.mu.Unlock()

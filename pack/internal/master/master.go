@@ -301,6 +301,16 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 			}
 			m.crashes.put(place{g.Number, id}, f)
 		}
+		for id, n := range g.Stdouts {
+			if g.Group.Members[id].Stdout, err = duplicate(estate.Files[n]); err != nil {
+				return nil, err
+			}
+		}
+		for id, n := range g.Stderrs {
+			if g.Group.Members[id].Stderr, err = duplicate(estate.Files[n]); err != nil {
+				return nil, err
+			}
+		}
 		m.adopted[g.Number] = g.Group
 		m.foreign[g.Number] = (g.Number == s.Current) == (s.Returned != "")
 	}

@@ -39,7 +39,8 @@ func (c *core) process(e process) {
 		if e.kind == procgroup.Failed {
 			c.failed(g, m, e, log)
 		} else if e.err != nil {
-			log(slog.LevelWarn, "worker stopped", "error", e.err, "uptime", e.uptime.Round(time.Millisecond))
+			args := []any{"error", e.err, "uptime", e.uptime.Round(time.Millisecond)}
+			log(slog.LevelWarn, "worker stopped", append(args, e.panicked()...)...)
 		} else {
 			log(slog.LevelDebug, "worker stopped", "uptime", e.uptime.Round(time.Millisecond))
 		}
@@ -63,10 +64,15 @@ func (c *core) failed(g *generation, m *member, e process, log func(slog.Level, 
 	}
 	args := []any{"error", e.err, "uptime", e.uptime.Round(time.Millisecond),
 		"failures", e.failures, "next", e.retry.Round(time.Millisecond)}
-	if e.crash != "" {
-		args = append(args, "panic", e.crash)
+	log(slog.LevelError, "worker failed", append(args, e.panicked()...)...)
+}
+
+// panicked returns why a process has crashed, for the log.
+func (e process) panicked() []any {
+	if e.crash == "" {
+		return nil
 	}
-	log(slog.LevelError, "worker failed", args...)
+	return []any{"panic", e.crash}
 }
 
 // withCrash returns an error that says why a process has crashed, too.

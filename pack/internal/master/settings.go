@@ -17,6 +17,7 @@ import (
 
 	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/internal/systemd"
+	"github.com/gopherpack/gopherpack/pack/internal/output"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -103,6 +104,9 @@ type Config struct {
 	Command func(w WorkerSpec) (*exec.Cmd, error)
 	// Start starts it, on its CPUs.
 	Start func(w WorkerSpec, cmd *exec.Cmd) error
+
+	// Output writes what workers write to a Stdout or a Stderr that their command leaves nil. It may take its time.
+	Output *output.Writer
 
 	Service systemd.Service // what systemd has said when it started this process
 
