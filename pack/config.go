@@ -69,8 +69,8 @@ type Config struct {
 	//
 	// No worker waits for what reads the log: of what each writes to stdout, and to stderr, 1 MiB may wait in the master,
 	// and what comes beyond that is lost, and told ("[12 lines were lost: ...]"); while nothing is read, an upgrade and a
-	// stop take up to 5 s longer. An upgrade passes on what workers write. When the master is killed, what workers write
-	// from then on is lost; they finish what they have, but programs that they have started get SIGPIPE when they write.
+	// stop take up to 5 s longer. An upgrade passes on what workers write. When the master is killed, they write to
+	// where it wrote, without the words in front, but programs that they have started get SIGPIPE when they write.
 	// Default, false: workers have the master's stdout and stderr.
 	PrefixOutput bool
 

@@ -32,6 +32,9 @@ type identity struct {
 
 	crash int // the descriptor to which it is to write why it crashes; 0 if there is none
 
+	// The master's stdout and stderr, if the master reads those of this worker; else 0.
+	stdout, stderr int
+
 	// What the pack has, and a worker has not.
 	all    affinity.Set // the CPUs
 	procs  variable     // GOMAXPROCS
@@ -45,7 +48,8 @@ type variable struct {
 }
 
 func (i identity) String() string {
-	return fmt.Sprintf("id=%d generation=%d cpus=%s crash=%d all=%s", i.id, i.generation, i.cpus, i.crash, i.all) +
+	return fmt.Sprintf("id=%d generation=%d cpus=%s crash=%d stdout=%d stderr=%d all=%s",
+		i.id, i.generation, i.cpus, i.crash, i.stdout, i.stderr, i.all) +
 		i.procs.field(procsEnv) + i.memory.field(memoryEnv)
 }
 
@@ -80,6 +84,10 @@ func parseIdentity(text string) (identity, error) {
 			i.generation, err = strconv.Atoi(value)
 		case "crash":
 			i.crash, err = strconv.Atoi(value)
+		case "stdout":
+			i.stdout, err = strconv.Atoi(value)
+		case "stderr":
+			i.stderr, err = strconv.Atoi(value)
 		case "cpus":
 			err = i.cpus.UnmarshalText([]byte(value))
 		case "all":
@@ -161,6 +169,7 @@ func workerRole(text string, control *net.UnixConn, err error) role {
 	if who.crash > 2 {
 		crash.Use(who.crash)
 	}
+	who.keepOutput()
 	return role{kind: isWorker, identity: who, control: control, err: err}
 }
 

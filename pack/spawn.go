@@ -24,7 +24,7 @@ func (p *Pack) command(w master.WorkerSpec) (*exec.Cmd, error) {
 	environ := upgrade.Environ()
 	who := identity{
 		id: w.ID, generation: w.Generation, cpus: w.Plan.CPUs(w.ID),
-		crash: crashFD(w.Crash), all: p.config.CPUs, procs: lookUp(environ, procsEnv), memory: lookUp(environ, memoryEnv),
+		all: p.config.CPUs, procs: lookUp(environ, procsEnv), memory: lookUp(environ, memoryEnv),
 	}
 	if who.all.Len() == 0 {
 		who.all = CPUs()
@@ -37,27 +37,27 @@ func (p *Pack) command(w master.WorkerSpec) (*exec.Cmd, error) {
 		Path:        w.Image,
 		Args:        upgrade.Args(),
 		Dir:         startDirectory(),
-		Env:         append(env, identityEnv+"="+who.String()),
+		Env:         env,
 		Stdout:      os.Stdout,
 		Stderr:      os.Stderr,
 		SysProcAttr: attr,
 	}
-	if p.config.PrefixOutput {
-		cmd.Stdout, cmd.Stderr = nil, nil // the master reads them, and the worker cannot see where that writes
+	if p.config.PrefixOutput { // the master reads them, and the worker cannot see where that writes
+		cmd.Stdout, cmd.Stderr = nil, nil
+		who.stdout, who.stderr = pass(cmd, os.Stdout), pass(cmd, os.Stderr)
 		cmd.Env = append(cmd.Env, envLog+"="+p.config.form)
 	}
 	if w.Crash != nil {
-		cmd.ExtraFiles = []*os.File{w.Crash}
+		who.crash = pass(cmd, w.Crash)
 	}
+	cmd.Env = append(cmd.Env, identityEnv+"="+who.String())
 	return cmd, nil
 }
 
-// crashFD returns the number of the first of the ExtraFiles in a worker, 0 if there is none.
-func crashFD(f *os.File) int {
-	if f == nil {
-		return 0
-	}
-	return 3
+// pass has a process inherit a file, and returns the descriptor that it has there.
+func pass(cmd *exec.Cmd, f *os.File) int {
+	cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+	return 2 + len(cmd.ExtraFiles)
 }
 
 // startDirectory returns where a worker starts, "" if that is where this process is: there, it need not have the right
