@@ -30,7 +30,7 @@ const (
 //
 // Some fields can be overridden by the environment of the master, for operators: GOPHERPACK_WORKERS,
 // GOPHERPACK_CPUS ("0-3,8"), GOPHERPACK_PLACEMENT ("cpu", "core", "cache", "node", "package") and
-// GOPHERPACK_INLINE ("1"). One that is empty counts as not set.
+// GOPHERPACK_INLINE ("1"). One that is empty counts as not set. GOPHERPACK_LOG says how the log looks; see Logger.
 //
 // The master goes by its own Config, from its start or the last upgrade on. In a reload new workers have what main
 // makes of it then, of a changed file for instance: it counts for the hooks that are called in workers, Logger, Probe,
@@ -55,8 +55,24 @@ type Config struct {
 	// cannot be pinned, or /sys cannot be read.
 	Placement Placement
 
-	// Logger is used by the master and the workers. Default slog.Default(). See [FromStdLogger] for others.
+	// Logger is used by the master and the workers. Default slog.Default(); unless the program has set that, or the
+	// writer of package log, it is of the form that GOPHERPACK_LOG in the environment says: "text", as slog.Default()
+	// writes, "json", or "journal", with a level in front that systemd's journal understands (sd-daemon(3)) and without
+	// a time, which is the default where stderr is the journal (systemd.exec(5), JOURNAL_STREAM). See [FromStdLogger]
+	// for others.
 	Logger *slog.Logger
+
+	// PrefixOutput has the master write what workers write to stdout and stderr: in whole lines, each with the worker and
+	// its process in front ("worker 3[4711]: "), and what the Go runtime writes of a crash in one piece. Lines longer than
+	// 64 KiB are cut ("[goes on]"). With GOPHERPACK_LOG=json, a line that is an object of JSON is written as it is, and
+	// another as the message of one; with "journal", a level that it begins with goes in front.
+	//
+	// No worker waits for what reads the log: of what each writes to stdout, and to stderr, 1 MiB may wait in the master,
+	// and what comes beyond that is lost, and told ("[12 lines were lost: ...]"); while nothing is read, an upgrade and a
+	// stop take up to 5 s longer. An upgrade passes on what workers write. When the master is killed, they write to
+	// where it wrote, without the words in front, but programs that they have started get SIGPIPE when they write.
+	// Default, false: workers have the master's stdout and stderr.
+	PrefixOutput bool
 
 	// ShutdownTimeout is how long a graceful stop may take, DrainDelay included. What is not finished then
 	// is cut, and the log says how much. Default 30 s.
@@ -195,12 +211,14 @@ type Config struct {
 	// accepts. The context ends when the time for that is over. When the master has died it is called when the worker
 	// has closed its sockets, so that the pack can be started anew meanwhile.
 	OnShutdown func(context.Context)
+
+	form string // of the log, where the program has no logger of its own
 }
 
 // check reports what is wrong with the configuration, and sets the defaults.
 func (c *Config) check() error {
-	if c.Logger == nil {
-		c.Logger = slog.Default()
+	if err := c.setLogger(); err != nil {
+		return err
 	}
 	for _, d := range []struct {
 		name  string

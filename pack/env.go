@@ -12,6 +12,7 @@ const (
 	envCPUs      = "GOPHERPACK_CPUS"
 	envPlacement = "GOPHERPACK_PLACEMENT"
 	envInline    = "GOPHERPACK_INLINE"
+	envLog       = "GOPHERPACK_LOG" // not of Config: it counts where that has no Logger
 )
 
 // overrideByEnv sets the fields whose variables are set. One that is empty, as compose files have it, is not.

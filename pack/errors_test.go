@@ -99,10 +99,13 @@ func TestFailures(t *testing.T) {
 			want: "want a list of CPUs, such as 0-3,8"},
 		{name: "environment: placement", program: "http", env: []string{"GOPHERPACK_PLACEMENT=moon"},
 			want: "want cpu, core, cache, node or package"},
+		{name: "environment: log", program: "http", env: []string{"GOPHERPACK_LOG=xml"},
+			want: `GOPHERPACK_LOG="xml": want text, json or journal`},
 		{name: "environment: inline", program: "http", env: []string{"GOPHERPACK_INLINE=perhaps"}, want: "want 0 or 1"},
 
 		{name: "worker panics", program: "broken", args: []string{"-how=panic"},
-			want: "pack: a worker failed before it was ready: exit status 2, before it called Run (each worker runs main"},
+			want: "pack: a worker failed before it was ready: exit status 2, before it called Run (each worker runs main " +
+				"from its beginning, as the master does), panic: cannot open the database"},
 		{name: "worker exits", program: "broken", args: []string{"-how=exit"},
 			want: "before it was ready: ended by itself, with exit status 0, before it called Run"},
 		{name: "worker hangs", program: "broken", args: []string{"-how=hang", "-ready=300ms"},

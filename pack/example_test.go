@@ -158,3 +158,12 @@ func ExampleConfig_wrapListener() {
 		log.Fatal(err)
 	}
 }
+
+// Lines of the workers' stdout and stderr begin with the worker, "worker 3[4711]: ", and a crash is in one piece.
+func ExampleConfig_prefixOutput() {
+	p := pack.New(pack.Config{PrefixOutput: true})
+	p.Handle("tcp", ":8080", &http.Server{})
+	if err := p.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}

@@ -90,6 +90,7 @@ func TestIdentity(t *testing.T) {
 	if back, err := parseIdentity(i.String()); err != nil || back != i {
 		t.Errorf("%v reads back as %v, %v", i, back, err)
 	}
+	i.crash, i.stdout, i.stderr = 5, 3, 4
 	i.all, i.procs, i.memory = affinity.Of(0, 9), variable{"2", true}, variable{" 1=\x00", true}
 	if back, err := parseIdentity(i.String()); err != nil || back != i {
 		t.Errorf("%v reads back as %v, %v", i, back, err)

@@ -28,9 +28,19 @@ type StdLogger interface {
 // A *log.Logger that stands for one of levels, such as zap.NewStdLog returns, makes all of one level. There, have
 // [Config.Logger] write to the logger's own handler for log/slog; for zap that is go.uber.org/zap/exp/zapslog.
 func FromStdLogger(l StdLogger) *slog.Logger {
+	return newPlainLogger(nil, func(level slog.Level, text string) {
+		print, prefix := methodOf(l, level)
+		print(prefix + text)
+	})
+}
+
+// newPlainLogger returns a logger that has each record written by write: the message, and the attributes as key=value.
+// Records below a level are left out, by default below INFO.
+func newPlainLogger(least slog.Leveler, write func(slog.Level, string)) *slog.Logger {
 	var text bytes.Buffer
 	attributes := slog.NewTextHandler(&text, &slog.HandlerOptions{
-		// The logger has a time of its own, and the words in front need no keys.
+		Level: least,
+		// Who writes has a time of its own, and the words in front need no keys.
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 			if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
 				return slog.Attr{}
@@ -38,53 +48,52 @@ func FromStdLogger(l StdLogger) *slog.Logger {
 			return a
 		},
 	})
-	return slog.New(&stdHandler{out: l, text: &text, lock: new(sync.Mutex), Handler: attributes})
+	return slog.New(&plainHandler{write: write, text: &text, lock: new(sync.Mutex), Handler: attributes})
 }
 
-// stdHandler lets a TextHandler write the attributes and puts the message before them.
-type stdHandler struct {
+// plainHandler lets a TextHandler write the attributes and puts the message before them.
+type plainHandler struct {
 	slog.Handler
-	out  StdLogger
-	text *bytes.Buffer // what Handler writes to
-	lock *sync.Mutex   // guards text; all handlers derived from one share both
+	write func(slog.Level, string)
+	text  *bytes.Buffer // what Handler writes to
+	lock  *sync.Mutex   // guards text; all handlers derived from one share both
 }
 
-func (h *stdHandler) Handle(ctx context.Context, r slog.Record) error {
+func (h *plainHandler) Handle(ctx context.Context, r slog.Record) error {
 	h.lock.Lock()
 	defer h.lock.Unlock()
 	h.text.Reset()
 	if err := h.Handler.Handle(ctx, r); err != nil {
 		return err
 	}
-	print, prefix := h.method(r.Level)
-	print(strings.TrimSpace(prefix + r.Message + " " + h.text.String()))
+	h.write(r.Level, strings.TrimSpace(r.Message+" "+h.text.String()))
 	return nil
 }
 
-// method returns what writes records of a level, and what is to stand before their messages.
-func (h *stdHandler) method(l slog.Level) (print func(...any), prefix string) {
+// methodOf returns what writes records of a level, and what is to stand before their messages.
+func methodOf(out StdLogger, l slog.Level) (print func(...any), prefix string) {
 	if l >= slog.LevelError {
-		if e, ok := h.out.(interface{ Error(...any) }); ok {
+		if e, ok := out.(interface{ Error(...any) }); ok {
 			return e.Error, ""
 		}
 	} else if l >= slog.LevelWarn {
-		if w, ok := h.out.(interface{ Warn(...any) }); ok {
+		if w, ok := out.(interface{ Warn(...any) }); ok {
 			return w.Warn, ""
 		}
 	}
 	if l != slog.LevelInfo {
 		prefix = l.String() + " "
 	}
-	return h.out.Print, prefix
+	return out.Print, prefix
 }
 
-func (h *stdHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+func (h *plainHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	derived := *h
 	derived.Handler = h.Handler.WithAttrs(attrs)
 	return &derived
 }
 
-func (h *stdHandler) WithGroup(name string) slog.Handler {
+func (h *plainHandler) WithGroup(name string) slog.Handler {
 	derived := *h
 	derived.Handler = h.Handler.WithGroup(name)
 	return &derived

@@ -77,6 +77,7 @@ func configFlags() (c *pack.Config, address *string) {
 	})
 	flag.StringVar(&c.UnixOwner, "unixowner", "", "")
 	flag.Uint64Var(&c.Files, "files", 0, "")
+	flag.BoolVar(&c.PrefixOutput, "prefix", false, "")
 	flag.BoolVar(&c.SingleP, "singlep", false, "")
 	flag.BoolVar(&c.NoRebalance, "norebalance", false, "")
 	flag.BoolVar(&c.AcceptAtOnce, "acceptatonce", false, "")

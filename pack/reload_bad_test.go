@@ -21,7 +21,8 @@ import (
 func TestReloadRollsBack(t *testing.T) {
 	t.Parallel()
 	for how, want := range map[string]string{
-		"panic":            "a worker failed before it was ready: exit status 2, before it called Run",
+		"panic": "a worker failed before it was ready: exit status 2, before it called Run, " +
+			"panic: the new version is broken",
 		"hang":             "a worker failed before it was ready: killed: not ready within 1s, before it called Run",
 		"exit in worker 1": "a worker failed before it was ready: exit status 4, before it called Run",
 		"OnWorkerStart":    "OnWorkerStart: no database",

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/pack/internal/crash"
 	"github.com/gopherpack/gopherpack/procgroup"
 	"github.com/gopherpack/gopherpack/upgrade"
 )
@@ -29,6 +30,11 @@ type identity struct {
 	generation int          // of the master's executable
 	cpus       affinity.Set // that the worker is pinned to; empty if it is not
 
+	crash int // the descriptor to which it is to write why it crashes; 0 if there is none
+
+	// The master's stdout and stderr, if the master reads those of this worker; else 0.
+	stdout, stderr int
+
 	// What the pack has, and a worker has not.
 	all    affinity.Set // the CPUs
 	procs  variable     // GOMAXPROCS
@@ -42,7 +48,8 @@ type variable struct {
 }
 
 func (i identity) String() string {
-	return fmt.Sprintf("id=%d generation=%d cpus=%s all=%s", i.id, i.generation, i.cpus, i.all) +
+	return fmt.Sprintf("id=%d generation=%d cpus=%s crash=%d stdout=%d stderr=%d all=%s",
+		i.id, i.generation, i.cpus, i.crash, i.stdout, i.stderr, i.all) +
 		i.procs.field(procsEnv) + i.memory.field(memoryEnv)
 }
 
@@ -75,6 +82,12 @@ func parseIdentity(text string) (identity, error) {
 			i.id, err = strconv.Atoi(value)
 		case "generation":
 			i.generation, err = strconv.Atoi(value)
+		case "crash":
+			i.crash, err = strconv.Atoi(value)
+		case "stdout":
+			i.stdout, err = strconv.Atoi(value)
+		case "stderr":
+			i.stderr, err = strconv.Atoi(value)
 		case "cpus":
 			err = i.cpus.UnmarshalText([]byte(value))
 		case "all":
@@ -153,6 +166,10 @@ func workerRole(text string, control *net.UnixConn, err error) role {
 	if err != nil {
 		err = fmt.Errorf("environment variable %s: %w", identityEnv, err)
 	}
+	if who.crash > 2 {
+		crash.Use(who.crash)
+	}
+	who.keepOutput()
 	return role{kind: isWorker, identity: who, control: control, err: err}
 }
 

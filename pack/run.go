@@ -12,6 +12,7 @@ import (
 	"github.com/gopherpack/gopherpack/internal/systemd"
 	"github.com/gopherpack/gopherpack/pack/internal/handoff"
 	"github.com/gopherpack/gopherpack/pack/internal/master"
+	"github.com/gopherpack/gopherpack/pack/internal/output"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/runas"
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
@@ -163,6 +164,7 @@ func (p *Pack) masterConfig(pl plan.Plan, files sockets.Files) master.Config {
 		Control: c.Control, OnStart: c.OnStart, OnUpgrade: c.OnUpgrade, OnReopen: c.OnReopen,
 		Command: p.command,
 		Start:   startWorker,
+		Output:  &output.Writer{Form: outputForms[c.form], Stdout: os.Stdout, Stderr: os.Stderr},
 
 		HangUpIgnored: hangUpIgnored,
 		Service:       p.service,
@@ -246,7 +248,7 @@ func (p *Pack) workerConfig() worker.Config {
 		HangTimeout: c.HangTimeout, Files: c.Files, SingleP: c.SingleP, AcceptAtOnce: c.AcceptAtOnce,
 		Tickets: tickets, Probe: c.Probe,
 		OnStart: c.OnWorkerStart, Handles: p.seal, Wrap: c.WrapListener, OnShutdown: c.OnShutdown,
-		BeginDrain: ownDrain.next(), OnReopen: c.OnReopen,
+		BeginDrain: ownDrain.next(), OnReopen: c.OnReopen, OnOrphaned: process.restoreOutput,
 		StopSignals: stopSignals, OtherSignals: otherSignals(),
 	}
 }

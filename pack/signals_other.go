@@ -16,4 +16,7 @@ const hangUpIgnored = false
 
 func otherSignals() []os.Signal { return nil }
 
+func (identity) keepOutput()    {}
+func (identity) restoreOutput() {}
+
 func outliveReaders() (stop func()) { return func() {} }

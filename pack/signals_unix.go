@@ -8,6 +8,8 @@ import (
 	"slices"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gopherpack/gopherpack/pack/internal/terminal"
 	"github.com/gopherpack/gopherpack/upgrade"
 )
@@ -60,6 +62,24 @@ func outliveReaders() (stop func()) {
 	ignored := make(chan os.Signal, 1)
 	signal.Notify(ignored, syscall.SIGPIPE)
 	return func() { signal.Stop(ignored) }
+}
+
+// keepOutput has the programs that this worker starts not inherit the master's stdout and stderr.
+func (i identity) keepOutput() {
+	for _, fd := range []int{i.stdout, i.stderr} {
+		if fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+}
+
+// restoreOutput has this worker write to where its master wrote, since nobody reads what it writes any more.
+func (i identity) restoreOutput() {
+	for to, fd := range map[int]int{1: i.stdout, 2: i.stderr} {
+		if fd > 2 {
+			unix.Dup2(fd, to) // else it writes to nobody, and goes on
+		}
+	}
 }
 
 func init() {

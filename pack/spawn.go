@@ -33,15 +33,31 @@ func (p *Pack) command(w master.WorkerSpec) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &exec.Cmd{
+	cmd := &exec.Cmd{
 		Path:        w.Image,
 		Args:        upgrade.Args(),
 		Dir:         startDirectory(),
-		Env:         append(env, identityEnv+"="+who.String()),
+		Env:         env,
 		Stdout:      os.Stdout,
 		Stderr:      os.Stderr,
 		SysProcAttr: attr,
-	}, nil
+	}
+	if p.config.PrefixOutput { // the master reads them, and the worker cannot see where that writes
+		cmd.Stdout, cmd.Stderr = nil, nil
+		who.stdout, who.stderr = pass(cmd, os.Stdout), pass(cmd, os.Stderr)
+		cmd.Env = append(cmd.Env, envLog+"="+p.config.form)
+	}
+	if w.Crash != nil {
+		who.crash = pass(cmd, w.Crash)
+	}
+	cmd.Env = append(cmd.Env, identityEnv+"="+who.String())
+	return cmd, nil
+}
+
+// pass has a process inherit a file, and returns the descriptor that it has there.
+func pass(cmd *exec.Cmd, f *os.File) int {
+	cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+	return 2 + len(cmd.ExtraFiles)
 }
 
 // startDirectory returns where a worker starts, "" if that is where this process is: there, it need not have the right

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -196,7 +198,7 @@ func TestStart(t *testing.T) {
 	}
 	ctl(t, "stop", site)
 	wants(t, "ActiveState=inactive", "Result=success")
-	if log := systemd.Journal(site); strings.Contains(log, "WARN") || strings.Contains(log, "ERROR") {
+	if log := systemd.Warnings(site); log != "" {
 		t.Error(log)
 	}
 }
@@ -410,7 +412,7 @@ func TestSocket(t *testing.T) {
 		{"as another user", nil, "a socket of systemd is served by all workers"},
 		{"as the same user", []string{"[Service]", "DynamicUser=no"}, "beside it one of each other worker"},
 	} {
-		before := len(systemd.Journal(site))
+		before, warned := len(systemd.Journal(site)), len(systemd.Warnings(site))
 		configure(t, tt.settings...)
 		ctl(t, "start", "site.socket")
 		wants(t, "ActiveState=inactive")
@@ -428,15 +430,15 @@ func TestSocket(t *testing.T) {
 		pid := mainPID()
 		replaceServer(t)
 		syscall.Kill(pid, syscall.SIGUSR2)
-		until(t, "upgraded", func() bool { return strings.Contains(systemd.Journal(site)[before:], "INFO upgraded") })
+		until(t, "upgraded", func() bool { return strings.Contains(systemd.Journal(site)[before:], "upgraded pid=") })
 		ctl(t, "restart", site)
 		pid = mainPID()
 		syscall.Kill(pid, syscall.SIGKILL)
 		until(t, "restarted", func() bool { return show("NRestarts") == "1" && mainPID() != pid && isUp() })
 		onlyKeptAlive(t, end())
 		ctl(t, "stop", site, "site.socket")
-		for line := range strings.Lines(systemd.Journal(site)[before:]) {
-			if strings.Contains(line, "WARN") && strings.Contains(line, "systemd") {
+		for line := range strings.Lines(systemd.Warnings(site)[warned:]) {
+			if strings.Contains(line, "systemd") {
 				t.Errorf("%s: %s", tt.name, line)
 			}
 		}
@@ -527,8 +529,39 @@ func TestSteering(t *testing.T) {
 	get(t, "/")
 	onlyKeptAlive(t, end())
 	log := systemd.Journal(site)
-	if n := strings.Count(log, "INFO steering endpoint=\"tcp :80\" mode=eBPF"); n < 2 || strings.Contains(log, "not steered") {
+	if n := strings.Count(log, "steering endpoint=\"tcp :80\" mode=eBPF"); n < 2 || strings.Contains(log, "not steered") {
 		t.Errorf("it was steered %d times:\n%s", n, log)
+	}
+}
+
+// TestJournal has a worker be killed, which is an error in the journal, and nothing else is.
+func TestJournal(t *testing.T) {
+	if !booted(t) {
+		return
+	}
+	start(t)
+	_, worker, _ := strings.Cut(get(t, "/"), " ")
+	pid, err := strconv.Atoi(worker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "replaced", func() bool { return strings.Contains(systemd.Journal(site), "worker ready") })
+	ctl(t, "stop", site)
+	said := regexp.MustCompile(`^worker failed worker=\d pid=` + worker + ` generation=1 error="signal: killed" .*$`)
+	if log := systemd.Warnings(site); !said.MatchString(log) || strings.Contains(log, "\n") {
+		t.Errorf("warnings, and worse: %q; want one line, %s", log, said)
+	}
+	if strings.Contains(systemd.Journal(site), "INFO") {
+		t.Errorf("a level is in the text, too: %s", systemd.Journal(site))
+	}
+	before := len(systemd.Journal(site))
+	start(t, "[Service]", "Environment=GOPHERPACK_LOG=json")
+	ctl(t, "stop", site)
+	if log := systemd.Journal(site)[before:]; !regexp.MustCompile(`{"time":"[^"]*","level":"INFO","msg":"pack is up",`).MatchString(log) {
+		t.Errorf("as JSON: %s", log)
 	}
 }
 
@@ -570,20 +603,11 @@ func TestWrongSettings(t *testing.T) {
 		"must exec":                {"ExecStart=", "ExecStart=/bin/sh -c '" + server + "; true'", "NotifyAccess=all", "WatchdogSec=0"},
 		"watchdog is for process":  {"ExecStart=", "ExecStart=/bin/sh -c 'unset SYSTEMD_EXEC_PID; " + server + "; true'", "NotifyAccess=all"},
 	} {
-		before := len(systemd.Journal(site))
+		before, warned := len(systemd.Journal(site)), len(systemd.Warnings(site))
 		start(t, append([]string{"[Service]"}, settings...)...)
-		var log string
-		until(t, want, func() (up bool) {
-			log, _, up = strings.Cut(systemd.Journal(site)[before:], "INFO pack is up")
-			return up
-		})
+		until(t, want, func() bool { return strings.Contains(systemd.Journal(site)[before:], "pack is up pid=") })
 		ctl(t, "stop", site)
-		var lines []string
-		for line := range strings.Lines(log) {
-			if strings.Contains(line, "WARN") {
-				lines = append(lines, line)
-			}
-		}
+		lines := slices.Collect(strings.Lines(strings.TrimSpace(systemd.Warnings(site)[warned:])))
 		if len(lines) != 1 || !strings.Contains(lines[0], want) {
 			t.Errorf("%v: %q; want %q", settings, lines, want)
 		}

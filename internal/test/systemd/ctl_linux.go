@@ -25,6 +25,16 @@ func Journal(unit string) string {
 	return out
 }
 
+// Warnings returns what a unit's processes have written so far as a warning or worse.
+func Warnings(unit string) string {
+	call("journalctl", "--sync")
+	out, err := call("journalctl", "--quiet", "--output=cat", "--priority=warning", "_SYSTEMD_UNIT="+unit)
+	if err != nil {
+		return err.Error()
+	}
+	return out
+}
+
 func call(name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	var said strings.Builder

@@ -65,8 +65,11 @@ type Generation struct {
 	Written  []Written          `json:"written,omitempty"` // those that its workers write otherwise
 	Defers   []wire.Endpoint    `json:"defers,omitempty"`  // those whose clients speak first
 	Group    *procgroup.State   `json:"group"`
-	Controls map[int]int        `json:"controls"` // descriptors of control sockets, by worker ID
-	Workers  map[int]wire.State `json:"workers"`  // how far those have come that have a process, by worker ID
+	Controls map[int]int        `json:"controls"`          // descriptors of control sockets, by worker ID
+	Crashes  map[int]int        `json:"crashes,omitempty"` // of files that tell why they have crashed
+	Stdouts  map[int]int        `json:"stdouts,omitempty"` // of pipes that they write to
+	Stderrs  map[int]int        `json:"stderrs,omitempty"`
+	Workers  map[int]wire.State `json:"workers"` // how far those have come that have a process, by worker ID
 	InPlace  []int              `json:"inPlace,omitempty"`
 	Places   map[int]int        `json:"places,omitempty"` // of QUIC, by worker ID
 }
@@ -114,9 +117,11 @@ func (g *Generation) check(files int) error {
 	if g.Group == nil || len(g.Plan.Shares) != len(g.Group.Members) || len(g.Plan.Shares) == 0 {
 		return fmt.Errorf("it has no members")
 	}
-	for id, n := range g.Controls {
-		if id < 0 || id >= len(g.Group.Members) || n < 0 || n >= files {
-			return fmt.Errorf("there is no worker %d with descriptor %d", id, n)
+	for _, numbers := range []map[int]int{g.Controls, g.Crashes, g.Stdouts, g.Stderrs} {
+		for id, n := range numbers {
+			if id < 0 || id >= len(g.Group.Members) || n < 0 || n >= files {
+				return fmt.Errorf("there is no worker %d with descriptor %d", id, n)
+			}
 		}
 	}
 	for id, state := range g.Workers {

@@ -121,12 +121,19 @@ func (m *Master) become(e execute) error {
 	})
 	for i := range s.Generations {
 		g := &s.Generations[i]
-		g.Group, g.Controls = m.adopted[g.Number], map[int]int{}
-		for id, member := range g.Group.Members {
-			if member.Control != nil {
-				g.Controls[id] = len(files)
-				files = append(files, member.Control)
+		g.Group, g.Controls, g.Crashes = m.adopted[g.Number], map[int]int{}, map[int]int{}
+		g.Stdouts, g.Stderrs = map[int]int{}, map[int]int{}
+		pass := func(numbers map[int]int, id int, f *os.File) {
+			if f != nil {
+				numbers[id] = len(files)
+				files = append(files, f)
 			}
+		}
+		for id, member := range g.Group.Members {
+			pass(g.Controls, id, member.Control)
+			pass(g.Stdouts, id, member.Stdout)
+			pass(g.Stderrs, id, member.Stderr)
+			pass(g.Crashes, id, m.crashes.get(place{g.Number, id}))
 		}
 	}
 	exported := len(files)

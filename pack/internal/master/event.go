@@ -32,6 +32,7 @@ type (
 		kind     procgroup.EventKind
 		pid      int
 		err      error
+		crash    string // why it has crashed, in a line; "" if it has not
 		failures int
 		retry    time.Duration
 		uptime   time.Duration

@@ -39,21 +39,29 @@ func (m *Master) launch(e launch) {
 		image := m.imageOf(e.generation, e.spec.image)
 		return WorkerSpec{ID: id, Generation: e.generation, Plan: e.spec.plan, User: e.spec.user, Image: image.Path()}
 	}
+	command := func(id int) (*exec.Cmd, error) {
+		s := spec(id)
+		s.Crash = m.crashes.expect(place{e.generation, id})
+		return m.Command(s)
+	}
 	refOf := func(id, attempt int) roster.Ref {
 		return roster.Ref{Generation: e.generation, ID: id, Attempt: attempt}
 	}
 	g.Group = &procgroup.Group{
 		Size:    e.spec.plan.Workers(),
-		Command: func(id int) (*exec.Cmd, error) { return m.Command(spec(id)) },
+		Command: command,
+		Output:  m.Output.Take, // also without the option, if a predecessor had it
 		Start:   func(id int, cmd *exec.Cmd) error { return m.Start(spec(id), cmd) },
 		Serve:   func(p *procgroup.Process, c *net.UnixConn) { m.serve(g, refOf(p.ID, p.Attempt), p, c) },
 		Event: func(ev procgroup.Event) {
 			ref := refOf(ev.ID, ev.Attempt)
+			crashed := ""
 			if ev.Kind == procgroup.Failed || ev.Kind == procgroup.Stopped {
+				crashed = m.crashes.ended(place{e.generation, ev.ID}, ev.Err)
 				m.forget(ref)
 			}
 			m.post(process{
-				ref: ref, kind: ev.Kind, pid: ev.PID, err: ev.Err,
+				ref: ref, kind: ev.Kind, pid: ev.PID, err: ev.Err, crash: crashed,
 				failures: ev.Failures, retry: ev.Retry, uptime: ev.Uptime,
 			})
 		},
@@ -76,6 +84,7 @@ func (m *Master) launch(e launch) {
 	go func() {
 		defer stop()
 		err := g.Run(ctx)
+		m.Output.Flush()
 		if errors.Is(err, procgroup.ErrReleased) {
 			return // somebody else runs it now
 		}
@@ -253,6 +262,7 @@ func (m *Master) release() {
 		})
 	}
 	all.Wait()
+	m.Output.Flush()
 	m.flushOutboxes(false)
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -33,6 +33,7 @@ type Master struct {
 	work     *serial // on the sockets, one after the other
 	steering *steeringHand
 	tallies  tallies
+	crashes  crashes
 	signals  signalHand
 	self     *upgrade.Image // what this process runs
 	path     string         // where that will be
@@ -58,7 +59,7 @@ func New(c Config) *Master {
 		Config: c, core: newCore(c.Settings, now), ended: make(chan struct{}), inbox: inbox{ready: make(chan struct{}, 1)},
 		log: newLogHand(c.Log), sockets: sockets.New(c.Files), work: newSerial(),
 		groups: map[int]*group{}, adopted: map[int]*procgroup.State{}, members: map[roster.Ref]*spoken{},
-		foreign: map[int]bool{}, images: map[int]*upgrade.Image{},
+		foreign: map[int]bool{}, images: map[int]*upgrade.Image{}, crashes: crashes{files: map[place]*os.File{}},
 	}
 	m.hooks, m.endHooks = context.WithCancel(context.Background())
 	m.steering = newSteeringHand(m)
@@ -135,6 +136,7 @@ func (m *Master) close() {
 		m.estate.Close()
 	}
 	m.self.Close()
+	m.crashes.close()
 	m.watchers.Wait()
 }
 
@@ -289,6 +291,23 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 		g := &s.Generations[i]
 		for id, n := range g.Controls {
 			if g.Group.Members[id].Control, err = duplicate(estate.Files[n]); err != nil {
+				return nil, err
+			}
+		}
+		for id, n := range g.Crashes {
+			f, err := duplicate(estate.Files[n])
+			if err != nil {
+				return nil, err
+			}
+			m.crashes.put(place{g.Number, id}, f)
+		}
+		for id, n := range g.Stdouts {
+			if g.Group.Members[id].Stdout, err = duplicate(estate.Files[n]); err != nil {
+				return nil, err
+			}
+		}
+		for id, n := range g.Stderrs {
+			if g.Group.Members[id].Stderr, err = duplicate(estate.Files[n]); err != nil {
 				return nil, err
 			}
 		}

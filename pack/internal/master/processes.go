@@ -39,7 +39,8 @@ func (c *core) process(e process) {
 		if e.kind == procgroup.Failed {
 			c.failed(g, m, e, log)
 		} else if e.err != nil {
-			log(slog.LevelWarn, "worker stopped", "error", e.err, "uptime", e.uptime.Round(time.Millisecond))
+			args := []any{"error", e.err, "uptime", e.uptime.Round(time.Millisecond)}
+			log(slog.LevelWarn, "worker stopped", append(args, e.panicked()...)...)
 		} else {
 			log(slog.LevelDebug, "worker stopped", "uptime", e.uptime.Round(time.Millisecond))
 		}
@@ -49,20 +50,37 @@ func (c *core) process(e process) {
 
 // failed notes that a process has ended unasked, or could not be started.
 func (c *core) failed(g *generation, m *member, e process, log func(slog.Level, string, ...any)) {
-	m.failures, m.failed = e.failures, c.now
+	m.failures, m.failed, m.crash = e.failures, c.now, e.crash
 	if m.mute = m.mute && e.pid != 0; m.mute {
 		e.err = fmt.Errorf("%w, before it called Run", e.err)
 	}
 	wasReady := g.up || g.ready[e.ref.ID]
 	delete(g.ready, e.ref.ID)
 	if g != c.current { // a change wants all of them
-		c.changeFails(g, e.err, wasReady)
+		c.changeFails(g, withCrash(e.err, e.crash), wasReady)
 	}
 	if e.retry < 0 || !g.up && g != c.current {
 		return // the end of the group or the change says why, or everything is being stopped
 	}
-	log(slog.LevelError, "worker failed", "error", e.err, "uptime", e.uptime.Round(time.Millisecond),
-		"failures", e.failures, "next", e.retry.Round(time.Millisecond))
+	args := []any{"error", e.err, "uptime", e.uptime.Round(time.Millisecond),
+		"failures", e.failures, "next", e.retry.Round(time.Millisecond)}
+	log(slog.LevelError, "worker failed", append(args, e.panicked()...)...)
+}
+
+// panicked returns why a process has crashed, for the log.
+func (e process) panicked() []any {
+	if e.crash == "" {
+		return nil
+	}
+	return []any{"panic", e.crash}
+}
+
+// withCrash returns an error that says why a process has crashed, too.
+func withCrash(err error, crash string) error {
+	if crash == "" {
+		return err
+	}
+	return fmt.Errorf("%w, panic: %s", err, crash)
 }
 
 // groupEnded forgets a generation whose workers are gone, and closes what only it served.
@@ -92,11 +110,13 @@ func (c *core) groupEnded(e groupEnded) {
 
 // startError says why the first worker of the first generation has failed.
 func (g *generation) startError(err error) error {
-	if !g.members[0].mute {
-		return startError(err)
+	first := &g.members[0]
+	if !first.mute {
+		return withCrash(startError(err), first.crash)
 	}
-	return fmt.Errorf("%w, before it called Run (each worker runs main from its beginning, as the master does)",
+	err = fmt.Errorf("%w, before it called Run (each worker runs main from its beginning, as the master does)",
 		startError(err))
+	return withCrash(err, first.crash)
 }
 
 // startError says why a generation did not come up, in the words of the worker if it said anything.

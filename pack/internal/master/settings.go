@@ -17,6 +17,7 @@ import (
 
 	"github.com/gopherpack/gopherpack/affinity"
 	"github.com/gopherpack/gopherpack/internal/systemd"
+	"github.com/gopherpack/gopherpack/pack/internal/output"
 	"github.com/gopherpack/gopherpack/pack/internal/plan"
 	"github.com/gopherpack/gopherpack/pack/internal/sockets"
 	"github.com/gopherpack/gopherpack/pack/internal/wire"
@@ -104,6 +105,9 @@ type Config struct {
 	// Start starts it, on its CPUs.
 	Start func(w WorkerSpec, cmd *exec.Cmd) error
 
+	// Output writes what workers write to a Stdout or a Stderr that their command leaves nil. It may take its time.
+	Output *output.Writer
+
 	Service systemd.Service // what systemd has said when it started this process
 
 	Signals Signals
@@ -118,7 +122,8 @@ type WorkerSpec struct {
 	ID, Generation int
 	Plan           plan.Plan
 	User           string
-	Image          string // path to execute; "" for what this process runs
+	Image          string   // path to execute; "" for what this process runs
+	Crash          *os.File // to which it is to write why it crashes; nil if there is none
 }
 
 // Signals are what signals ask for.

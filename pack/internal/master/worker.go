@@ -54,6 +54,7 @@ type member struct {
 	failed   time.Time // the last time
 	silent   bool      // the control socket of its process has ended
 	mute     bool      // its process has said nothing: it has not come as far as Run
+	crash    string    // why its last process has crashed; "" if it has not
 }
 
 // healthy is for how long a worker must not have failed for one failure to be forgotten, as its group does.

@@ -134,6 +134,9 @@ func checkFromMaster(r *wire.Received) error {
 // masterGone has the worker drain by itself.
 func (w *worker) masterGone(why error) {
 	close(w.gone)
+	if w.OnOrphaned != nil {
+		w.OnOrphaned()
+	}
 	time.AfterFunc(w.ShutdownTimeout, func() { // there is no master that would
 		w.log.Error("the master is gone, and this worker has not ended in time: exiting", "timeout", w.ShutdownTimeout)
 		w.lines.Flush()

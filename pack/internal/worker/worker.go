@@ -49,6 +49,7 @@ type Config struct {
 	OnShutdown func(context.Context)       // called before a drain, while the worker still accepts, if there is a master
 	BeginDrain func()                      // called when it begins
 	OnReopen   func()                      // called when log files are to be opened anew
+	OnOrphaned func()                      // called at once when the master is gone; it may be nil
 
 	StopSignals  []os.Signal // ask for a stop, which the master is told
 	OtherSignals []os.Signal // meant for the master: they do nothing here
