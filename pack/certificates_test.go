@@ -253,6 +253,27 @@ func TestCertificatesOfKubernetes(t *testing.T) {
 	p.Stop()
 }
 
+// TestCertificatesInLine has a pack without workers do the same.
+func TestCertificatesInLine(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first := writePair(t, dir, "site", "site.example", later())
+	p := start(t, "certificates", func(c *exec.Cmd) { c.Env = append(c.Env, "GOPHERPACK_INLINE=1") },
+		"-in="+dir, "-address=unix "+dir+"/socket")
+	p.Logged(1, "pack serves in line, in one process")
+	shown := func(want string) bool {
+		got, _ := visitAt(t, "unix", dir+"/socket", stranger("site.example"))
+		return got == want
+	}
+	if !shown(first) {
+		t.Error("another certificate")
+	}
+	now := writePair(t, dir, "site", "site.example", later())
+	p.Until("serves the new certificate", inTime, func() bool { return shown(now) })
+	p.Logged(1, used)
+	p.Stop()
+}
+
 // TestCertificatesByName has several pairs, of which each client gets that of the name it asks for, or the first.
 func TestCertificatesByName(t *testing.T) {
 	t.Parallel()
