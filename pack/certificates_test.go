@@ -164,8 +164,8 @@ func complains(p *running, msg, text string) bool {
 }
 
 const (
-	used    = "a changed file is used"
-	notUsed = "a changed file is not used, what was read before is"
+	used    = "changed files are used"
+	notUsed = "changed files cannot be used, the old content goes on"
 )
 
 // TestCertificates replaces a pair of files in the ways in which programs do, with what is right and what is not.
@@ -305,7 +305,7 @@ func TestCertificatesAtStart(t *testing.T) {
 	expired := writePair(t, dir, "site", "site.example", time.Now().Add(-time.Hour))
 	p := start(t, "certificates", nil, "-workers=2", "-in="+dir)
 	shows(t, p, "site.example", expired)
-	if n := remains(p, "certificate is used although clients may refuse it"); n != 1 {
+	if n := remains(p, "clients may refuse what is served"); n != 1 {
 		t.Errorf("%d warnings: %s", n, p.Text())
 	}
 	good := writePair(t, dir, "site", "site.example", later())

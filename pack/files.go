@@ -85,7 +85,8 @@ func (w *watchedFiles) read() (contents [][]byte, sum [sha256.Size]byte, err err
 func (w *watchedFiles) explain(err error) error {
 	where := w.what + " in " + strings.Join(w.paths, ", ")
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%s: %w: workers read it, as user %d: let that user, or a group of his, do so", where, err, os.Getuid())
+		return fmt.Errorf("%s: %w: workers read it, as user %d: let that user, or a group of theirs, do so",
+			where, err, os.Getuid())
 	}
 	return fmt.Errorf("%s: %w", where, err)
 }
@@ -108,7 +109,7 @@ func (p *Pack) watchFiles(ctx context.Context, log *slog.Logger) error {
 			continue
 		}
 		if err := w.doubt(); err != nil {
-			tell(ctx, log, slog.LevelWarn, w.what+" is used although clients may refuse it", "error", w.explain(err))
+			tell(ctx, log, slog.LevelWarn, "clients may refuse what is served", "error", w.explain(err))
 		}
 	}
 	go func() {
@@ -132,9 +133,10 @@ func (p *Pack) watchFiles(ctx context.Context, log *slog.Logger) error {
 func (w *watchedFiles) report(ctx context.Context, log *slog.Logger) {
 	switch changed, err := w.look(); {
 	case err != nil:
-		tell(ctx, log, slog.LevelWarn, "a changed file is not used, what was read before is", "error", err)
+		tell(ctx, log, slog.LevelWarn, "changed files cannot be used, the old content goes on", "error", err)
 	case changed:
-		tell(ctx, log, slog.LevelInfo, "a changed file is used", append([]any{"what", w.what, "files", w.paths}, w.about()...)...)
+		what := append([]any{"what", w.what, "files", w.paths}, w.about()...)
+		tell(ctx, log, slog.LevelInfo, "changed files are used", what...)
 	}
 }
 

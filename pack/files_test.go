@@ -66,7 +66,8 @@ func TestWatchedFiles(t *testing.T) {
 
 // TestParseTicketKeys reads files of keys as they should be, and as they should not.
 func TestParseTicketKeys(t *testing.T) {
-	const key32, key48 = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB"
+	const key32 = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	key48 := strings.Repeat("B", 64)
 	for _, tt := range []struct {
 		text string
 		keys int
@@ -78,7 +79,7 @@ func TestParseTicketKeys(t *testing.T) {
 		{"# none\n", 0, "there is no key"},
 		{key32 + "\nsecret!\n", 0, "line 2 is no key"},
 		{"c2hvcnQ=", 0, "the key of line 1 has 5 bytes"},
-		{strings.Repeat(key48[:64], 2), 0, "the key of line 1 has 96 bytes"},
+		{strings.Repeat(key48, 2), 0, "the key of line 1 has 96 bytes"},
 		{strings.Repeat(key32+"\n", 17), 0, "17 keys: at most 16"},
 	} {
 		keys, err := parseTicketKeys([]byte(tt.text))
@@ -105,4 +106,23 @@ func FuzzParseTicketKeys(f *testing.F) {
 			}
 		}
 	})
+}
+
+// BenchmarkLook is what a worker does once a second for a certificate and its key.
+func BenchmarkLook(b *testing.B) {
+	dir := b.TempDir()
+	w := &watchedFiles{paths: []string{dir + "/1", dir + "/2"}, take: func([][]byte) error { return nil }}
+	for _, path := range w.paths {
+		if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := w.begin(); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if changed, err := w.look(); changed || err != nil {
+			b.Fatal(changed, err)
+		}
+	}
 }

@@ -94,8 +94,9 @@ func TestTicketKeysOfMachines(t *testing.T) {
 		comesBack("with a bad file", c)
 	}
 	packs[0].Signal(syscall.SIGHUP)
-	if r := packs[0].Logged(1, "reload failed, the old workers go on"); !strings.Contains(r["error"].(string), "keys of session tickets in") {
-		t.Error(r["error"])
+	why := packs[0].Logged(1, "reload failed, the old workers go on")["error"]
+	if !strings.Contains(why.(string), "keys of session tickets in") {
+		t.Error(why)
 	}
 	rotate(three)
 	for i, c := range clients {
