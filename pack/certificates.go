@@ -15,7 +15,8 @@ type KeyPair struct{ Certificate, Key string }
 
 // Certificates returns a function for [tls.Config.GetCertificate] that serves certificates from files:
 //
-//	TLSConfig: &tls.Config{GetCertificate: p.Certificates(pack.KeyPair{"/etc/site/site.pem", "/etc/site/site.key"})}
+//	pair := pack.KeyPair{Certificate: "/etc/site/site.pem", Key: "/etc/site/site.key"}
+//	srv.TLSConfig = &tls.Config{GetCertificate: p.Certificates(pair)}
 //
 // Of several pairs a client gets the first that it can use, by the name that it asks for, and by what it can verify, or
 // else the first, as of [tls.Config.Certificates]. It is called before Run or in OnWorkerStart.
