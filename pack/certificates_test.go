@@ -311,11 +311,14 @@ func TestCertificatesAtStart(t *testing.T) {
 	good := writePair(t, dir, "site", "site.example", later())
 	shows(t, p, "site.example", good)
 	put(t, dir+"/site.key", []byte("?"))
-	p.Signal(syscall.SIGHUP)
-	if r := p.Logged(1, "reload failed, the old workers go on"); !strings.Contains(r["error"].(string), "site.key") {
-		t.Error(r["error"])
+	for sig, said := range map[syscall.Signal]string{syscall.SIGHUP: "reload", syscall.SIGUSR2: "upgrade"} {
+		p.Signal(sig)
+		why := p.Logged(1, said+" failed, the old workers go on")["error"]
+		if !strings.Contains(why.(string), "site.key") {
+			t.Error(why)
+		}
+		shows(t, p, "site.example", good)
 	}
-	shows(t, p, "site.example", good)
 	p.Stop()
 }
 
