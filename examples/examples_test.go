@@ -6,6 +6,9 @@ package examples_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +21,7 @@ import (
 	"testing"
 
 	"github.com/gopherpack/gopherpack/affinity"
+	"github.com/gopherpack/gopherpack/internal/test"
 )
 
 // get returns the distinct answers to many requests, each on a connection of its own.
@@ -66,6 +70,28 @@ func TestHTTP(t *testing.T) {
 func TestHTTPS(t *testing.T) {
 	t.Parallel()
 	addr := run(t, "https", "-addr=localhost:0")[0]
+	expect(t, get(t, "tcp", addr, "https://x/"), `hello by HTTP/2\.0 from worker \d+\n`)
+}
+
+// TestHTTPSFromFiles has the example serve certificates from files, with keys of tickets from a file.
+func TestHTTPSFromFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := test.SelfSigned(t)
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, content := range map[string][]byte{
+		"cert":    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}),
+		"key":     pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
+		"tickets": []byte(base64.StdEncoding.EncodeToString(make([]byte, 48))),
+	} {
+		if err := os.WriteFile(dir+"/"+file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addr := run(t, "https", "-addr=localhost:0", "-cert="+dir+"/cert", "-key="+dir+"/key", "-tickets="+dir+"/tickets")[0]
 	expect(t, get(t, "tcp", addr, "https://x/"), `hello by HTTP/2\.0 from worker \d+\n`)
 }
 

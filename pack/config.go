@@ -34,8 +34,8 @@ const (
 //
 // The master goes by its own Config, from its start or the last upgrade on. In a reload new workers have what main
 // makes of it then, of a changed file for instance: it counts for the hooks that are called in workers, Logger, Probe,
-// WrapListener, Files, SingleP, AcceptAtOnce, DrainDelay, and how long their own drain takes (ShutdownTimeout). All
-// else changes with an upgrade, which may be to the same executable.
+// WrapListener, Files, SingleP, TicketKeys, AcceptAtOnce, DrainDelay, and how long their own drain takes
+// (ShutdownTimeout). All else changes with an upgrade, which may be to the same executable.
 type Config struct {
 	// Workers is the number of workers. Default, 0: as many as the machine has shares of the size of
 	// Placement among the CPUs that may be used, and not more than the processor quota of the control
@@ -176,6 +176,20 @@ type Config struct {
 	// the client does not notice, the server sees the connection end in one worker and begin in another. A worker in which
 	// one goroutine computes for milliseconds on end keeps none, or half in a pack of two, until it is calm. Linux only.
 	NoRebalance bool
+
+	// TicketKeys is a file with the keys of TLS session tickets, instead of keys that the master makes: for several
+	// machines that serve the same, so that a session of one is resumed by the others. Each line is a key of 32 to 80
+	// random bytes in base64 ("openssl rand -base64 48"); those that begin with # are none. The first makes tickets, all
+	// read them, at most 16. Keys are rotated so: add one at the end, on all machines, then make it the first, and
+	// remove the old one when its tickets are of no use any more, after a week at most. A ticket opens only what it is
+	// of, as without; so the machines must call Handle with the same address as it is written, such as ":443". See
+	// [ShareTickets].
+	//
+	// Each worker reads the file, and looks once a second whether it has changed. If it is not as it must be, workers
+	// that start fail, and those that serve go on with the keys that they have, and the log says so once. Whoever has a
+	// key can read recorded sessions of TLS 1.2 that had its tickets, and make tickets, as of any client: only the user
+	// of the workers should be able to read the file. Default, "": the master makes keys, and changes them daily.
+	TicketKeys string
 
 	// AcceptAtOnce has workers accept a connection as soon as it is established. Default, false: where clients speak
 	// first, that is with [net/http.Server], [GRPC] and [TCP] over TLS, and without WrapListener, they accept it when

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"fmt"
 	"log"
@@ -49,6 +50,20 @@ func ExamplePacketFunc() {
 			conn.WriteTo(bytes.ToUpper(buf[:n]), from)
 		}
 	}, nil))
+	if err := p.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// Certificates from files, which may be replaced while the pack serves, and keys of session tickets that all machines
+// share.
+func ExamplePack_Certificates() {
+	p := pack.New(pack.Config{TicketKeys: "/etc/site/tickets"})
+	certificates := p.Certificates(
+		pack.KeyPair{Certificate: "/etc/site/site.pem", Key: "/etc/site/site.key"},
+		pack.KeyPair{Certificate: "/etc/site/shop.pem", Key: "/etc/site/shop.key"},
+	)
+	p.Handle("tcp", ":443", &http.Server{TLSConfig: &tls.Config{GetCertificate: certificates}})
 	if err := p.Run(context.Background()); err != nil {
 		log.Fatal(err)
 	}

@@ -58,7 +58,8 @@ import (
 type Pack struct {
 	config  Config
 	handles []handle
-	sealed  atomic.Bool // Handle comes too late
+	watched []*watchedFiles // what workers read
+	sealed  atomic.Bool     // Handle comes too late
 	ran     atomic.Bool
 	master  atomic.Pointer[master.Master] // while it runs, in the master
 	service systemd.Service               // what systemd has said, if it has started this process

@@ -247,7 +247,7 @@ func (p *Pack) workerConfig() worker.Config {
 		ShutdownTimeout: c.ShutdownTimeout, DrainDelay: c.drainDelay,
 		HangTimeout: c.HangTimeout, Files: c.Files, SingleP: c.SingleP, AcceptAtOnce: c.AcceptAtOnce,
 		Tickets: tickets, Probe: c.Probe,
-		OnStart: c.OnWorkerStart, Handles: p.seal, Wrap: c.WrapListener, OnShutdown: c.OnShutdown,
+		OnStart: c.OnWorkerStart, Prepare: p.watchFiles, Handles: p.seal, Wrap: c.WrapListener, OnShutdown: c.OnShutdown,
 		BeginDrain: ownDrain.next(), OnReopen: c.OnReopen, OnOrphaned: process.restoreOutput,
 		StopSignals: stopSignals, OtherSignals: otherSignals(),
 	}

@@ -178,8 +178,8 @@ func TCP(tlsConfig *tls.Config, handler func(context.Context, net.Conn)) Server 
 // ClientCAs, and what VerifyConnection says, package crypto/tls looks at each time.)
 //
 // Configurations that GetConfigForClient returns are treated likewise. One with SessionTicketsDisabled, WrapSession or
-// UnwrapSession is left alone; one with keys of its own, shared among several machines say, sets these two to its
-// EncryptTicket and DecryptTicket. The configuration must not be changed afterwards.
+// UnwrapSession is left alone; one with keys of its own sets these two to its EncryptTicket and DecryptTicket. For keys
+// that several machines share there is Config.TicketKeys. The configuration must not be changed afterwards.
 func ShareTickets(service string, c *tls.Config) *tls.Config {
 	return tickets.Share("service "+service, c)
 }

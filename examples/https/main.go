@@ -1,9 +1,11 @@
 // Command https serves HTTPS, HTTP/1.1 and HTTP/2, on one pinned worker per CPU.
 //
-// Without -cert and -key it serves with a certificate that it makes up, to be tried with curl -k.
+// The files of -cert and -key are read anew when they change. Without them it serves with a certificate that it makes
+// up, to be tried with curl -k. Several machines share -tickets, a file, so that each resumes the sessions of all.
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -23,23 +25,28 @@ func main() {
 	addr := flag.String("addr", "localhost:8443", "address to listen on")
 	cert := flag.String("cert", "", "file with the certificate")
 	key := flag.String("key", "", "file with its key")
+	tickets := flag.String("tickets", "", "file with keys of session tickets")
 	flag.Parse()
 
-	certificate, err := tls.LoadX509KeyPair(*cert, *key)
-	if *cert == "" {
-		certificate, err = selfSigned()
+	p := pack.New(pack.Config{TicketKeys: *tickets})
+	config := &tls.Config{}
+	if *cert != "" {
+		config.GetCertificate = p.Certificates(pack.KeyPair{Certificate: *cert, Key: *key})
+	} else {
+		certificate, err := selfSigned()
+		if err != nil {
+			log.Fatal(err)
+		}
+		config.Certificates = []tls.Certificate{certificate}
 	}
-	if err != nil {
-		log.Fatal(err)
-	}
-	srv := &http.Server{
+	p.Handle("tcp", *addr, &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			id, _ := pack.WorkerID()
 			fmt.Fprintf(w, "hello by %s from worker %d\n", r.Proto, id)
 		}),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
-	}
-	if err := pack.ListenAndServeHTTP("tcp", *addr, srv); err != nil {
+		TLSConfig: config,
+	})
+	if err := p.Run(context.Background()); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -16,6 +16,8 @@ func RunInline(ctx context.Context, c Config, listen opener, quiesce func() erro
 		ctx, release = sigctl.Context(ctx, c.StopSignals...)
 		defer release()
 	}
+	ctx, cancel := context.WithCancel(ctx) // what was begun ends also when a server fails
+	defer cancel()
 	_, release := catch(c.OtherSignals)
 	defer release()
 	if c.Tickets == nil {
@@ -30,7 +32,7 @@ func RunInline(ctx context.Context, c Config, listen opener, quiesce func() erro
 		case <-ctx.Done():
 		}
 	}
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.drainTimeout())
-	defer cancel()
+	deadline, expire := context.WithTimeout(context.WithoutCancel(ctx), c.drainTimeout())
+	defer expire()
 	return s.drain(deadline, drainOptions{quiesce: quiesce}), err
 }

@@ -51,6 +51,11 @@ func (s *service) start(ctx context.Context) error {
 			return fmt.Errorf("OnWorkerStart: %w", err)
 		}
 	}
+	if s.Prepare != nil {
+		if err := s.Prepare(ctx, s.log); err != nil {
+			return err
+		}
+	}
 	handles := s.Handles()
 	if len(handles) == 0 {
 		return errors.New("there is nothing to serve: call Handle before Run")

@@ -19,6 +19,7 @@ import (
 type Tickets struct {
 	mu     sync.Mutex
 	keys   [][]byte               // the newest first
+	fixed  bool                   // they are the user's
 	scopes map[string]*tls.Config // only for their keys
 }
 
@@ -36,6 +37,21 @@ func (t *Tickets) set(keys [][]byte) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.fixed {
+		t.use(keys)
+	}
+}
+
+// Fix takes keys of the user's, the first of which makes tickets, and those of the master no more.
+func (t *Tickets) Fix(keys [][]byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.fixed = true
+	t.use(keys)
+}
+
+// use is called with mu locked.
+func (t *Tickets) use(keys [][]byte) {
 	t.keys = keys
 	for scope, c := range t.scopes {
 		c.SetSessionTicketKeys(t.ring(scope))

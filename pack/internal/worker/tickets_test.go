@@ -49,6 +49,34 @@ func TestTicketsAreShared(t *testing.T) {
 	}
 }
 
+// TestFixedTickets has keys of the user's, which those of the master do not replace.
+func TestFixedTickets(t *testing.T) {
+	config := &tls.Config{Certificates: []tls.Certificate{test.SelfSigned(t)}}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		workers := [2]*Tickets{NewTickets(), NewTickets()}
+		c := client(t, version)
+		for i, step := range []struct {
+			fixed   [][]byte
+			resumed bool
+		}{
+			{[][]byte{key(1)}, false},
+			{[][]byte{key(1)}, true},
+			{[][]byte{key(2), key(1)}, true}, // the ticket that it makes is of key 2
+			{[][]byte{key(2)}, true},
+			{[][]byte{key(3)}, false},
+			{[][]byte{key(3)}, true},
+		} {
+			w := workers[i%2]
+			w.Fix(step.fixed)
+			w.set([][]byte{key(byte(10 + i))})
+			resumed, err := handshake(t, w.Share("a", config), c)
+			if resumed != step.resumed || err != nil {
+				t.Errorf("%s: connection %d: resumed %v, %v", tls.VersionName(version), i, resumed, err)
+			}
+		}
+	}
+}
+
 // TestOwnTickets leaves configurations alone that deal with tickets themselves, or want none.
 func TestOwnTickets(t *testing.T) {
 	var base tls.Config

@@ -40,12 +40,15 @@ type Config struct {
 	AcceptAtOnce    bool                               // also where clients speak first
 	Tickets         *Tickets                           // for TLS sessions; nil for new ones
 
+	// Prepare is called after OnStart, with what the worker logs to. Its context ends when the worker drains. It may be nil.
+	Prepare func(context.Context, *slog.Logger) error
+
 	// Wrap returns what is served from instead of the listener of an address.
 	Wrap func(network, address string, l net.Listener) net.Listener
 
 	Probe      func(context.Context) error // called again and again while the worker serves; its error is reported
 	OnStart    func(context.Context) error // called first; its context ends when the worker drains
-	Handles    func() []Handle             // called once, after OnStart
+	Handles    func() []Handle             // called once, after Prepare
 	OnShutdown func(context.Context)       // called before a drain, while the worker still accepts, if there is a master
 	BeginDrain func()                      // called when it begins
 	OnReopen   func()                      // called when log files are to be opened anew
