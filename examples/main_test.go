@@ -69,7 +69,12 @@ type running struct {
 // start starts a program, which must end gracefully when the test does.
 func start(t *testing.T, exe string, args ...string) *running {
 	t.Helper()
-	p := &running{Test: program.Run(t, exec.Command(exe, args...)), t: t}
+	return startCommand(t, exec.Command(exe, args...))
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd) *running {
+	t.Helper()
+	p := &running{Test: program.Run(t, cmd), t: t}
 	t.Cleanup(func() {
 		if !p.Ended() {
 			p.Stop()
