@@ -1,6 +1,7 @@
 package runas
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"runtime"
@@ -36,3 +37,6 @@ func hasACL(path string) bool {
 	_, err := unix.Getxattr(path, "system.posix_acl_access", nil)
 	return err != unix.ENODATA && err != unix.EOPNOTSUPP
 }
+
+// areTooMany reports whether a process could not be started since there are too many (fork(2)).
+func areTooMany(err error) bool { return errors.Is(err, unix.EAGAIN) }

@@ -101,10 +101,15 @@ func nameOf(path string) string {
 	return path
 }
 
-// Named returns an error of starting a process with the name of its file, where that was started by a number.
+// Named returns an error of starting a process with the name of its file, where that was started by a number, and with
+// what to do if there were too many.
 func Named(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		e.Path = nameOf(e.Path)
+	}
+	if areTooMany(err) {
+		return fmt.Errorf("%w (no more processes or threads may be started: raise pids.max of the container, TasksMax= of "+
+			"the unit, or ulimit -u)", err)
 	}
 	return err
 }
