@@ -115,12 +115,7 @@ func TestPrefixOutputOverUpgrade(t *testing.T) {
 	prefix := fmt.Sprintf("worker 0[%d]: ", old)
 	for _, text := range []string{"on stdout", "good-bye"} {
 		p.Until(text, program.Patience, func() bool {
-			for _, line := range p.Other() {
-				if line == prefix+text {
-					return true
-				}
-			}
-			return false
+			return slices.Contains(p.Other(), prefix+text)
 		})
 	}
 	p.Stop()
