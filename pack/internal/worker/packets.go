@@ -36,8 +36,9 @@ type QUICSocket struct {
 // quicServer is a PacketServer for QUIC.
 type quicServer interface{ Begin(QUIC) }
 
-// quicMoment is for how long a worker takes new connections of QUIC after others have taken over: their first packets
-// have come here.
+// quicMoment is for how long at least a worker takes new connections of QUIC after others have taken over: their first
+// packets have come here. A client that is far away, or slow, has its first request here, too, if it comes within
+// DrainDelay.
 const quicMoment = 300 * time.Millisecond
 
 // packets is a packet socket that is served. The server reads from it by itself. The master has the socket, too, and so
@@ -109,7 +110,7 @@ func (s *service) stopPackets(ctx context.Context, o drainOptions) (wait func())
 	for _, p := range s.allPackets() {
 		p.told.Store(true)
 		stopping.Go(func() {
-			if err := p.drain(ctx, &o); err != nil {
+			if err := p.drain(ctx, &o, max(quicMoment, s.drainDelay(true))); err != nil {
 				s.log.Warn("a packet server did not finish in its drain", "endpoint", p.endpoint.String(), "error", err)
 			}
 		})
@@ -117,13 +118,13 @@ func (s *service) stopPackets(ctx context.Context, o drainOptions) (wait func())
 	return stopping.Wait
 }
 
-// drain has the server stop when it is time.
-func (p *packets) drain(ctx context.Context, o *drainOptions) error {
+// drain has the server stop when it is time, with QUIC after a moment if others have taken over.
+func (p *packets) drain(ctx context.Context, o *drainOptions, moment time.Duration) error {
 	switch {
 	case !p.endpoint.QUIC:
 	case o.takenOver:
 		select {
-		case <-time.After(quicMoment):
+		case <-time.After(moment):
 		case <-ctx.Done():
 		}
 	case o.orphaned: // somebody may wait for the address
