@@ -29,7 +29,7 @@ func TestDNS(t *testing.T) {
 		for range 4 {
 			asking.Go(func() {
 				client := dns.Client{Net: network, Timeout: program.Patience}
-				for ctx.Err() == nil {
+				for pace := time.Tick(time.Millisecond); ctx.Err() == nil; <-pace {
 					reply, _, err := client.Exchange(new(dns.Msg).SetQuestion("who.example.", dns.TypeTXT), p.addresses[i])
 					if err != nil {
 						t.Errorf("%s: %v", network, err)
@@ -39,7 +39,6 @@ func TestDNS(t *testing.T) {
 						t.Errorf("%s: answer %v", network, reply.Answer)
 					}
 					answered[i].Add(1)
-					time.Sleep(time.Millisecond) // the pace of a client
 				}
 			})
 		}

@@ -101,7 +101,7 @@ func TestHTTP3(t *testing.T) {
 	answered := map[string]int{}
 	for range 4 {
 		fresh.Go(func() {
-			for ctx.Err() == nil {
+			for pace := time.Tick(10 * time.Millisecond); ctx.Err() == nil; <-pace {
 				body, err := getHTTP3(http3Client(t), "https://"+byUDP)
 				if err != nil {
 					t.Errorf("a new connection: %v", err)
@@ -109,7 +109,6 @@ func TestHTTP3(t *testing.T) {
 				mu.Lock()
 				answered[body]++
 				mu.Unlock()
-				time.Sleep(10 * time.Millisecond) // the pace of a client
 			}
 		})
 	}

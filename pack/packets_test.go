@@ -86,7 +86,7 @@ func sendFrom(t *testing.T, network, address string, n int) *sending {
 		s.ids[i] = map[int]bool{}
 		c := newSender(t, network, address)
 		s.senders.Go(func() {
-			for ctx.Err() == nil {
+			for pace := time.Tick(time.Millisecond); ctx.Err() == nil; <-pace {
 				id, _, err := c.ask()
 				s.asked.Add(1)
 				s.mu.Lock()
@@ -95,7 +95,6 @@ func sendFrom(t *testing.T, network, address string, n int) *sending {
 					s.failures = append(s.failures, err)
 				}
 				s.mu.Unlock()
-				time.Sleep(time.Millisecond) // the pace of a client
 			}
 		})
 	}

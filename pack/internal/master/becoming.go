@@ -133,7 +133,7 @@ func (m *Master) become(e execute) error {
 			pass(g.Controls, id, member.Control)
 			pass(g.Stdouts, id, member.Stdout)
 			pass(g.Stderrs, id, member.Stderr)
-			pass(g.Crashes, id, m.crashes.get(place{g.Number, id}))
+			pass(g.Crashes, id, m.crashes.get(seat{g.Number, id}))
 		}
 	}
 	exported := len(files)

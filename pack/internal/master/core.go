@@ -43,20 +43,19 @@ type core struct {
 	workers     map[roster.Ref]*worker
 	order       []*worker // the same, sorted
 
-	dirty       bool          // something has changed of who serves
-	facts       []roster.Fact // of the last look, to be used again
-	wishes      []roster.Wish
-	covers      map[int]*cover
-	absent      []int        // workers whose packet sockets get nothing new
-	absentKnown bool         // the kernel was told of these
-	quic        *quicPlaces  // as the kernel was told; nil if it was not
-	parked      []parkedConn // connections that nobody can take yet
-	turn        int          // of those who take connections
-	monitor     health.Monitor
-	passed      time.Time          // until when the monitor's time has passed
-	stuck       map[int]bool       // workers that the steering has found to hang
-	surplus     map[roster.Ref]int // connections that workers have more than their share; nil if that is right
-	onTheirWay  bool               // some were handed over since that was found
+	dirty      bool          // something has changed of who serves
+	facts      []roster.Fact // of the last look, to be used again
+	wishes     []roster.Wish
+	covers     map[int]*cover
+	absent     *[]int       // workers whose packet sockets get nothing new, as the kernel was told; nil if it was not
+	quic       *quicPlaces  // as the kernel was told; nil if it was not
+	parked     []parkedConn // connections that nobody can take yet
+	turn       int          // of those who take connections
+	monitor    health.Monitor
+	passed     time.Time          // until when the monitor's time has passed
+	stuck      map[int]bool       // workers that the steering has found to hang
+	surplus    map[roster.Ref]int // connections that workers have more than their share; nil if that is right
+	onTheirWay bool               // some were handed over since that was found
 
 	steering     steeringState
 	steeredAmong int // workers

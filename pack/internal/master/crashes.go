@@ -13,14 +13,14 @@ import (
 // not say it.
 type crashes struct {
 	mu    sync.Mutex
-	files map[place]*os.File
+	files map[seat]*os.File
 }
 
-// place is a worker of a generation.
-type place struct{ generation, id int }
+// seat is where a worker sits: its generation, and its number there.
+type seat struct{ generation, id int }
 
 // expect returns the file for the next process of a worker; nil if there can be none.
-func (c *crashes) expect(at place) *os.File {
+func (c *crashes) expect(at seat) *os.File {
 	f, err := crash.New()
 	if err != nil {
 		return nil
@@ -29,7 +29,7 @@ func (c *crashes) expect(at place) *os.File {
 	return f
 }
 
-func (c *crashes) put(at place, f *os.File) {
+func (c *crashes) put(at seat, f *os.File) {
 	old := c.take(at)
 	c.mu.Lock()
 	c.files[at] = f
@@ -37,13 +37,13 @@ func (c *crashes) put(at place, f *os.File) {
 	closeFiles([]*os.File{old})
 }
 
-func (c *crashes) get(at place) *os.File {
+func (c *crashes) get(at seat) *os.File {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.files[at]
 }
 
-func (c *crashes) take(at place) *os.File {
+func (c *crashes) take(at seat) *os.File {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := c.files[at]
@@ -52,7 +52,7 @@ func (c *crashes) take(at place) *os.File {
 }
 
 // ended returns why the process of a worker has crashed, in a line; "" if it has not, or it is known why it was ended.
-func (c *crashes) ended(at place, err error) string {
+func (c *crashes) ended(at seat, err error) string {
 	f := c.take(at)
 	defer closeFiles([]*os.File{f})
 	if _, byItself := errors.AsType[*exec.ExitError](err); !byItself {

@@ -41,7 +41,7 @@ func (m *Master) launch(e launch) {
 	}
 	command := func(id int) (*exec.Cmd, error) {
 		s := spec(id)
-		s.Crash = m.crashes.expect(place{e.generation, id})
+		s.Crash = m.crashes.expect(seat{e.generation, id})
 		return m.Command(s)
 	}
 	refOf := func(id, attempt int) roster.Ref {
@@ -57,7 +57,7 @@ func (m *Master) launch(e launch) {
 			ref := refOf(ev.ID, ev.Attempt)
 			crashed := ""
 			if ev.Kind == procgroup.Failed || ev.Kind == procgroup.Stopped {
-				crashed = m.crashes.ended(place{e.generation, ev.ID}, ev.Err)
+				crashed = m.crashes.ended(seat{e.generation, ev.ID}, ev.Err)
 				m.forget(ref)
 			}
 			m.post(process{

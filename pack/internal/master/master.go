@@ -59,7 +59,7 @@ func New(c Config) *Master {
 		Config: c, core: newCore(c.Settings, now), ended: make(chan struct{}), inbox: inbox{ready: make(chan struct{}, 1)},
 		log: newLogHand(c.Log), sockets: sockets.New(c.Files), work: newSerial(),
 		groups: map[int]*group{}, adopted: map[int]*procgroup.State{}, members: map[roster.Ref]*spoken{},
-		foreign: map[int]bool{}, images: map[int]*upgrade.Image{}, crashes: crashes{files: map[place]*os.File{}},
+		foreign: map[int]bool{}, images: map[int]*upgrade.Image{}, crashes: crashes{files: map[seat]*os.File{}},
 	}
 	m.hooks, m.endHooks = context.WithCancel(context.Background())
 	m.steering = newSteeringHand(m)
@@ -299,7 +299,7 @@ func (m *Master) inherit(estate *upgrade.Estate, wrong error) (*handoff.State, e
 			if err != nil {
 				return nil, err
 			}
-			m.crashes.put(place{g.Number, id}, f)
+			m.crashes.put(seat{g.Number, id}, f)
 		}
 		for id, n := range g.Stdouts {
 			if g.Group.Members[id].Stdout, err = duplicate(estate.Files[n]); err != nil {

@@ -50,7 +50,7 @@ func (c *core) advance() bool {
 		}
 		ch.asked = true
 		c.emit(directSockets{ch.next.plan.Workers(), c.steeredEndpoints()})
-		c.absentKnown = false // of packets it has them choose all
+		c.absent = nil // of packets it has them choose all
 	case drainingOut:
 		if len(ch.loans) > 0 {
 			return false

@@ -96,8 +96,8 @@ func (c *core) leaveOut() {
 			absent = append(absent, i)
 		}
 	}
-	if !c.absentKnown || !slices.Equal(absent, c.absent) {
-		c.absent, c.absentKnown = absent, true
+	if c.absent == nil || !slices.Equal(absent, *c.absent) {
+		c.absent = &absent
 		c.emit(directPackets{len(c.wishes), absent})
 	}
 }
