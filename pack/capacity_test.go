@@ -94,15 +94,17 @@ func descriptors(t *testing.T, pid int) int {
 	return len(entries)
 }
 
-// TestManyIdleConnections has two workers hold 1,000 connections each, or 9,000, and hand them over in a reload.
+// TestManyIdleConnections has two workers hold 2,000 connections, or 18,000, and hand them over in a reload. One of them
+// may hold most: a worker whose CPU others use gives idle connections away.
 func TestManyIdleConnections(t *testing.T) {
 	t.Parallel()
 	each := test.Times(1000, 9000)
+	files := 2*each + 200
 	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max < uint64(each*12/10) {
-		t.Skipf("needs %d open files, may have %d", each*12/10, limit.Max)
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max < uint64(files) {
+		t.Skipf("needs %d open files, may have %d", files, limit.Max)
 	}
-	p := start(t, "http", nil, "-workers=2", "-files="+fmt.Sprint(each*12/10))
+	p := start(t, "http", nil, "-workers=2", "-files="+fmt.Sprint(files))
 	load(p, 8, 100).Run(t.Context()) // what the first requests cost is not the connections'
 	workers := p.Workers()
 	before := map[int]int{}
@@ -113,9 +115,6 @@ func TestManyIdleConnections(t *testing.T) {
 	release := []func(){first(), second()}
 	for _, pid := range workers {
 		conns := descriptors(t, pid)
-		if conns < each*8/10 { // the hash spreads them evenly but for some hundred
-			t.Errorf("worker %d holds %d connections", pid, conns)
-		}
 		more := program.Status(pid, "VmRSS") - before[pid]
 		t.Logf("worker %d: %d connections, %.1f KiB each", pid, conns, float64(more)/float64(conns))
 	}

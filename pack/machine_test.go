@@ -118,6 +118,7 @@ func TestPinningRefused(t *testing.T) {
 			t.Errorf("%v; want to be told that the workers are not pinned", line)
 		}
 	}
+	p.Logged(2, "generation has drained") // its workers have no threads any more
 	for _, pid := range p.Workers() {
 		if got := masks(t, pid); len(got) != 1 || !got[cpus.String()] {
 			t.Errorf("process %d has the masks %v, want %q", pid, got, cpus)

@@ -75,8 +75,9 @@ func run(seed uint64, long time.Duration, steer bool, only string) error {
 		t, err := s.do(name, acts[name], rand.New(rand.NewPCG(seed, uint64(sum(tried)))))
 		all.add(t)
 		if err != nil {
-			fmt.Printf("the log since the act:\n%s", s.recent())
-			return fmt.Errorf("act %d, %s, of seed %d: %w", sum(tried), name, seed, err)
+			err = fmt.Errorf("act %d, %s, of seed %d: %w", sum(tried), name, seed, err)
+			fmt.Printf("%v\nthe log since the act:\n%s", err, s.recent()) // above, too, where who cuts long output leaves it
+			return err
 		}
 	}
 	if err := s.stop(); err != nil {
