@@ -4,9 +4,12 @@ package pack_test
 
 import (
 	"errors"
+	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +18,7 @@ import (
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 	"github.com/gopherpack/gopherpack/internal/test"
 	"github.com/gopherpack/gopherpack/internal/test/acceptlog"
+	"github.com/gopherpack/gopherpack/pack"
 )
 
 // TestEverybodyIsToldToStop sends TERM to all processes of a pack, as systemd does by default, under new connections. A
@@ -96,6 +100,62 @@ func TestOneWorkerIsToldToStop(t *testing.T) {
 			}
 			t.Logf("%v, the slowest in %v", r, r.Longest)
 			p.Stop()
+		})
+	}
+}
+
+func init() { programs["tidy"] = tidyProgram }
+
+// tidyProgram writes a line when Run has returned in a worker, and one more when it has then got time to end.
+func tidyProgram() error {
+	c, address := configFlags()
+	path := flag.String("accepts", "", "")
+	flag.Parse()
+	note := func(line string) error {
+		f, err := os.OpenFile(*path, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = f.WriteString(line + "\n")
+		return err
+	}
+	err := serve(c, *address, &http.Server{Handler: handler()})
+	if !pack.IsMaster() {
+		err = errors.Join(err, note("returned"))
+		time.Sleep(time.Second / 2) // what it has to close takes its time
+		err = errors.Join(err, note("closed"))
+	}
+	return err
+}
+
+// TestToldAtItsEnd sends signals to a worker whose Run has returned: they do not keep it from what its program does
+// then.
+func TestToldAtItsEnd(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			notes := filepath.Join(t.TempDir(), "notes")
+			if err := os.WriteFile(notes, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			p := start(t, "tidy", nil, "-workers=1", "-accepts="+notes)
+			p.Addresses()
+			worker := p.Workers()[0]
+			p.Signal(syscall.SIGTERM)
+			has := func(line string) func() bool {
+				return func() bool {
+					text, err := os.ReadFile(notes)
+					return err == nil && strings.Contains(string(text), line)
+				}
+			}
+			p.Until("Run to return", inTime, has("returned"))
+			syscall.Kill(worker, sig)
+			p.Until("the worker to end in its own time", inTime, has("closed"))
+			if status := p.Wait(inTime); status != 0 || p.Count("worker stopped") > 0 {
+				t.Errorf("exit status %d", status)
+			}
 		})
 	}
 }

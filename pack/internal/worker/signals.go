@@ -54,6 +54,23 @@ func (w *worker) stopSignal(s os.Signal) (more bool) {
 	return true
 }
 
+// leaveSignals is the end of a worker, but not of its process, which may have files to close when Run has returned. A
+// signal to stop is another wish for what happens already, and those for the master are for the master, so they go on to
+// have no effect. But where the master is gone, which would kill a process that does not end, all have their own again,
+// and otherwise so has the second one to stop.
+func (w *worker) leaveSignals(caught <-chan os.Signal, release, releaseOthers func()) {
+	switch {
+	case w.isGone():
+		release()
+		releaseOthers()
+	case len(w.StopSignals) > 0:
+		go func() {
+			<-caught
+			release()
+		}()
+	}
+}
+
 // stopping tells the master, once, that this worker was asked to stop.
 func (w *worker) stopping(why error) {
 	w.log.Debug("the worker is asked to stop, and says so to the master", "reason", why)

@@ -120,10 +120,9 @@ func Run(ctx context.Context, c Config, control *net.UnixConn) error {
 	w := newWorker(&c, control)
 	defer w.lines.Flush()
 	defer w.close()
-	_, release := catch(c.OtherSignals)
-	defer release()
+	_, releaseOthers := catch(c.OtherSignals)
 	caught, release := catch(c.StopSignals)
-	defer release()
+	defer w.leaveSignals(caught, release, releaseOthers)
 	serving, drained := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer drained(nil)
 	w.drained = drained
