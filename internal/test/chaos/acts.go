@@ -69,7 +69,7 @@ func (s *subject) ask(path string, limit time.Duration) {
 
 // kill kills a worker.
 func (s *subject) kill(pid int) {
-	s.dead[pid] = true // as soon as somebody notices: the log tells later
+	s.dead[pid] = time.Now() // as soon as somebody notices: the log tells later
 	syscall.Kill(pid, syscall.SIGKILL)
 }
 

@@ -107,7 +107,7 @@ func stallLog(s *subject, random *rand.Rand) (int, error) {
 		if err != nil {
 			return err
 		}
-		s.dead[pid] = true // the log may not say so
+		s.dead[pid] = time.Now() // the log may not say so
 		syscall.Kill(pid, sig)
 		replaced := func() bool { return !slices.Contains(s.Workers(), pid) && s.Complete(s.workers) }
 		if !s.Await(hangTimeout+longestDelay, replaced) {

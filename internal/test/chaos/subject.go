@@ -26,10 +26,10 @@ type subject struct {
 	before  resources
 
 	// Of the present act.
-	begun int          // how many lines the log had when it began
-	past  string       // the log of a pack that has ended in it
-	dead  map[int]bool // workers that were killed
-	down  bool         // for a while there was no pack, or is none
+	begun int               // how many lines the log had when it began
+	past  string            // the log of a pack that has ended in it
+	dead  map[int]time.Time // workers that were killed
+	down  bool              // for a while there was no pack, or is none
 
 	longestGap time.Duration // without a pack
 }
@@ -109,7 +109,7 @@ func (s *subject) uses() resources {
 // do does an act under load, and looks what has become of the pack. It returns what became of the requests.
 func (s *subject) do(name string, a act, random *rand.Rand) (toll, error) {
 	s.begun = s.lines()
-	s.past, s.dead, s.down = "", map[int]bool{}, false
+	s.past, s.dead, s.down = "", map[int]time.Time{}, false
 	if err := os.Truncate(s.accepts, 0); err != nil {
 		return toll{}, err
 	}

@@ -5,9 +5,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/gopherpack/gopherpack/internal/strictclient"
 	"github.com/gopherpack/gopherpack/internal/test/acceptlog"
@@ -70,7 +73,7 @@ func (s *subject) blame(results ...*strictclient.Result) (t toll, err error) {
 		known := map[string]int{}
 		for _, f := range r.Samples {
 			known[f.Kind]++
-			if err := s.blameOne(&t, &left, f, accepted.By(f)); err != nil && len(errs) < 5 {
+			if err := s.blameOne(&t, &left, f, accepted); err != nil && len(errs) < 5 {
 				errs = append(errs, err)
 			}
 		}
@@ -89,13 +92,24 @@ type unaccounted struct {
 	closing      bool
 }
 
-// blameOne finds out why a request was lost on a connection that these workers had accepted, usually one or none.
-func (s *subject) blameOne(t *toll, left *unaccounted, f strictclient.Failure, who []int) error {
+// atOnce is how soon a client notices that a worker was killed.
+const atOnce = 500 * time.Millisecond
+
+// blameOne finds out why a request was lost. Usually one worker has accepted the connection, or none.
+func (s *subject) blameOne(t *toll, left *unaccounted, f strictclient.Failure, accepted acceptlog.Log) error {
+	who := accepted.By(f)
 	for _, pid := range who {
-		if s.dead[pid] {
+		if s.isDead(pid) {
 			t.killed++
 			return nil
 		}
+	}
+	// One that hangs does not tell that it was given a connection.
+	if accepted.LetGo(f) && slices.ContainsFunc(slices.Collect(maps.Values(s.dead)), func(died time.Time) bool {
+		return f.Ended.Sub(died).Abs() < atOnce
+	}) {
+		t.killed++
+		return nil
 	}
 	switch {
 	case strings.Contains(f.Kind, "timeout"):
@@ -123,14 +137,21 @@ func (s *subject) blameOne(t *toll, left *unaccounted, f strictclient.Failure, w
 // that had served nothing yet.
 func (s *subject) countDead() {
 	for _, l := range s.Lines(s.begun) {
-		if strings.Contains(fmt.Sprint(l.Record["reason"], l.Record["error"]), "it has not come as far as Run") {
+		why := fmt.Sprint(l.Record["reason"], l.Record["error"])
+		if strings.Contains(why, "it has not come as far as Run") || strings.Contains(why, "before it called Run") {
 			continue
 		}
 		switch l.Record.Msg() {
 		case "worker failed", "killing worker", "worker hangs, killing it", "worker stopped":
 			if pid, _ := l.Record["pid"].(float64); pid > 0 {
-				s.dead[int(pid)] = true
+				s.dead[int(pid)], _ = time.Parse(time.RFC3339Nano, fmt.Sprint(l.Record["time"]))
 			}
 		}
 	}
+}
+
+// isDead reports whether a worker has ended in the act.
+func (s *subject) isDead(pid int) bool {
+	_, is := s.dead[pid]
+	return is
 }
