@@ -98,11 +98,9 @@ const atOnce = 500 * time.Millisecond
 // blameOne finds out why a request was lost. Usually one worker has accepted the connection, or none.
 func (s *subject) blameOne(t *toll, left *unaccounted, f strictclient.Failure, accepted acceptlog.Log) error {
 	who := accepted.By(f)
-	for _, pid := range who {
-		if s.isDead(pid) {
-			t.killed++
-			return nil
-		}
+	if slices.ContainsFunc(who, s.isDead) {
+		t.killed++
+		return nil
 	}
 	// One that hangs does not tell that it was given a connection.
 	if accepted.LetGo(f) && slices.ContainsFunc(slices.Collect(maps.Values(s.dead)), func(died time.Time) bool {
