@@ -106,27 +106,18 @@ func TestOneWorkerIsToldToStop(t *testing.T) {
 
 func init() { programs["tidy"] = tidyProgram }
 
-// tidyProgram writes a line when Run has returned in a worker, and one more when it has then got time to end.
+// tidyProgram waits in a worker, when Run has returned, until somebody has written to a pipe. Then it makes a file.
 func tidyProgram() error {
 	c, address := configFlags()
-	path := flag.String("accepts", "", "")
+	pipe := flag.String("accepts", "", "")
 	flag.Parse()
-	note := func(line string) error {
-		f, err := os.OpenFile(*path, os.O_APPEND|os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = f.WriteString(line + "\n")
+	if err := serve(c, *address, &http.Server{Handler: handler()}); err != nil || pack.IsMaster() {
 		return err
 	}
-	err := serve(c, *address, &http.Server{Handler: handler()})
-	if !pack.IsMaster() {
-		err = errors.Join(err, note("returned"))
-		time.Sleep(time.Second / 2) // what it has to close takes its time
-		err = errors.Join(err, note("closed"))
+	if _, err := os.ReadFile(*pipe); err != nil {
+		return err
 	}
-	return err
+	return os.WriteFile(*pipe+".closed", nil, 0o600)
 }
 
 // TestToldAtItsEnd sends signals to a worker whose Run has returned: they do not keep it from what its program does
@@ -136,25 +127,25 @@ func TestToldAtItsEnd(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1} {
 		t.Run(sig.String(), func(t *testing.T) {
 			t.Parallel()
-			notes := filepath.Join(t.TempDir(), "notes")
-			if err := os.WriteFile(notes, nil, 0o600); err != nil {
+			pipe := filepath.Join(t.TempDir(), "pipe")
+			if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			p := start(t, "tidy", nil, "-workers=1", "-accepts="+notes)
+			p := start(t, "tidy", nil, "-workers=1", "-accepts="+pipe)
 			p.Addresses()
 			worker := p.Workers()[0]
 			p.Signal(syscall.SIGTERM)
-			has := func(line string) func() bool {
-				return func() bool {
-					text, err := os.ReadFile(notes)
-					return err == nil && strings.Contains(string(text), line)
-				}
-			}
-			p.Until("Run to return", inTime, has("returned"))
+			var w *os.File
+			p.Until("Run to return", inTime, func() (reads bool) {
+				f, err := os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+				w = f
+				return err == nil
+			})
 			syscall.Kill(worker, sig)
-			p.Until("the worker to end in its own time", inTime, has("closed"))
-			if status := p.Wait(inTime); status != 0 || p.Count("worker stopped") > 0 {
-				t.Errorf("exit status %d", status)
+			w.Close()
+			status := p.Wait(inTime)
+			if _, err := os.Stat(pipe + ".closed"); err != nil || status != 0 || p.Count("worker stopped") > 0 {
+				t.Errorf("exit status %d, %v", status, err)
 			}
 		})
 	}
