@@ -331,7 +331,7 @@ func TestCertificatesOfUsers(t *testing.T) {
 		t.Skip("only root can run workers as another user")
 	}
 	t.Parallel()
-	dir := openDir(t)
+	dir := dirForAll(t)
 	first := writePair(t, dir, "site", "site.example", later())
 	if err := os.Chmod(dir+"/site.pem", 0o644); err != nil {
 		t.Fatal(err)
@@ -350,18 +350,4 @@ func TestCertificatesOfUsers(t *testing.T) {
 	p = start(t, "certificates", nil, "-workers=1", "-in="+dir, "-user=65534:65534")
 	shows(t, p, "site.example", first)
 	p.Stop()
-}
-
-// openDir returns a directory that each user can enter.
-func openDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "certificates")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }

@@ -19,8 +19,8 @@ import (
 //
 // In a reload or an upgrade new connections come to the new workers from the moment that all are ready. The old ones take
 // those that have just begun for DrainDelay, or 300 ms if that is less, then Shutdown is called, and they serve what they
-// have until it ends, or ShutdownTimeout. Connections of a worker that is gone, or of a pack whose master was killed, are lost; their clients are
-// told by whoever gets their packets (a stateless reset, RFC 9000, 10.3), and connect anew.
+// have until it ends, or ShutdownTimeout. Connections of a worker that is gone, or of a pack whose master was killed,
+// are lost; their clients are told by whoever gets their packets (a stateless reset, RFC 9000, 10.3), and connect anew.
 func (p *Pack) HandleQUIC(network, address string, s QUICServer) {
 	h := p.newHandle("HandleQUIC", wire.Endpoint{Network: network, Address: address, QUIC: true})
 	if s != nil {

@@ -102,8 +102,8 @@ func (m *Master) perform(e effect) {
 		m.onWorker(e)
 	case drop:
 		e.parcel.(*handedOver).lose()
-	case openSockets, growSockets, directSockets, directPackets, directQUIC, settleSockets, checkFiles, shrinkSockets, keepSockets, quiesceSockets,
-		quiesceEndpoint, deferSockets, closeSockets:
+	case openSockets, growSockets, directSockets, directPackets, directQUIC, settleSockets, checkFiles, shrinkSockets,
+		keepSockets, quiesceSockets, quiesceEndpoint, deferSockets, closeSockets:
 		m.onSockets(e)
 	case startSteering, attachSteering, steer, joinSteering, leaveSteering:
 		m.steering.perform(e)

@@ -127,8 +127,8 @@ func (k *Keeper) DirectPackets(n int, absent []int) {
 	}
 }
 
-// limit has the kernel choose among the first n sockets. The kernel counts in the order of listen(2): if a worker has shut one down, and it listens
-// again, that is the last, and others than the first n are chosen.
+// limit has the kernel choose among the first n sockets. The kernel counts in the order of listen(2): if a worker has
+// shut one down, and it listens again, that is the last, and others than the first n are chosen.
 func (s *set) limit(n int) error {
 	return s.onGroup(func(l socket) error { return reuseport.Limit(l, n) })
 }
